@@ -1,0 +1,79 @@
+// Everything that can be set, in one table. Option names are vLLM's where vLLM has one. The same
+// table serves `quire serve`, quire-coordinator, quire-worker, --config FILE and --help.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+
+namespace quire {
+
+struct EngineConfig {
+  // model
+  std::string model;
+  std::string served_model_name;  // default: the model's own name
+  std::string dtype = "auto";     // auto, float32, bfloat16
+  int max_model_len = 0;          // 0 = the model's context
+  std::uint64_t seed = 0;         // of requests that bring none: 0 = random
+  // parallelism
+  int tensor_parallel_size = 1;
+  std::string hostfile;  // mpirun's, for ranks on several hosts
+  // device and memory
+  std::string device = "auto";             // auto, cpu, reference
+  std::string isa = "auto";                // auto, avx512, avx2
+  int threads_per_rank = 0;                // 0 = the host's cores divided among its ranks
+  int block_size = 16;                     // 16, 32, 64
+  std::int64_t kv_cache_memory_bytes = 0;  // per rank; 0 = what max_num_seqs and memory suggest
+  // scheduling
+  int max_num_seqs = 128;
+  int max_num_batched_tokens = 512;
+  int steps_in_flight = 2;  // 1 for debugging
+  // serving
+  std::string host = "127.0.0.1";
+  int port = 8000;
+  int grpc_port = 50051;
+  std::string api_key;  // required in Authorization: Bearer for /v1 and gRPC
+  std::string log_level = "info";
+  std::string progress = "auto";  // auto, bar, lines, none
+  // worker (set by the launcher, or by hand where no MPI is)
+  std::string coordinator = "127.0.0.1:50051";
+  int rank = -1;  // -1 = from MPI
+  int world_size = -1;
+  std::string instance_id;         // default: made by rank 0 and spread by MPI
+  std::string worker_secret_file;  // shared secret that workers present
+};
+
+// Which programs know an option.
+enum ProgramMask : unsigned { kServe = 1, kCoordinator = 2, kWorker = 4, kAll = 7 };
+
+// One row of the table.
+struct Option {
+  const char* name;   // "--max-model-len"
+  const char* group;  // heading in --help
+  const char* value;  // "TOKENS", shown in --help
+  const char* help;
+  unsigned programs;  // ProgramMask bits
+  absl::Status (*set)(EngineConfig&,
+                      const std::string&);  // InvalidArgument names option, value, range
+  std::string (*get)(const EngineConfig&);
+};
+absl::Span<const Option> options();
+
+// Parses argv (argv[0] skipped; one positional MODEL where the program takes one) over an optional
+// --config FILE (YAML, the same names without dashes), the command line winning. InvalidArgument
+// for an unknown option suggests the nearest name. `help` is set when --help was asked for.
+struct ParsedConfig {
+  EngineConfig config;
+  bool help = false;
+};
+absl::StatusOr<ParsedConfig> parse_config(ProgramMask program, absl::Span<const char* const> argv);
+std::string help_text(ProgramMask program, const std::string& usage);
+
+// The command line that reproduces `config` for another program: only options that differ from
+// their defaults and that the program knows.
+std::vector<std::string> to_arguments(const EngineConfig& config, ProgramMask program);
+
+}  // namespace quire

@@ -1,0 +1,68 @@
+// One plan per step, one result per step: the values that travel between coordinator and workers.
+// Plans are deltas. A slot is described once in full (AdmitRow) and afterwards only by what is new:
+// the blocks it gained and how many tokens it is granted. Within a plan, order is: releases,
+// admits, rows. Rules for plans in flight: contracts in coordinator/README.md.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "common/ids.h"
+#include "common/sampling_params.h"
+
+namespace quire {
+
+struct AdmitRow {
+  SlotId slot = 0;
+  std::vector<TokenId> tokens;  // prompt, then everything generated before (recompute)
+  int num_prompt_tokens = 0;
+  int sample_index = 0;  // which of the request's n choices: part of the Philox key
+  SamplingParams params;
+};
+
+// Grants `num_tokens` tokens to a slot: positions [first_position, first_position + num_tokens).
+// Their ids are in the worker's mirror of the slot (admitted, or sampled by an earlier step).
+struct PlanRow {
+  SlotId slot = 0;
+  int first_position = 0;
+  int num_tokens = 0;
+  bool samples = false;  // the last granted token reaches the end: pick the next one
+  std::vector<std::vector<BlockId>> new_blocks;  // [KV group][block], appended to the slot's tables
+};
+
+struct StepPlan {
+  EpochId epoch = 0;
+  StepId step = 0;
+  int sampling_rank = 0;
+  std::vector<SlotId> releases;
+  std::vector<AdmitRow> admits;
+  std::vector<PlanRow> rows;
+};
+
+struct TokenLogprob {
+  TokenId token = 0;
+  float logprob = 0.0f;  // natural log, full softmax at temperature 1
+};
+
+struct RowResult {
+  int row = 0;  // index into that plan's rows
+  TokenId token = 0;
+  std::vector<TokenLogprob> logprobs;  // empty, or: the sampled token, then the k best in order
+};
+
+struct StepResult {
+  EpochId epoch = 0;
+  StepId step = 0;
+  std::vector<RowResult> rows;  // the rows that sampled, in plan order
+  std::int64_t busy_us = 0;     // the worker's own time on the step
+};
+
+// Layers that share a block table (contracts.md F): one group until other kinds of attention exist.
+struct KvGroup {
+  int k_dim = 0;  // per head
+  int v_dim = 0;
+  int num_layers = 0;
+  int window = 0;  // 0 = full attention
+};
+
+}  // namespace quire

@@ -1,0 +1,75 @@
+// The step loop: drain mailbox, plan, send, apply, deliver. One thread owns all of it; other
+// threads leave messages in the mailbox.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/config.h"
+#include "common/model_spec.h"
+#include "coordinator/engine/request.h"
+
+namespace quire {
+
+// Numbers for /metrics and logs, copied under a lock once a step.
+struct EngineStats {
+  bool ready = false;  // a group is attached and its dummy step has passed
+  EpochId epoch = 0;
+  std::uint64_t steps = 0;
+  int running = 0, waiting = 0;
+  int total_blocks = 0, used_blocks = 0;
+  std::uint64_t prompt_tokens = 0, generation_tokens = 0, preemptions = 0;
+  std::uint64_t finished_stop = 0, finished_length = 0, finished_abort = 0, finished_error = 0;
+  std::uint64_t stale_replies_dropped = 0, group_losses = 0;
+  double plan_us = 0, step_us = 0;  // exponential means
+};
+
+// What the engine needs of the worker group; coordinator/fleet implements it over gRPC, tests fake
+// it.
+class GroupPort {
+ public:
+  virtual ~GroupPort() = default;
+  virtual void send(const StepPlan& plan) = 0;  // never blocks
+  virtual void end_epoch(const std::string& why) = 0;
+};
+
+// What the group tells the engine. Any thread.
+struct GroupReady {
+  EpochId epoch = 0;
+  int num_blocks = 0;
+  int world = 1;
+};
+
+class Engine {
+ public:
+  Engine(const EngineConfig& config, const ModelSpec& spec);
+  ~Engine();
+
+  // --- any thread ---
+  // Checks what needs no state (validate(params), prompt ids, prompt + 1 <= max_model_len, n) and
+  // that the request can ever fit the cache; sets the id. FailedPrecondition when stopping.
+  absl::StatusOr<RequestId> submit(Request request);
+  void cancel(RequestId id);  // no further delta after the kCancelled one
+  // Ends one choice early because its text hit a stop string; the api already knows its reason, so
+  // nothing more is delivered for it.
+  void stop_choice(RequestId id, int choice);
+  EngineStats stats() const;
+  int max_model_len() const;
+
+  void on_ready(const GroupReady& ready);
+  void on_result(StepResult result);
+  void on_lost(const std::string& why);  // the epoch ended: everything unfinished waits again
+
+  // --- the owner ---
+  void start(GroupPort* group);
+  void stop();  // finishes every request with kCancelled and joins
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace quire

@@ -1,0 +1,43 @@
+// The CPU's matrix products: packing, and one function per ISA that computes a thread's share.
+// Accumulation order of an output element depends only on (format, SumPlan): not on T, on the
+// number of threads, nor on the tile it falls in.
+#pragma once
+
+#include <functional>
+
+#include "absl/status/statusor.h"
+#include "kernels/weight.h"
+
+namespace quire::cpu {
+
+enum class Isa { kAvx2, kAvx512 };  // kAvx512 needs F BW DQ VL VNNI BF16; kAvx2 needs FMA F16C
+
+// The best of the two this processor has; nullopt-like -1 is handled by the device (isa.cpp).
+const char* name_of(Isa isa);
+
+struct LinearArgs {
+  const Weight* weight = nullptr;
+  Activation in;
+  const float* bias = nullptr;
+  float* out = nullptr;
+  std::size_t out_stride = 0;          // floats between tokens
+  std::size_t out_subtree_stride = 0;  // floats between outputs of the SumPlan
+};
+
+// Bytes `pack` will write, and the layout of activations the weight will ask for. dtype "float32"
+// forces kF32 activations for every format.
+struct PackedShape {
+  std::size_t bytes = 0;
+  ActivationLayout input = ActivationLayout::kF32;
+};
+absl::StatusOr<PackedShape> packed_shape(const MatrixSource& source, Isa isa, bool float32);
+// Fills weight.data (allocated by the caller, zeroed) from the source.
+void pack(const MatrixSource& source, Isa isa, Weight& weight);
+
+// Thread `thread` of `num_threads` computes its share of N; all of them must be called.
+void linear(Isa isa, const LinearArgs& args, int thread, int num_threads);
+
+// Decodes row n of a packed weight to fp32, for the embedding: out[columns].
+void unpack_row(Isa isa, const Weight& weight, int n, float* out);
+
+}  // namespace quire::cpu
