@@ -1,7 +1,7 @@
 // The waist, part two: the operations a transformer is made of, at the grain where backends fuse.
-// Pure virtual, no defaults. Every call enqueues on the device's stream. Shapes are outermost
-// first, letters as in common/model_spec.h; `l` marks a local (per-rank) size. All float buffers
-// are fp32.
+// Pure virtual, no defaults. Every call enqueues on the device's stream; spans in argument structs
+// are copied by the call, what they point at must live until wait(). Shapes are outermost first,
+// letters as in common/model_spec.h; `l` marks a local (per-rank) size. All float buffers are fp32.
 //
 // Rules every backend keeps (coordinator and tests rely on them): an output element is summed over
 // K in one order whatever T is and however threads are divided; attention reads K and V from the
