@@ -32,8 +32,8 @@ struct EngineStats {
 class GroupPort {
  public:
   virtual ~GroupPort() = default;
-  virtual void send(const StepPlan& plan) = 0;  // never blocks
-  virtual void end_epoch(const std::string& why) = 0;
+  virtual void send(const StepPlan& plan) = 0;  // never blocks; a plan of a past epoch is dropped
+  virtual void end_epoch(const std::string& why) = 0;  // Engine::on_lost(why) follows, once
 };
 
 // What the group tells the engine. Any thread.
@@ -41,6 +41,7 @@ struct GroupReady {
   EpochId epoch = 0;
   int num_blocks = 0;
   int world = 1;
+  StepId next_step = 1;  // of the engine's first plan: the fleet's dummy steps came before it
 };
 
 class Engine {
