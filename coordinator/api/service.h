@@ -1,0 +1,121 @@
+// What the HTTP and the gRPC API share: the served model, one validation, one way from token ids to
+// text. Both APIs turn what a client sent into a GenerationInput and hand it to prepare(), so no
+// entry path lacks the checks of the other. Errors are sentences that begin with the field's name
+// in backquotes ("`temperature` is 3; it must be in [0, 2]"); field_of() reads it back.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "common/config.h"
+#include "common/model_spec.h"
+#include "common/sampling_params.h"
+#include "coordinator/engine/engine.h"
+#include "coordinator/text/text.h"
+#include "nlohmann/json_fwd.hpp"
+
+namespace quire {
+
+class Metrics;
+
+// The one model of this process; immutable after start.
+struct ServedModel {
+  std::string name;  // what clients write into `model`
+  ModelSpec spec;
+  Text text;
+  std::vector<std::string> special_texts;  // of the special tokens, longest first
+  std::int64_t created = 0;                // unix seconds of this process's start
+  int max_model_len = 0;                   // tokens, prompt and answer together
+  int tensor_parallel_size = 1;
+  std::string architecture;
+};
+
+// Takes what it needs out of the checkpoint. The name is --served-model-name, else the model's own.
+absl::StatusOr<ServedModel> make_served_model(const EngineConfig& config, const ModelFile& file);
+
+// What an endpoint needs; all of it outlives the servers.
+struct Api {
+  const EngineConfig* config = nullptr;
+  const ServedModel* model = nullptr;
+  Engine* engine = nullptr;
+  Metrics* metrics = nullptr;  // may be absent
+};
+
+// A client's parameters before any check; absent means the default. Wide types, so that no value is
+// bent by a conversion before it is checked. The two names are how the endpoint spells those
+// fields, for messages.
+struct GenerationInput {
+  const char* prompt_name = "prompt";
+  const char* max_tokens_name = "max_tokens";
+  std::optional<double> temperature, top_p, min_p;
+  std::optional<std::int64_t> top_k;
+  std::optional<std::uint64_t> seed;       // absent: EngineConfig::seed, else random
+  std::optional<std::int64_t> max_tokens;  // absent: what the context leaves
+  std::vector<std::string> stop;
+  std::vector<std::int64_t> stop_token_ids;
+  bool ignore_eos = false;
+  std::optional<std::int64_t> logprobs;  // absent: none; 0: the sampled token's; k: and the k best
+  std::int64_t n = 1;
+  bool include_stop = false;  // keep the stop string in the text
+  bool skip_special = true;   // leave special tokens out of the text
+};
+
+// How the tokens of a choice become text.
+struct TextOptions {
+  std::vector<std::string> stop;
+  bool include_stop = false;
+  bool skip_special = true;
+};
+
+// A checked request; the caller adds `deadline` and `deliver` and submits it.
+struct Prepared {
+  Request request;
+  TextOptions text;
+};
+// InvalidArgument naming the field, its value and what is allowed; OutOfRange when it is the
+// model's context that is too short.
+absl::StatusOr<Prepared> prepare(const Api& api, std::vector<TokenId> prompt,
+                                 const GenerationInput& input);
+
+// `field` is how the endpoint calls the prompt ("prompt", "text", "token_ids"), for messages.
+absl::StatusOr<std::vector<TokenId>> encode_prompt(const ServedModel& model, absl::string_view text,
+                                                   const char* field);
+absl::StatusOr<std::vector<TokenId>> check_prompt_ids(const ServedModel& model,
+                                                      const std::vector<std::int64_t>& ids,
+                                                      const char* field);
+// `messages` is an array of {role, content: string, ...}. Renders the model's chat template and
+// encodes it. Text inside a message that spells a special token stays plain text.
+absl::StatusOr<std::vector<TokenId>> encode_chat(const ServedModel& model,
+                                                 const nlohmann::ordered_json& messages,
+                                                 bool add_generation_prompt = true);
+
+// NotFound unless `name` is empty or the served one.
+absl::Status check_model(const ServedModel& model, absl::string_view name);
+// Unavailable until a worker group is ready.
+absl::Status check_ready(const Engine& engine);
+
+// "temperature" of a message that begins with "`temperature`"; empty if it begins otherwise.
+std::string field_of(const absl::Status& status);
+
+// "stop", "length", "cancelled", "deadline", "error"; empty for kNone.
+const char* finish_reason_name(FinishReason reason);
+
+// Bearer-key check in constant time over SHA-256 digests. Without a key everything is accepted.
+class ApiKey {
+ public:
+  explicit ApiKey(absl::string_view key);
+  bool required() const { return required_; }
+  // `authorization` is the whole header or metadata value: "Bearer <key>".
+  bool accepts(absl::string_view authorization) const;
+
+ private:
+  bool required_;
+  std::array<unsigned char, 32> digest_{};
+};
+
+}  // namespace quire
