@@ -1,0 +1,90 @@
+// `quire chat`: a conversation in the terminal. Ctrl-C stops the answer and not the program; Ctrl-D
+// or /exit ends it; /clear forgets what was said.
+#include <unistd.h>
+
+#include <cstdio>
+#include <iostream>
+
+#include "deploy/quire/client/interrupt.h"
+#include "deploy/quire/client/options.h"
+#include "deploy/quire/commands.h"
+
+namespace quire {
+namespace {
+
+class Conversation {
+ public:
+  explicit Conversation(const ClientCommand& command)
+      : command_(command), prompt_(command.prompt), client_(command.client) {
+    clear();
+  }
+
+  void clear() {
+    prompt_.messages.clear();
+    if (!command_.system.empty()) prompt_.messages.emplace_back("system", command_.system);
+  }
+
+  // Says `line`, streams the answer, keeps both. A stopped answer is kept as far as it came; a
+  // failed turn is forgotten so that it can be said again. False when the server is gone.
+  bool say(const std::string& line) {
+    prompt_.messages.emplace_back("user", line);
+    std::string so_far;
+    auto answer = client_.generate(prompt_, [&](const std::string& text) {
+      so_far += text;
+      std::fputs(text.c_str(), stdout);
+      std::fflush(stdout);
+    });
+    std::printf("\n");
+    if (answer.ok() || absl::IsCancelled(answer.status())) {
+      if (!answer.ok()) std::printf("[stopped]\n");
+      prompt_.messages.emplace_back("assistant", so_far);
+      return true;
+    }
+    prompt_.messages.pop_back();
+    fail("chat", describe_failure(answer.status(), command_.client.server), 1);
+    return !absl::IsUnavailable(answer.status());
+  }
+
+  bool stop_answer() { return client_.cancel(); }
+
+ private:
+  const ClientCommand& command_;
+  Prompt prompt_;
+  Client client_;
+};
+
+}  // namespace
+
+int chat_command(const std::vector<std::string>& arguments) {
+  auto command = parse_client(arguments, /*takes_prompt=*/false);
+  if (!command.ok()) return fail("chat", std::string(command.status().message()));
+  if (command->help) {
+    std::fputs(client_help(false).c_str(), stdout);
+    return 0;
+  }
+  const Interrupt interrupt;
+  Conversation conversation(*command);
+  interrupt.call_on_ctrl_c([&conversation] {
+    if (!conversation.stop_answer()) {
+      std::printf("\n(Ctrl-D or /exit ends the chat)\n> ");
+      std::fflush(stdout);
+    }
+  });
+  const bool person = isatty(STDIN_FILENO) != 0;
+  if (person) std::printf("Ctrl-C stops an answer, Ctrl-D or /exit ends, /clear forgets.\n");
+  for (std::string line;;) {
+    if (person) std::printf("> ");
+    std::fflush(stdout);
+    if (!std::getline(std::cin, line) || line == "/exit") break;
+    if (line.empty()) continue;
+    if (line == "/clear") {
+      conversation.clear();
+    } else if (!conversation.say(line)) {
+      return 1;
+    }
+  }
+  if (person) std::printf("\n");
+  return 0;
+}
+
+}  // namespace quire

@@ -1,0 +1,114 @@
+// Open MPI's options and exit codes, measured on 4.1.4.
+#include "deploy/quire/launch.h"
+
+#include <unistd.h>
+
+#include "absl/strings/str_cat.h"
+
+namespace quire {
+
+Launch coordinator_launch(const EngineConfig& config, const std::string& bin) {
+  Launch launch;
+  launch.argv = {absl::StrCat(bin, "/quire-coordinator")};
+  for (std::string& argument : to_arguments(config, kCoordinator)) {
+    launch.argv.push_back(std::move(argument));
+  }
+  return launch;
+}
+
+Launch group_launch(const EngineConfig& config, const std::string& bin,
+                    const std::string& coordinator) {
+  Launch launch;
+  launch.argv = {find_mpirun(), "-np", absl::StrCat(config.tensor_parallel_size)};
+  const auto add = [&launch](std::initializer_list<const char*> arguments) {
+    launch.argv.insert(launch.argv.end(), arguments.begin(), arguments.end());
+  };
+  if (!config.hostfile.empty()) {
+    add({"--hostfile", config.hostfile.c_str(), "--map-by", "slot"});
+  } else {
+    add({"--mca", "btl", "self,vader"});  // one host: no network to probe
+  }
+  // More ranks than cores is normal; ranks that wait must yield, not spin. A dead rank takes the
+  // group down at once (16 ms instead of 2 s), a lost host within seconds. Containers may forbid
+  // the single-copy mechanism.
+  add({"--oversubscribe",
+       "--bind-to",
+       "none",
+       "--mca",
+       "mpi_yield_when_idle",
+       "1",
+       "--mca",
+       "odls_base_sigkill_timeout",
+       "0",
+       "--mca",
+       "btl_vader_single_copy_mechanism",
+       "none",
+       "--mca",
+       "pml",
+       "ob1",
+       "--mca",
+       "oob_tcp_keepalive_time",
+       "1",
+       "--mca",
+       "oob_tcp_keepalive_intvl",
+       "1",
+       "--mca",
+       "oob_tcp_keepalive_probes",
+       "2"});
+  launch.argv.push_back(absl::StrCat(bin, "/quire-worker"));
+  EngineConfig worker = config;
+  worker.coordinator = coordinator;
+  for (std::string& argument : to_arguments(worker, kWorker)) {
+    launch.argv.push_back(std::move(argument));
+  }
+  launch.env = {"OMPI_ALLOW_RUN_AS_ROOT=1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1"};
+  return launch;
+}
+
+std::string find_mpirun() {
+  for (const char* path : {"/usr/bin/mpirun", "/usr/local/bin/mpirun", "/opt/openmpi/bin/mpirun",
+                           "/usr/lib64/openmpi/bin/mpirun"}) {
+    if (access(path, X_OK) == 0) return path;
+  }
+  return "";
+}
+
+bool is_permanent(int exit_code) {
+  return exit_code == 64 || exit_code == 65 || exit_code == 66 || exit_code == 77 ||
+         exit_code == 127;
+}
+
+std::string explain_exit(int exit_code) {
+  switch (exit_code) {
+    case 0:
+      return "it ended";
+    case 1:
+      return "mpirun could not launch it, or it was told to stop";
+    case 64:
+      return "its options are wrong";
+    case 65:
+      return "the model's files are unusable";
+    case 66:
+      return "a file is missing";
+    case 71:
+      return "the device failed";
+    case 74:
+      return "reading or writing failed";
+    case 75:
+      return "a deadline passed";
+    case 76:
+      return "the coordinator refused it";
+    case 77:
+      return "it is not allowed to join";
+    case 127:
+      return "the program could not be started";
+    case 205:
+      return "a host was lost";
+    default:
+      break;
+  }
+  if (exit_code > 128) return absl::StrCat("signal ", exit_code - 128, " ended it");
+  return absl::StrCat("it failed with code ", exit_code);
+}
+
+}  // namespace quire

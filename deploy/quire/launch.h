@@ -1,0 +1,30 @@
+// The command lines of the two programs that make up a server, and what their exit codes mean.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "common/config.h"
+
+namespace quire {
+
+struct Launch {
+  std::vector<std::string> argv;
+  std::vector<std::string> env;  // NAME=value, added to ours
+};
+
+// `bin` is the folder of the programs.
+Launch coordinator_launch(const EngineConfig& config, const std::string& bin);
+// mpirun with tensor_parallel_size ranks that dial `coordinator` (host:port).
+Launch group_launch(const EngineConfig& config, const std::string& bin,
+                    const std::string& coordinator);
+
+// The first of the usual places that has mpirun; empty if none.
+std::string find_mpirun();
+
+// Worker and mpirun exit codes that another life of the same group cannot mend (usage, bad weights,
+// missing file), and a sentence for any code.
+bool is_permanent(int exit_code);
+std::string explain_exit(int exit_code);
+
+}  // namespace quire

@@ -1,0 +1,42 @@
+// A child process: forked and watched by a pidfd (so a recycled pid is never signalled),
+// its output optionally read line by line. Its death signal is SIGKILL: no orphan outlives its
+// parent.
+#pragma once
+
+#include <sys/types.h>
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace quire {
+
+class Process {
+ public:
+  // argv[0] is the program's path. With `read_output`, standard output comes through a pipe.
+  static absl::StatusOr<Process> start(const std::vector<std::string>& argv,
+                                       const std::vector<std::string>& extra_env, bool read_output);
+  Process(Process&& other) noexcept { *this = std::move(other); }
+  Process& operator=(Process&& other) noexcept;
+  ~Process();  // kills and reaps what still runs
+
+  int pidfd() const { return pidfd_; }    // readable when the process has ended
+  int output() const { return output_; }  // -1 without read_output
+  bool running() const { return pidfd_ >= 0; }
+  void signal(int number) const;
+  // Reaps; only after pidfd() became readable. 128 + n for death by signal n.
+  int exit_code();
+  // Appends what there is; returns complete lines. Closes output() at its end.
+  std::vector<std::string> read_lines();
+
+ private:
+  Process() = default;
+  pid_t pid_ = -1;
+  int pidfd_ = -1;
+  int output_ = -1;
+  std::string partial_;
+};
+
+}  // namespace quire

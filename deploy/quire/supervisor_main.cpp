@@ -1,0 +1,32 @@
+// quire-supervisor: what `quire serve` becomes. It links no gRPC, MPI or CUDA, so it can fork
+// safely and be process 1 of a container.
+#include <signal.h>
+#include <unistd.h>
+
+#include <climits>
+#include <cstdio>
+#include <filesystem>
+
+#include "common/config.h"
+#include "deploy/quire/launch.h"
+#include "deploy/quire/supervisor.h"
+
+int main(int argc, char** argv) {
+  auto parsed =
+      quire::parse_config(quire::kServe, absl::MakeConstSpan(argv, static_cast<std::size_t>(argc)));
+  if (!parsed.ok()) {
+    std::fprintf(stderr, "quire: %s\n", std::string(parsed.status().message()).c_str());
+    return 64;
+  }
+  if (quire::find_mpirun().empty()) {
+    std::fprintf(stderr, "quire: mpirun is not installed; install Open MPI 4.1 (openmpi-bin)\n");
+    return 69;
+  }
+  sigset_t blocked;
+  sigemptyset(&blocked);
+  for (int s : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&blocked, s);
+  sigprocmask(SIG_BLOCK, &blocked, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+  const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe");
+  return quire::supervise(parsed->config, self.parent_path().string());
+}
