@@ -1,0 +1,239 @@
+// Decoding is the trust boundary of the step loop: after it, every id is in a range that cannot
+// overflow an index, and every list has the length its neighbour promises. Whether an id exists is
+// for the room that owns it.
+#include "common/wire.h"
+
+#include <cmath>
+#include <limits>
+
+#include "absl/container/flat_hash_set.h"
+#include "absl/strings/str_cat.h"
+#include "common/status.h"
+#include "fleet.pb.h"
+
+namespace quire::wire {
+namespace {
+
+// Far above anything a machine can hold, far below what would overflow an int.
+constexpr int kMaxRanks = 1 << 16;
+constexpr int kMaxSlots = 1 << 20;
+constexpr int kMaxRows = 1 << 20;
+constexpr int kMaxPosition = 1 << 30;
+constexpr int kMaxBlock = 1 << 30;
+constexpr int kMaxKvGroups = 64;
+
+template <typename... Where>
+absl::Status bad(const Where&... sentence) {
+  return absl::InvalidArgumentError(absl::StrCat(sentence...));
+}
+
+// `value` in [low, high], else an error that names `where` ("StepPlan 7: rows[2].slot").
+template <typename Name>
+absl::Status in_range(std::int64_t value, std::int64_t low, std::int64_t high, const Name& where) {
+  if (value >= low && value <= high) return absl::OkStatus();
+  return bad(where(), " is ", value, ", but must be in [", low, ", ", high, "].");
+}
+
+absl::Status check_slots(const std::vector<SlotId>& slots, const std::string& plan,
+                         const char* list) {
+  absl::flat_hash_set<SlotId> seen;
+  for (std::size_t i = 0; i < slots.size(); ++i) {
+    const auto where = [&] { return absl::StrCat(plan, list, " entry ", i, ": the slot"); };
+    QUIRE_RETURN_IF_ERROR(in_range(slots[i], 0, kMaxSlots - 1, where));
+    if (!seen.insert(slots[i]).second) return bad(where(), " ", slots[i], " is named twice.");
+  }
+  return absl::OkStatus();
+}
+
+void encode_admit(const AdmitRow& row, v1::AdmitRow* out) {
+  out->set_slot(row.slot);
+  out->mutable_tokens()->Add(row.tokens.begin(), row.tokens.end());
+  out->set_num_prompt_tokens(static_cast<std::uint32_t>(row.num_prompt_tokens));
+  out->set_sample_index(static_cast<std::uint32_t>(row.sample_index));
+  v1::Sampling* sampling = out->mutable_sampling();
+  sampling->set_temperature(row.params.temperature);
+  sampling->set_top_p(row.params.top_p);
+  sampling->set_top_k(row.params.top_k);
+  sampling->set_min_p(row.params.min_p);
+  sampling->set_seed(row.params.seed);
+  sampling->set_logprobs(row.params.logprobs);
+}
+
+void encode_row(const PlanRow& row, v1::PlanRow* out) {
+  out->set_slot(row.slot);
+  out->set_first_position(row.first_position);
+  out->set_num_tokens(row.num_tokens);
+  out->set_samples(row.samples);
+  for (const std::vector<BlockId>& blocks : row.new_blocks) {
+    out->add_new_blocks()->mutable_blocks()->Add(blocks.begin(), blocks.end());
+  }
+}
+
+absl::Status decode_admit(const v1::AdmitRow& in, const std::string& where, AdmitRow* out) {
+  out->slot = in.slot();
+  out->tokens.assign(in.tokens().begin(), in.tokens().end());
+  if (out->tokens.empty()) return bad(where, ".tokens is empty, but a row has at least one token.");
+  for (std::size_t i = 0; i < out->tokens.size(); ++i) {
+    if (out->tokens[i] < 0) {
+      return bad(where, ".tokens[", i, "] is ", out->tokens[i], ", but ids are not negative.");
+    }
+  }
+  QUIRE_RETURN_IF_ERROR(in_range(in.num_prompt_tokens(), 1,
+                                 static_cast<std::int64_t>(out->tokens.size()),
+                                 [&] { return absl::StrCat(where, ".num_prompt_tokens"); }));
+  QUIRE_RETURN_IF_ERROR(in_range(in.sample_index(), 0, kMaxChoices - 1,
+                                 [&] { return absl::StrCat(where, ".sample_index"); }));
+  out->num_prompt_tokens = static_cast<int>(in.num_prompt_tokens());
+  out->sample_index = static_cast<int>(in.sample_index());
+  if (!in.has_sampling()) return bad(where, ".sampling is missing.");
+  out->params.temperature = in.sampling().temperature();
+  out->params.top_p = in.sampling().top_p();
+  out->params.top_k = in.sampling().top_k();
+  out->params.min_p = in.sampling().min_p();
+  out->params.seed = in.sampling().seed();
+  out->params.logprobs = in.sampling().logprobs();
+  const absl::Status params = validate(out->params, std::numeric_limits<int>::max());
+  if (!params.ok()) return bad(where, ".sampling: ", params.message());
+  return absl::OkStatus();
+}
+
+absl::Status decode_row(const v1::PlanRow& in, const std::string& where, PlanRow* out) {
+  QUIRE_RETURN_IF_ERROR(in_range(in.first_position(), 0, kMaxPosition,
+                                 [&] { return absl::StrCat(where, ".first_position"); }));
+  QUIRE_RETURN_IF_ERROR(in_range(in.num_tokens(), 1, kMaxPosition - in.first_position(),
+                                 [&] { return absl::StrCat(where, ".num_tokens"); }));
+  QUIRE_RETURN_IF_ERROR(in_range(in.new_blocks_size(), 0, kMaxKvGroups,
+                                 [&] { return absl::StrCat(where, ": the number of KV groups"); }));
+  out->slot = in.slot();
+  out->first_position = in.first_position();
+  out->num_tokens = in.num_tokens();
+  out->samples = in.samples();
+  for (const v1::BlockList& list : in.new_blocks()) {
+    for (int i = 0; i < list.blocks_size(); ++i) {
+      QUIRE_RETURN_IF_ERROR(in_range(list.blocks(i), 0, kMaxBlock, [&] {
+        return absl::StrCat(where, ".new_blocks[", out->new_blocks.size(), "][", i, "]");
+      }));
+    }
+    out->new_blocks.emplace_back(list.blocks().begin(), list.blocks().end());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status decode_result_row(const v1::RowResult& in, const std::string& where, RowResult* out) {
+  out->row = in.row();
+  out->token = in.token();
+  if (in.token() < 0) return bad(where, ".token is ", in.token(), ", but ids are not negative.");
+  if (in.logprob_tokens_size() != in.logprobs_size()) {
+    return bad(where, " has ", in.logprob_tokens_size(), " logprob_tokens but ", in.logprobs_size(),
+               " logprobs.");
+  }
+  if (in.logprobs_size() > kMaxLogprobs + 1) {
+    return bad(where, " has ", in.logprobs_size(), " logprobs, but at most ", kMaxLogprobs + 1,
+               " are possible.");
+  }
+  for (int i = 0; i < in.logprobs_size(); ++i) {
+    if (in.logprob_tokens(i) < 0 || std::isnan(in.logprobs(i))) {
+      return bad(where, ".logprobs[", i, "] is ", in.logprobs(i), " for token ",
+                 in.logprob_tokens(i), ", but must be a number for an id that is not negative.");
+    }
+    out->logprobs.push_back({in.logprob_tokens(i), in.logprobs(i)});
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+std::string encode(const StepPlan& plan) {
+  v1::StepPlan out;
+  out.set_epoch(plan.epoch);
+  out.set_step(plan.step);
+  out.set_sampling_rank(static_cast<std::uint32_t>(plan.sampling_rank));
+  out.mutable_releases()->Add(plan.releases.begin(), plan.releases.end());
+  for (const AdmitRow& row : plan.admits) encode_admit(row, out.add_admits());
+  for (const PlanRow& row : plan.rows) encode_row(row, out.add_rows());
+  return out.SerializeAsString();
+}
+
+absl::StatusOr<StepPlan> decode_plan(absl::string_view bytes) {
+  v1::StepPlan in;
+  if (bytes.size() > std::numeric_limits<int>::max() ||
+      !in.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
+    return bad("The ", bytes.size(), " bytes received as a plan are not a StepPlan message.");
+  }
+  const std::string name = absl::StrCat("StepPlan ", in.step(), ": ");
+  QUIRE_RETURN_IF_ERROR(in_range(in.sampling_rank(), 0, kMaxRanks - 1,
+                                 [&] { return absl::StrCat(name, "sampling_rank"); }));
+  StepPlan plan;
+  plan.epoch = in.epoch();
+  plan.step = in.step();
+  plan.sampling_rank = static_cast<int>(in.sampling_rank());
+  plan.releases.assign(in.releases().begin(), in.releases().end());
+  QUIRE_RETURN_IF_ERROR(check_slots(plan.releases, name, "releases"));
+
+  std::vector<SlotId> slots;
+  for (const v1::AdmitRow& row : in.admits()) {
+    const std::string where = absl::StrCat(name, "admits[", plan.admits.size(), "]");
+    QUIRE_RETURN_IF_ERROR(decode_admit(row, where, &plan.admits.emplace_back()));
+    slots.push_back(row.slot());
+  }
+  QUIRE_RETURN_IF_ERROR(check_slots(slots, name, "admits"));
+
+  slots.clear();
+  for (const v1::PlanRow& row : in.rows()) {
+    const std::string where = absl::StrCat(name, "rows[", plan.rows.size(), "]");
+    QUIRE_RETURN_IF_ERROR(decode_row(row, where, &plan.rows.emplace_back()));
+    slots.push_back(row.slot());
+  }
+  QUIRE_RETURN_IF_ERROR(check_slots(slots, name, "rows"));
+  return plan;
+}
+
+void encode(const StepResult& result, v1::StepResult* out) {
+  out->Clear();
+  out->set_epoch(result.epoch);
+  out->set_step(result.step);
+  out->set_busy_us(result.busy_us);
+  for (const RowResult& row : result.rows) {
+    v1::RowResult* to = out->add_rows();
+    to->set_row(row.row);
+    to->set_token(row.token);
+    for (const TokenLogprob& logprob : row.logprobs) {
+      to->add_logprob_tokens(logprob.token);
+      to->add_logprobs(logprob.logprob);
+    }
+  }
+}
+
+absl::StatusOr<StepResult> decode(const v1::StepResult& in) {
+  const std::string name = absl::StrCat("StepResult ", in.step(), ": ");
+  QUIRE_RETURN_IF_ERROR(in_range(in.busy_us(), 0, std::numeric_limits<std::int64_t>::max(),
+                                 [&] { return absl::StrCat(name, "busy_us"); }));
+  StepResult result;
+  result.epoch = in.epoch();
+  result.step = in.step();
+  result.busy_us = in.busy_us();
+  for (const v1::RowResult& row : in.rows()) {
+    const std::string where = absl::StrCat(name, "rows[", result.rows.size(), "]");
+    // Plan order: strictly rising, so no row can be answered twice.
+    const int lowest = result.rows.empty() ? 0 : result.rows.back().row + 1;
+    QUIRE_RETURN_IF_ERROR(
+        in_range(row.row(), lowest, kMaxRows, [&] { return absl::StrCat(where, ".row"); }));
+    QUIRE_RETURN_IF_ERROR(decode_result_row(row, where, &result.rows.emplace_back()));
+  }
+  return result;
+}
+
+// FNV-1a, 64 bits, over the previous digest, the length and the bytes.
+std::uint64_t plan_digest(std::uint64_t previous, absl::string_view bytes) {
+  constexpr std::uint64_t kPrime = 0x100000001b3;
+  std::uint64_t hash = 0xcbf29ce484222325;
+  const auto mix_word = [&](std::uint64_t word) {
+    for (int shift = 0; shift < 64; shift += 8) hash = (hash ^ ((word >> shift) & 0xff)) * kPrime;
+  };
+  mix_word(previous);
+  mix_word(bytes.size());
+  for (const char c : bytes) hash = (hash ^ static_cast<unsigned char>(c)) * kPrime;
+  return hash;
+}
+
+}  // namespace quire::wire
