@@ -2,6 +2,7 @@
 // generator is Philox4x32-10 (Salmon et al., SC'11), so nothing is saved across preemption.
 #pragma once
 
+#include <array>
 #include <cstdint>
 
 #include "absl/types/span.h"
@@ -34,6 +35,10 @@ struct SampleArgs {
 
 // Purposes keep the draws of one position apart.
 enum class DrawPurpose : std::uint32_t { kSample = 0 };
+
+// One block of the generator: four random words per (counter, key).
+std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> counter,
+                                        std::array<std::uint32_t, 2> key);
 
 // Uniform in [0, 1) with 24 random bits.
 float philox_uniform(std::uint64_t seed, std::uint32_t sample_index, std::uint32_t position,
