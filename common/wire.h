@@ -2,6 +2,7 @@
 // everything a peer could get wrong and names the field.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -14,6 +15,9 @@ class StepResult;
 
 namespace quire::wire {
 
+// What Hello presents; a coordinator refuses a worker of another version by name.
+inline constexpr std::uint32_t kProtocolVersion = 1;
+
 // Serialised once per step; every rank gets these bytes and the digest runs over them.
 std::string encode(const StepPlan& plan);
 absl::StatusOr<StepPlan> decode_plan(absl::string_view bytes);
@@ -21,7 +25,7 @@ absl::StatusOr<StepPlan> decode_plan(absl::string_view bytes);
 void encode(const StepResult& result, v1::StepResult* out);
 absl::StatusOr<StepResult> decode(const v1::StepResult& in);
 
-// Rolling digest: next = digest(previous, bytes of the plan).
+// Rolling digest: next = digest(previous, bytes of the plan); 0 before an epoch's first plan.
 std::uint64_t plan_digest(std::uint64_t previous, absl::string_view bytes);
 
 }  // namespace quire::wire
