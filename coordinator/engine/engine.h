@@ -46,7 +46,9 @@ struct GroupReady {
 
 class Engine {
  public:
-  Engine(const EngineConfig& config, const ModelSpec& spec);
+  // A step that stays unanswered for `step_deadline` ends the epoch; zero = the engine's own rule.
+  Engine(const EngineConfig& config, const ModelSpec& spec,
+         absl::Duration step_deadline = absl::ZeroDuration());
   ~Engine();
 
   // --- any thread ---

@@ -22,8 +22,8 @@ struct OutputDelta {
   std::vector<TokenId> tokens;
   std::vector<std::vector<TokenLogprob>> logprobs;  // per token, if asked for
   FinishReason finish = FinishReason::kNone;        // set on the last delta of the choice
-  TokenId stop_token = -1;                          // the eos or stop token id that ended it
-  std::string error;                                // with kError
+  TokenId stop_token = -1;  // the eos or stop token id that ended it: also the last of `tokens`
+  std::string error;        // with kError
 };
 using DeliverFn = std::function<void(OutputDelta)>;
 

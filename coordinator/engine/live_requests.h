@@ -1,0 +1,49 @@
+// The requests that are not finished yet, with their deadlines. The engine's thread owns it; each
+// choice is closed exactly once, and a request is gone with its last open choice.
+#pragma once
+
+#include <map>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "coordinator/engine/request.h"
+
+namespace quire {
+
+struct LiveRequest {
+  struct Choice {
+    SequenceId sequence = 0;
+    bool open = true;
+  };
+  Request request;  // its prompt has moved into the sequences
+  int num_prompt_tokens = 0;
+  std::vector<Choice> choices;
+  int num_open = 0;       // choices
+  bool answered = false;  // some choice has its first token
+
+  bool is_open(int choice) const {
+    return choice >= 0 && choice < request.n && choices[static_cast<std::size_t>(choice)].open;
+  }
+};
+
+class LiveRequests {
+ public:
+  // All choices are open; the caller names their sequences.
+  LiveRequest& insert(Request request);
+  LiveRequest* find(RequestId id);  // nullptr if unknown or finished
+  // Of an open choice. With the last one the request is forgotten, and `live` is dead.
+  void close(LiveRequest* live, int choice);
+
+  std::vector<RequestId> ids() const;  // in order of arrival
+  absl::Time first_deadline() const;   // InfiniteFuture if none
+  std::vector<RequestId> expired(absl::Time now) const;
+  bool empty() const { return live_.empty(); }
+
+ private:
+  std::map<RequestId, LiveRequest> live_;
+  std::set<std::pair<absl::Time, RequestId>> deadlines_;  // the finite ones
+};
+
+}  // namespace quire

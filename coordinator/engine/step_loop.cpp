@@ -1,0 +1,227 @@
+// The step loop and what each message does to it.
+#include "coordinator/engine/step_loop.h"
+
+#include <algorithm>
+#include <cassert>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+
+namespace quire {
+namespace {
+
+// Exponential mean over about the last twenty steps.
+void update_mean(double* mean, absl::Duration sample) {
+  const double us = absl::ToDoubleMicroseconds(sample);
+  *mean = *mean == 0 ? us : *mean + 0.05 * (us - *mean);
+}
+
+}  // namespace
+
+StepLoop::StepLoop(SchedulerConfig config, absl::Duration step_deadline, Mailbox* mailbox)
+    : step_deadline_(step_deadline), mailbox_(mailbox), scheduler_(std::move(config)) {}
+
+void StepLoop::run(GroupPort* group) {
+  group_ = group;
+  std::vector<Message> inbox;
+  while (mailbox_->wait(wake_time(), &inbox)) {
+    for (Message& message : inbox) {  // a StepResult is applied here
+      std::visit([this](auto& each) { take(std::move(each)); }, message);
+    }
+    expire(absl::Now());
+    send_plans();
+    assert(scheduler_.verify().ok());
+    publish();
+  }
+  for (Message& message : inbox) {  // requests that came before the mailbox closed
+    if (Request* request = std::get_if<Request>(&message)) take(std::move(*request));
+  }
+  for (const RequestId id : live_.ids()) end_request(id, FinishReason::kCancelled, "");
+  publish();
+}
+
+void StepLoop::send_plans() {
+  while (scheduler_.can_plan()) {
+    const absl::Time start = absl::Now();
+    const StepPlan plan = scheduler_.plan();
+    if (plan.rows.empty()) return;
+    const absl::Time now = absl::Now();
+    update_mean(&counted_.plan_us, now - start);
+    if (sent_.empty()) answer_due_ = now + step_deadline_;
+    sent_.push_back(now);
+    group_->send(plan);
+  }
+}
+
+void StepLoop::take(StepResult result) {
+  if (result.epoch != scheduler_.epoch()) {
+    ++counted_.stale_replies_dropped;
+    return;
+  }
+  absl::StatusOr<std::vector<Gain>> gains = scheduler_.apply(std::move(result));
+  if (!gains.ok()) return end_epoch(std::string(gains.status().message()));
+  const absl::Time now = absl::Now();
+  update_mean(&counted_.step_us, now - sent_.front());
+  sent_.pop_front();
+  answer_due_ = sent_.empty() ? absl::InfiniteFuture() : now + step_deadline_;
+  ++counted_.steps;
+  for (Gain& gain : *gains) deliver(std::move(gain));
+}
+
+absl::Time StepLoop::wake_time() const {
+  return std::min(live_.first_deadline(), answer_due_);
+}
+
+void StepLoop::expire(absl::Time now) {
+  for (const RequestId id : live_.expired(now)) end_request(id, FinishReason::kDeadline, "");
+  if (now >= answer_due_) {
+    end_epoch(absl::StrCat("the workers have not answered step ", scheduler_.oldest_step(),
+                           " within ", absl::FormatDuration(step_deadline_)));
+  }
+}
+
+void StepLoop::take(Request request) {
+  LiveRequest& live = live_.insert(std::move(request));
+  const RequestId id = live.request.id;
+  std::vector<TokenId> prompt = std::exchange(live.request.prompt, {});
+  for (int choice = 0; choice < live.request.n; ++choice) {
+    const bool last = choice + 1 == live.request.n;
+    absl::StatusOr<SequenceId> sequence =
+        scheduler_.add({.request = id,
+                        .choice = choice,
+                        .prompt = last ? std::move(prompt) : prompt,
+                        .params = live.request.params});
+    // All choices are of one size, so it is the first that is refused.
+    if (!sequence.ok()) {
+      return end_request(id, FinishReason::kError, std::string(sequence.status().message()));
+    }
+    live.choices[static_cast<std::size_t>(choice)].sequence = *sequence;
+  }
+}
+
+void StepLoop::take(const CancelRequest& message) {
+  end_request(message.request, FinishReason::kCancelled, "");
+}
+
+void StepLoop::take(const StopChoice& message) {
+  LiveRequest* live = live_.find(message.request);
+  if (live == nullptr || !live->is_open(message.choice)) return;
+  scheduler_.cancel(live->choices[static_cast<std::size_t>(message.choice)].sequence);
+  count(FinishReason::kStop);
+  live_.close(live, message.choice);
+}
+
+void StepLoop::take(const GroupReady& ready) {
+  lose_group();
+  for (const Gain& gone : scheduler_.start_group(ready.epoch, ready.num_blocks, ready.next_step)) {
+    end_request(gone.request, FinishReason::kError,
+                absl::StrCat("The request can grow beyond the ", ready.num_blocks,
+                             " blocks that the new worker group's KV cache has."));
+  }
+}
+
+void StepLoop::take(const GroupLost&) {
+  lose_group();
+}
+
+void StepLoop::deliver(Gain gain) {
+  LiveRequest* live = live_.find(gain.request);
+  ++counted_.generation_tokens;
+  if (!live->answered) {
+    live->answered = true;
+    counted_.prompt_tokens += static_cast<std::uint64_t>(live->num_prompt_tokens);
+  }
+  OutputDelta delta;
+  delta.request = gain.request;
+  delta.choice = gain.choice;
+  delta.tokens = {gain.token};
+  if (live->request.params.logprobs >= 0) delta.logprobs.push_back(std::move(gain.logprobs));
+  if (gain.end == EndReason::kStop) {
+    delta.finish = FinishReason::kStop;
+    delta.stop_token = gain.token;
+  } else if (gain.end == EndReason::kLength) {
+    delta.finish = FinishReason::kLength;
+  }
+  const FinishReason finish = delta.finish;
+  live->request.deliver(std::move(delta));
+  if (finish == FinishReason::kNone) return;
+  count(finish);
+  live_.close(live, gain.choice);
+}
+
+void StepLoop::end_request(RequestId id, FinishReason reason, const std::string& error) {
+  LiveRequest* live = live_.find(id);
+  if (live == nullptr) return;
+  std::vector<int> open;
+  for (int choice = 0; choice < live->request.n; ++choice) {
+    if (live->is_open(choice)) open.push_back(choice);
+  }
+  for (const int choice : open) end_choice(live, choice, reason, error);
+}
+
+void StepLoop::end_choice(LiveRequest* live, int choice, FinishReason reason,
+                          const std::string& error) {
+  scheduler_.cancel(live->choices[static_cast<std::size_t>(choice)].sequence);
+  OutputDelta delta;
+  delta.request = live->request.id;
+  delta.choice = choice;
+  delta.finish = reason;
+  delta.error = error;
+  live->request.deliver(std::move(delta));
+  count(reason);
+  live_.close(live, choice);
+}
+
+void StepLoop::count(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::kNone:
+      return;
+    case FinishReason::kStop:
+      ++counted_.finished_stop;
+      return;
+    case FinishReason::kLength:
+      ++counted_.finished_length;
+      return;
+    case FinishReason::kCancelled:
+    case FinishReason::kDeadline:
+      ++counted_.finished_abort;
+      return;
+    case FinishReason::kError:
+      ++counted_.finished_error;
+      return;
+  }
+}
+
+void StepLoop::end_epoch(const std::string& why) {
+  group_->end_epoch(why);
+  lose_group();
+}
+
+// One path for every end of an epoch; harmless if it has ended already.
+void StepLoop::lose_group() {
+  if (scheduler_.epoch() == 0) return;
+  scheduler_.lose_group();
+  sent_.clear();
+  answer_due_ = absl::InfiniteFuture();
+  ++counted_.group_losses;
+}
+
+void StepLoop::publish() {
+  counted_.ready = scheduler_.epoch() != 0;
+  counted_.epoch = scheduler_.epoch();
+  counted_.running = scheduler_.num_running();
+  counted_.waiting = scheduler_.num_waiting();
+  counted_.total_blocks = scheduler_.num_blocks();
+  counted_.used_blocks = scheduler_.num_used_blocks();
+  counted_.preemptions = scheduler_.num_preemptions();
+  absl::MutexLock lock(&stats_mutex_);
+  stats_ = counted_;
+}
+
+EngineStats StepLoop::stats() const {
+  absl::MutexLock lock(&stats_mutex_);
+  return stats_;
+}
+
+}  // namespace quire
