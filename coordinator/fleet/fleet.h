@@ -1,11 +1,15 @@
 // The worker group as the coordinator sees it: the Attach streams, the epoch, who has confirmed
 // what. Issues an epoch only when one instance has presented every rank exactly once; refuses or
 // parks others by name. Any stream's failure ends the epoch at once.
+//
+// group.h holds the rules, worker_link.h one stream; this joins them under one lock and keeps time.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
+#include "absl/time/time.h"
 #include "common/config.h"
 #include "coordinator/engine/engine.h"
 
@@ -15,19 +19,38 @@ class Service;
 
 namespace quire {
 
+// Called in order, one at a time, with the fleet's lock held: they only leave a message and never
+// call back into the fleet.
+struct FleetEvents {
+  std::function<void(const GroupReady&)> on_ready;
+  std::function<void(StepResult)> on_result;
+  std::function<void(const std::string&)> on_lost;
+};
+
+struct FleetOptions {
+  std::string build;   // what a worker's Hello must say
+  std::string secret;  // empty: workers need none
+  absl::Duration heartbeat = absl::Milliseconds(250);
+  absl::Duration lease = absl::Seconds(5);
+  absl::Duration step_deadline = absl::Minutes(5);
+};
+
 class Fleet final : public GroupPort {
  public:
-  // `model_hash` is what every rank must present.
-  Fleet(const EngineConfig& config, std::uint64_t model_hash, Engine* engine);
+  // `model_hash` is what every rank must present. `config.max_model_len` is resolved, not 0.
+  Fleet(const EngineConfig& config, std::uint64_t model_hash, FleetEvents events,
+        FleetOptions options);
+  // After the gRPC server has shut down.
   ~Fleet() override;
 
   grpc::Service* service();  // quire.v1.Fleet, to register on the coordinator's gRPC server
   void send(const StepPlan& plan) override;
   void end_epoch(const std::string& why) override;
   // Drain to every rank, then closes the streams; returns when all are closed or after the
-  // deadline.
+  // deadline (those left are then cancelled). No event comes after the call has begun.
   void shutdown(absl::Duration deadline);
-  std::string describe() const;  // "epoch 3: 2 ranks on host0" for logs and metrics
+  std::string describe() const;         // "epoch 3: 2 ranks on host0" for logs and metrics
+  std::uint64_t stale_dropped() const;  // messages of past epochs
 
  private:
   class Impl;

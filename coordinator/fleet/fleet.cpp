@@ -1,0 +1,341 @@
+// Joins the streams (WorkerLink) with the rules (Group) under one lock; a thread of its own sends
+// heartbeats down and checks leases. The lock is held while links and the engine's events are
+// called, so what they see is in the order in which it happened.
+#include "coordinator/fleet/fleet.h"
+
+#include <algorithm>
+#include <deque>
+#include <random>
+#include <thread>
+#include <unordered_map>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "common/wire.h"
+#include "coordinator/fleet/group.h"
+#include "coordinator/fleet/worker_link.h"
+#include "fleet.grpc.pb.h"
+#include "spdlog/spdlog.h"
+
+namespace quire {
+namespace {
+
+constexpr int kMaxLinksBeyondWorld = 64;
+constexpr absl::Duration kCloseGrace = absl::Seconds(1);  // then a closing stream is cancelled
+
+// A status message travels in a header: kept short.
+std::string header_text(const std::string& why) {
+  return why.substr(0, 500);
+}
+
+std::uint64_t random_nonce() {
+  std::random_device device;
+  return (static_cast<std::uint64_t>(device()) << 32) | device();
+}
+
+GroupRules rules_of(const EngineConfig& config, std::uint64_t model_hash,
+                    const FleetOptions& options) {
+  GroupRules rules;
+  rules.build = options.build;
+  rules.world = config.tensor_parallel_size;
+  rules.model_hash = model_hash;
+  rules.secret = options.secret;
+  rules.lease = options.lease;
+  rules.step_deadline = options.step_deadline;
+  rules.nonce = random_nonce;
+  return rules;
+}
+
+RankHello from_proto(const v1::Hello& in) {
+  RankHello out;
+  out.protocol = in.protocol();
+  out.instance = in.instance_id();
+  out.rank = static_cast<int>(in.rank());
+  out.world = static_cast<int>(in.world());
+  out.host = in.host();
+  out.pid = in.pid();
+  out.build = in.build();
+  out.model_hash = in.model_hash();
+  out.numerics_id = in.numerics_id();
+  out.layout_digest = in.layout_digest();
+  out.kv_capacity_blocks = static_cast<std::int64_t>(in.kv_capacity_blocks());
+  out.secret = in.secret();
+  out.num_kv_groups = std::max(1, in.kv_groups_size());
+  return out;
+}
+
+}  // namespace
+
+class Fleet::Impl final : public v1::Fleet::CallbackService, public LinkOwner {
+ public:
+  Impl(const EngineConfig& config, std::uint64_t model_hash, FleetEvents events,
+       FleetOptions options)
+      : config_(config),
+        options_(std::move(options)),
+        events_(std::move(events)),
+        group_(rules_of(config, model_hash, options_)),
+        timer_([this] { keep_time(); }) {}
+
+  ~Impl() override {
+    {
+      absl::MutexLock lock(&mutex_);
+      quit_ = true;
+    }
+    timer_.join();
+  }
+
+  grpc::ServerBidiReactor<v1::Up, v1::Down>* Attach(grpc::CallbackServerContext* context) override {
+    WorkerLink* link = nullptr;
+    {
+      absl::MutexLock lock(&mutex_);
+      const LinkId id = ++last_link_;
+      link = new WorkerLink(*this, id, context);  // deletes itself in OnDone
+      links_[id] = {link, absl::Now(), false};
+      if (stopping_) {
+        refuse(id, "the coordinator is stopping");
+      } else if (links_.size() >
+                 static_cast<std::size_t>(config_.tensor_parallel_size + kMaxLinksBeyondWorld)) {
+        refuse(id, "too many workers are attached");
+      }
+    }
+    link->start();
+    return link;
+  }
+
+  void on_up(LinkId id, const v1::Up& message) override {
+    absl::MutexLock lock(&mutex_);
+    if (stopping_) return;
+    run(react(id, message, absl::Now()));
+  }
+
+  void on_gone(LinkId id, const std::string& why) override {
+    absl::MutexLock lock(&mutex_);
+    if (!stopping_) run(group_.gone(id, why, absl::Now()));
+  }
+
+  void on_done(LinkId id) override {
+    absl::MutexLock lock(&mutex_);
+    links_.erase(id);
+  }
+
+  void send(const StepPlan& plan) {
+    absl::MutexLock lock(&mutex_);
+    if (!stopping_) run(group_.plan(plan, absl::Now()));
+  }
+
+  void end_epoch(const std::string& why) {
+    absl::MutexLock lock(&mutex_);
+    if (!stopping_) run(group_.end_epoch(why, absl::Now()));
+  }
+
+  void shutdown(absl::Duration deadline) {
+    absl::MutexLock lock(&mutex_);
+    stopping_ = true;
+    v1::Down drain;
+    drain.mutable_drain()->set_epoch(group_.epoch());
+    const auto shared = std::make_shared<const v1::Down>(std::move(drain));
+    for (auto& [id, entry] : links_) entry.link->send(shared);
+    if (await_no_links(deadline)) return;
+    spdlog::warn("{} worker streams did not close within {}; cancelling them", links_.size(),
+                 absl::FormatDuration(deadline));
+    for (auto& [id, entry] : links_) {
+      entry.link->close(grpc::Status(grpc::StatusCode::UNAVAILABLE, "stopping"), true);
+      entry.link->cancel();
+    }
+    await_no_links(absl::Seconds(2));
+  }
+
+  std::string describe() const {
+    absl::MutexLock lock(&mutex_);
+    return group_.describe();
+  }
+
+  std::uint64_t stale_dropped() const {
+    absl::MutexLock lock(&mutex_);
+    return group_.stale_dropped();
+  }
+
+ private:
+  struct Entry {
+    WorkerLink* link = nullptr;
+    absl::Time attached;
+    bool presented = false;  // its Hello has come
+  };
+
+  bool await_no_links(absl::Duration timeout) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    const auto none = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return links_.empty(); };
+    return mutex_.AwaitWithTimeout(absl::Condition(&none), timeout);
+  }
+
+  GroupActions react(LinkId id, const v1::Up& message, absl::Time now)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    bool& presented = links_.at(id).presented;
+    if (message.kind_case() == v1::Up::kHello) {
+      if (std::exchange(presented, true)) return group_.gone(id, "it sent a second Hello", now);
+      return group_.hello(id, from_proto(message.hello()), now);
+    }
+    if (!presented) return {action::Refuse{id, "the first message must be Hello"}};
+    switch (message.kind_case()) {
+      case v1::Up::kHeartbeat: {
+        const v1::Heartbeat& beat = message.heartbeat();
+        return group_.heartbeat(id, beat.epoch(), beat.step(), beat.plan_digest(), now);
+      }
+      case v1::Up::kResult: {
+        absl::StatusOr<StepResult> result = wire::decode(message.result());
+        if (result.ok()) return group_.result(id, *std::move(result), now);
+        return group_.gone(id, std::string(result.status().message()), now);
+      }
+      case v1::Up::kError:
+        return group_.worker_error(id, message.error().epoch(), message.error().message(), now);
+      default:
+        return group_.gone(id, "it sent a message of no known kind", now);
+    }
+  }
+
+  void run(GroupActions actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    std::deque<GroupAction> todo(std::make_move_iterator(actions.begin()),
+                                 std::make_move_iterator(actions.end()));
+    while (!todo.empty()) {
+      GroupAction next = std::move(todo.front());
+      todo.pop_front();
+      std::visit([&](auto& what) { perform(what, todo); }, next);
+    }
+  }
+
+  using Todo = std::deque<GroupAction>;
+
+  void perform(action::Refuse& what, Todo&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    spdlog::warn("worker refused: {}", what.reason);
+    refuse(what.link, what.reason);
+  }
+
+  void perform(action::Welcome& what, Todo& todo) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    spdlog::info("{} ({} KV blocks of {} tokens)", group_.describe(), what.num_blocks,
+                 config_.block_size);
+    v1::Down down;
+    v1::Welcome* welcome = down.mutable_welcome();
+    welcome->set_epoch(what.epoch);
+    welcome->set_nonce(what.nonce);
+    welcome->set_num_blocks(static_cast<std::uint32_t>(what.num_blocks));
+    welcome->set_block_size(static_cast<std::uint32_t>(config_.block_size));
+    welcome->set_max_num_seqs(static_cast<std::uint32_t>(config_.max_num_seqs));
+    welcome->set_max_num_batched_tokens(static_cast<std::uint32_t>(config_.max_num_batched_tokens));
+    welcome->set_max_model_len(static_cast<std::uint32_t>(config_.max_model_len));
+    welcome->set_sampling_rank(0);
+    welcome->set_heartbeat_ms(
+        static_cast<std::uint32_t>(absl::ToInt64Milliseconds(options_.heartbeat)));
+    welcome->set_lease_ms(static_cast<std::uint32_t>(absl::ToInt64Milliseconds(options_.lease)));
+    send_all(what.links, std::make_shared<const v1::Down>(std::move(down)), todo);
+  }
+
+  void perform(action::Broadcast& what, Todo& todo) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    v1::Down down;
+    down.set_plan(std::move(what.plan));
+    send_all(what.links, std::make_shared<const v1::Down>(std::move(down)), todo);
+  }
+
+  void perform(action::Close& what, Todo&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    spdlog::warn("closing {} worker streams: {}", what.links.size(), what.why);
+    const grpc::Status status(grpc::StatusCode::UNAVAILABLE, header_text(what.why));
+    for (const LinkId id : what.links) {
+      if (auto found = links_.find(id); found != links_.end())
+        found->second.link->close(status, true);
+    }
+  }
+
+  void perform(action::Ready& what, Todo&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    spdlog::info("epoch {} is ready: its dummy steps have passed on {} ranks", what.group.epoch,
+                 what.group.world);
+    events_.on_ready(what.group);
+  }
+
+  void perform(action::Result& what, Todo&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    events_.on_result(std::move(what.result));
+  }
+
+  void perform(action::Lost& what, Todo&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    spdlog::error("the worker group is lost: {}", what.why);
+    events_.on_lost(what.why);
+  }
+
+  void send_all(const std::vector<LinkId>& ids, const std::shared_ptr<const v1::Down>& message,
+                Todo& todo) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    for (const LinkId id : ids) {
+      auto found = links_.find(id);
+      if (found == links_.end() || found->second.link->send(message)) continue;
+      for (GroupAction& next :
+           group_.gone(id, "it reads too slowly: its queue is full", absl::Now())) {
+        todo.push_back(std::move(next));
+      }
+    }
+  }
+
+  void refuse(LinkId id, const std::string& reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    auto found = links_.find(id);
+    if (found == links_.end()) return;
+    v1::Down down;
+    down.mutable_refusal()->set_reason(reason);
+    found->second.link->send(std::make_shared<const v1::Down>(std::move(down)));
+    found->second.link->close(
+        grpc::Status(grpc::StatusCode::FAILED_PRECONDITION, header_text(reason)), false);
+  }
+
+  void keep_time() {
+    absl::MutexLock lock(&mutex_);
+    while (!mutex_.AwaitWithTimeout(absl::Condition(&quit_), options_.heartbeat)) {
+      const absl::Time now = absl::Now();
+      if (!stopping_) run(group_.tick(now));
+      v1::Down down;
+      down.mutable_heartbeat()->set_epoch(group_.epoch());
+      down.mutable_heartbeat()->set_step(group_.last_step());
+      const auto beat = std::make_shared<const v1::Down>(std::move(down));
+      for (auto& [id, entry] : links_) {
+        if (entry.link->idle_since(now - options_.heartbeat)) entry.link->send(beat);
+        if (entry.link->closing_since(now - kCloseGrace)) entry.link->cancel();
+        if (!entry.presented && now - entry.attached > options_.lease) {
+          entry.link->close(grpc::Status(grpc::StatusCode::DEADLINE_EXCEEDED, "no Hello came"),
+                            true);
+        }
+      }
+    }
+  }
+
+  const EngineConfig config_;
+  const FleetOptions options_;
+  const FleetEvents events_;
+  mutable absl::Mutex mutex_;
+  Group group_ ABSL_GUARDED_BY(mutex_);
+  std::unordered_map<LinkId, Entry> links_ ABSL_GUARDED_BY(mutex_);
+  LinkId last_link_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  bool quit_ ABSL_GUARDED_BY(mutex_) = false;
+  std::thread timer_;  // last: it uses all of the above
+};
+
+Fleet::Fleet(const EngineConfig& config, std::uint64_t model_hash, FleetEvents events,
+             FleetOptions options)
+    : impl_(std::make_unique<Impl>(config, model_hash, std::move(events), std::move(options))) {}
+Fleet::~Fleet() = default;
+
+grpc::Service* Fleet::service() {
+  return impl_.get();
+}
+void Fleet::send(const StepPlan& plan) {
+  impl_->send(plan);
+}
+void Fleet::end_epoch(const std::string& why) {
+  impl_->end_epoch(why);
+}
+void Fleet::shutdown(absl::Duration deadline) {
+  impl_->shutdown(deadline);
+}
+std::string Fleet::describe() const {
+  return impl_->describe();
+}
+std::uint64_t Fleet::stale_dropped() const {
+  return impl_->stale_dropped();
+}
+
+}  // namespace quire
