@@ -8,6 +8,7 @@
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
+#include "common/hash.h"
 #include "common/status.h"
 #include "fleet.pb.h"
 
@@ -223,17 +224,8 @@ absl::StatusOr<StepResult> decode(const v1::StepResult& in) {
   return result;
 }
 
-// FNV-1a, 64 bits, over the previous digest, the length and the bytes.
 std::uint64_t plan_digest(std::uint64_t previous, absl::string_view bytes) {
-  constexpr std::uint64_t kPrime = 0x100000001b3;
-  std::uint64_t hash = 0xcbf29ce484222325;
-  const auto mix_word = [&](std::uint64_t word) {
-    for (int shift = 0; shift < 64; shift += 8) hash = (hash ^ ((word >> shift) & 0xff)) * kPrime;
-  };
-  mix_word(previous);
-  mix_word(bytes.size());
-  for (const char c : bytes) hash = (hash ^ static_cast<unsigned char>(c)) * kPrime;
-  return hash;
+  return hash64(previous, bytes);
 }
 
 }  // namespace quire::wire

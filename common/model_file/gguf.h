@@ -1,0 +1,13 @@
+// A GGUF file of the llama architecture as a ModelFile.
+#pragma once
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "common/model_file/model_file.h"
+
+namespace quire {
+
+absl::StatusOr<ModelFile> open_gguf(const std::string& path);
+
+}  // namespace quire
