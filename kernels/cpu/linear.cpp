@@ -1,0 +1,98 @@
+// A thread's share of a matrix product as a LinearJob, and the choice of its kernel. Threads divide
+// the panels; nobody divides K.
+#include "kernels/cpu/linear.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "absl/container/inlined_vector.h"
+#include "common/check.h"
+#include "kernels/cpu/activation.h"
+#include "kernels/cpu/linear_job.h"
+#include "kernels/cpu/pack.h"
+
+namespace quire::cpu {
+namespace {
+
+using LeafSteps = absl::InlinedVector<LeafStep, 32>;
+
+LeafSteps leaf_steps(const SumPlan& sum) {
+  LeafSteps steps;
+  int depth = 0;
+  for (std::size_t i = 0; i < sum.leaves.size(); ++i) {
+    QUIRE_CHECK_LT(depth, kMaxSumDepth);
+    QUIRE_CHECK_LE(sum.merges[i], depth);
+    depth += 1 - sum.merges[i];
+    steps.push_back({sum.leaves[i].begin, sum.leaves[i].end, sum.merges[i]});
+  }
+  QUIRE_CHECK_EQ(depth, sum.num_outputs);
+  return steps;
+}
+
+// Panels [begin, end) of a thread, in pairs so that tiles are full: thread i of n starts where
+// i / n of the pairs end.
+Range share(int num_panels, int thread, int num_threads) {
+  const std::int64_t pairs = (num_panels + 1) / 2;
+  const auto start = [&](std::int64_t i) {
+    return static_cast<int>(std::min<std::int64_t>(num_panels, pairs * i / num_threads * 2));
+  };
+  return {start(thread), start(thread + 1)};
+}
+
+LinearJob make_job(const LinearArgs& args, const LeafSteps& steps, Range panels) {
+  const Weight& weight = *args.weight;
+  const PanelLayout layout = panel_layout(weight.format, weight.sum, weight.rows);
+  LinearJob job;
+  job.panels = static_cast<const std::byte*>(weight.data);
+  job.panel_bytes = layout.panel_bytes;
+  job.header_offset = layout.header_offset;
+  job.panel_begin = panels.begin;
+  job.panel_end = panels.end;
+  job.rows = weight.rows;
+  job.leaves = steps.data();
+  job.num_leaves = static_cast<int>(steps.size());
+  job.in = static_cast<const std::byte*>(args.in.data);
+  job.in_stride = activation_stride(args.in.layout, args.in.columns);
+  job.num_blocks = num_blocks32(args.in.columns);
+  if (args.in.layout == ActivationLayout::kQ8) {
+    const Q8Row first = q8_row(args.in, 0);
+    job.in_scales =
+        static_cast<std::size_t>(reinterpret_cast<const std::byte*>(first.scales) - job.in);
+    job.in_sums = static_cast<std::size_t>(reinterpret_cast<const std::byte*>(first.sums) - job.in);
+  }
+  job.tokens = args.in.rows;
+  job.bias = args.bias;
+  job.out = args.out;
+  job.out_stride = args.out_stride;
+  job.out_subtree_stride = args.out_subtree_stride;
+  return job;
+}
+
+void run(Isa isa, ActivationLayout layout, Format format, const LinearJob& job) {
+  const bool avx512 = isa == Isa::kAvx512;
+  switch (layout) {
+    case ActivationLayout::kF32:
+      return avx512 ? linear_f32_avx512(format, job) : linear_f32_avx2(format, job);
+    case ActivationLayout::kQ8:
+      return avx512 ? linear_q8_avx512(format, job) : linear_q8_avx2(format, job);
+    case ActivationLayout::kBf16:
+      QUIRE_CHECK(avx512);
+      return linear_bf16_avx512(job);
+  }
+}
+
+}  // namespace
+
+void linear(Isa isa, const LinearArgs& args, int thread, int num_threads) {
+  const Weight& weight = *args.weight;
+  QUIRE_CHECK_EQ(args.in.columns, weight.columns);
+  QUIRE_CHECK(args.in.layout == weight.input);
+  QUIRE_CHECK(args.bias == nullptr || weight.sum.num_outputs == 1);
+  const int num_panels = (weight.rows + kPanelRows - 1) / kPanelRows;
+  const Range panels = share(num_panels, thread, num_threads);
+  if (panels.empty() || args.in.rows == 0) return;
+  const LeafSteps steps = leaf_steps(weight.sum);
+  run(isa, weight.input, weight.format, make_job(args, steps, panels));
+}
+
+}  // namespace quire::cpu

@@ -1,0 +1,24 @@
+// Every format times fp32 activations, 8 lanes at a time.
+#include "kernels/cpu/linear_f32.h"
+#include "kernels/cpu/simd_avx2.h"
+
+namespace quire::cpu {
+
+void linear_f32_avx2(Format format, const LinearJob& job) {
+  switch (format) {
+    case Format::kF32:
+      return compute<F32Kernel<Avx2, Format::kF32>>(job);
+    case Format::kF16:
+      return compute<F32Kernel<Avx2, Format::kF16>>(job);
+    case Format::kBf16:
+      return compute<F32Kernel<Avx2, Format::kBf16>>(job);
+    case Format::kQ8_0:
+      return compute<F32Kernel<Avx2, Format::kQ8_0>>(job);
+    case Format::kQ4_0:
+      return compute<F32Kernel<Avx2, Format::kQ4_0>>(job);
+    case Format::kQ4_1:
+      return compute<F32Kernel<Avx2, Format::kQ4_1>>(job);
+  }
+}
+
+}  // namespace quire::cpu

@@ -1,0 +1,22 @@
+// Block formats times 8-bit activations by VPMADDUBSW.
+#include "kernels/cpu/linear_q8.h"
+#include "kernels/cpu/simd_avx2.h"
+
+namespace quire::cpu {
+
+void linear_q8_avx2(Format format, const LinearJob& job) {
+  switch (format) {
+    case Format::kQ8_0:
+      return compute<Q8Kernel<Avx2, Format::kQ8_0>>(job);
+    case Format::kQ4_0:
+      return compute<Q8Kernel<Avx2, Format::kQ4_0>>(job);
+    case Format::kQ4_1:
+      return compute<Q8Kernel<Avx2, Format::kQ4_1>>(job);
+    case Format::kF32:
+    case Format::kF16:
+    case Format::kBf16:
+      break;  // packed_shape asks for another layout
+  }
+}
+
+}  // namespace quire::cpu

@@ -1,0 +1,22 @@
+// Block formats times 8-bit activations by VPDPBUSD.
+#include "kernels/cpu/linear_q8.h"
+#include "kernels/cpu/simd_avx512.h"
+
+namespace quire::cpu {
+
+void linear_q8_avx512(Format format, const LinearJob& job) {
+  switch (format) {
+    case Format::kQ8_0:
+      return compute<Q8Kernel<Avx512, Format::kQ8_0>>(job);
+    case Format::kQ4_0:
+      return compute<Q8Kernel<Avx512, Format::kQ4_0>>(job);
+    case Format::kQ4_1:
+      return compute<Q8Kernel<Avx512, Format::kQ4_1>>(job);
+    case Format::kF32:
+    case Format::kF16:
+    case Format::kBf16:
+      break;  // packed_shape asks for another layout
+  }
+}
+
+}  // namespace quire::cpu

@@ -1,0 +1,20 @@
+// From a checkpoint's rows to panels (panel.h) and back.
+#pragma once
+
+#include <cstddef>
+
+#include "kernels/cpu/panel.h"
+#include "kernels/weight.h"
+
+namespace quire::cpu {
+
+// Sizes of the packed form of a matrix.
+struct PanelLayout {
+  int num_panels = 0;
+  std::size_t header_offset = 0;  // from the panel's start
+  std::size_t panel_bytes = 0;
+};
+
+PanelLayout panel_layout(Format format, const SumPlan& sum, int rows);
+
+}  // namespace quire::cpu

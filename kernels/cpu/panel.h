@@ -1,0 +1,41 @@
+// The packed layout of a weight, the same for both ISAs. 16 output rows make a panel; within it the
+// leaves of the SumPlan follow each other, cut into units of 1, 2 or 32 k (zero-padded at a leaf's
+// end). First come the values of all units, interleaved so that one 64-byte line holds 16 rows x 4
+// k-bytes (block formats), x 2 bf16 or x 1 float (f16: 32 bytes, x 1); then the block headers, f16
+// d[16] (q4_1: and f16 m[16]) per unit. A q4 line holds k 4j..4j+3 in the low and k 16+4j.. in the
+// high nibbles; q8_0 bytes are stored + 128, as the u8 side of a u8 x s8 dot product.
+// Panels are 64-byte aligned and N is padded to whole panels with zeros.
+#pragma once
+
+#include <cstddef>
+
+#include "common/format.h"
+
+namespace quire::cpu {
+
+inline constexpr int kPanelRows = 16;
+
+struct PanelUnit {
+  int columns;       // k per unit
+  int value_bytes;   // of 16 rows
+  int header_bytes;  // of 16 rows
+};
+
+// Row order is that of Format.
+inline constexpr PanelUnit kPanelUnits[] = {
+    {1, 64, 0}, {1, 32, 0}, {2, 64, 0}, {32, 512, 32}, {32, 256, 32}, {32, 256, 64},
+};
+
+constexpr const PanelUnit& panel_unit(Format format) {
+  return kPanelUnits[static_cast<std::size_t>(format)];
+}
+
+// How many tokens a tile takes beside 1 or 2 panels, and beside 4; 4 are taken where a job has at
+// most wide_limit tokens.
+struct TileShape {
+  int tokens;
+  int wide_tokens;
+  int wide_limit;
+};
+
+}  // namespace quire::cpu

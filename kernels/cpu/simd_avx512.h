@@ -1,0 +1,70 @@
+// Sixteen lanes in one 512-bit register: the vocabulary in which the kernels of linear_*.h are
+// written. simd_avx2.h offers the same words over two 256-bit registers. Every float operation is
+// one IEEE operation per lane on both, so results agree bit for bit. Only for files compiled for
+// this instruction set.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/cpu/panel.h"
+
+namespace quire::cpu {
+
+struct Avx512 {
+  using F = __m512;   // 16 floats
+  using I = __m512i;  // 16 int32, or a line: 16 rows x 4 bytes
+
+  // 32 registers: int32 and float sums side by side, or float sums only.
+  static constexpr TileShape kInt8Shape = {6, 3, 3};
+  static constexpr TileShape kFloatShape = {6, 6, 1 << 30};
+
+  static F zero() { return _mm512_setzero_ps(); }
+  static F broadcast(float x) { return _mm512_set1_ps(x); }
+  static F load(const float* p) { return _mm512_loadu_ps(p); }
+  static F load(const float* p, int n) { return _mm512_maskz_loadu_ps(first(n), p); }
+  static void store(float* p, F x) { _mm512_storeu_ps(p, x); }
+  static void store(float* p, F x, int n) { _mm512_mask_storeu_ps(p, first(n), x); }
+  static F add(F a, F b) { return _mm512_add_ps(a, b); }
+  static F mul(F a, F b) { return _mm512_mul_ps(a, b); }
+  static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+  static F to_float(I x) { return _mm512_cvtepi32_ps(x); }
+  static F as_float(I x) { return _mm512_castsi512_ps(x); }
+  static F from_half(const std::byte* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+
+  static I broadcast(std::int32_t x) { return _mm512_set1_epi32(x); }
+  static I load_line(const std::byte* p) { return _mm512_loadu_si512(p); }
+  static void store(std::int32_t* p, I x) { _mm512_storeu_si512(p, x); }
+  static I bits_and(I a, I b) { return _mm512_and_si512(a, b); }
+  static I subtract(I a, I b) { return _mm512_sub_epi32(a, b); }
+  static I multiply(I a, I b) { return _mm512_mullo_epi32(a, b); }
+  template <int kBits>
+  static I shift_right(I x) {
+    return _mm512_srli_epi32(x, kBits);
+  }
+  template <int kBits>
+  static I shift_left(I x) {
+    return _mm512_slli_epi32(x, kBits);
+  }
+
+  // Over a block of 32 k: the exact int32 sum of (stored weight - kOffset) * activation, where
+  // `correction` is -kOffset * sum(activations).
+  template <int kOffset>
+  struct Dot {
+    using Sum = __m512i;
+    static Sum begin(const std::int32_t* correction) {
+      return kOffset == 0 ? _mm512_setzero_si512() : _mm512_set1_epi32(*correction);
+    }
+    static Sum step(Sum sum, I w, I a) { return _mm512_dpbusd_epi32(sum, w, a); }
+    static I end(Sum sum, const std::int32_t*) { return sum; }
+  };
+
+ private:
+  static __mmask16 first(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
+};
+
+}  // namespace quire::cpu

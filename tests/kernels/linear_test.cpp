@@ -1,0 +1,205 @@
+// Matrix products against double precision, their refusals, and the extremes of integer sums.
+#include "kernels/cpu/linear.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "kernels/weight.h"
+#include "tests/kernels/linear_test_support.h"
+
+namespace quire::test {
+namespace {
+
+using cpu::Isa;
+
+struct Case {
+  Isa isa;
+  Format format;
+  bool float32;
+};
+
+void PrintTo(const Case& c, std::ostream* os) {
+  *os << cpu::name_of(c.isa) << ' ' << traits(c.format).name << (c.float32 ? " float32" : "");
+}
+
+std::vector<Case> all_cases() {
+  std::vector<Case> cases;
+  for (const Isa isa : available_isas()) {
+    for (const Format format : kAllFormats) {
+      for (const bool float32 : {false, true}) cases.push_back({isa, format, float32});
+    }
+  }
+  return cases;
+}
+
+std::string case_name(const testing::TestParamInfo<Case>& info) {
+  return std::string(cpu::name_of(info.param.isa)) + "_" + traits(info.param.format).name +
+         (info.param.float32 ? "_float32" : "");
+}
+
+class LinearTest : public testing::TestWithParam<Case> {
+ protected:
+  Packed pack_whole(const Stored& m) const {
+    return pack_matrix(m.source(SumPlan::whole(m.columns)), GetParam().isa, GetParam().float32);
+  }
+  // Widths worth trying: odd ones for plain formats; past 64 blocks for block formats.
+  std::vector<int> widths() const {
+    if (traits(GetParam().format).block == 1) return {1, 2, 3, 5, 16, 31, 64, 97, 300};
+    return {32, 64, 96, 320, 2048, 2112};
+  }
+};
+
+TEST_P(LinearTest, EqualsADoublePrecisionProduct) {
+  const unsigned seed = 20261123;
+  SCOPED_TRACE(seed);
+  std::mt19937 random(seed);
+  for (const int columns : widths()) {
+    for (const int tokens : {1, 2, 3, 4, 5, 6, 7, 12, 13, 40}) {
+      if (columns > 1000 && tokens > 7) continue;
+      const int rows = static_cast<int>(random() % (columns > 1000 ? 50 : 200)) + 1;
+      SCOPED_TRACE(testing::Message() << tokens << " x " << columns << " -> " << rows);
+      const Stored m = random_matrix(GetParam().format, rows, columns, random());
+      const Packed packed = pack_whole(m);
+      const std::vector<float> x =
+          random_floats(static_cast<std::size_t>(tokens * columns), random());
+      const Input in = make_input(packed.weight.input, x.data(), static_cast<std::size_t>(columns),
+                                  tokens, columns);
+      const std::vector<float> got = multiply(GetParam().isa, packed, in.activation);
+      // Sums of K roundings grow like sqrt(K) in practice; K / 8 + 4 is far below their bound K.
+      ASSERT_LT(worst_error(m, in, got), columns / 8.0 + 4.0);
+    }
+  }
+}
+
+TEST_P(LinearTest, AddsTheBiasOnce) {
+  const Stored m = random_matrix(GetParam().format, 45, 64, 1);
+  const Packed packed = pack_whole(m);
+  const std::vector<float> x = random_floats(3 * 64, 2), bias = random_floats(45, 3);
+  const Input in = make_input(packed.weight.input, x.data(), 64, 3, 64);
+  const std::vector<float> plain = multiply(GetParam().isa, packed, in.activation);
+  const std::vector<float> biased = multiply(GetParam().isa, packed, in.activation, 1, bias.data());
+  for (std::size_t i = 0; i < plain.size(); ++i) ASSERT_EQ(biased[i], plain[i] + bias[i % 45]);
+}
+
+TEST_P(LinearTest, WritesNothingBesideItsRows) {
+  const Stored m = random_matrix(GetParam().format, 21, 32, 4);
+  const Packed packed = pack_whole(m);
+  const std::vector<float> x = random_floats(2 * 32, 5);
+  const Input in = make_input(packed.weight.input, x.data(), 32, 2, 32);
+  constexpr std::size_t kStride = 40;
+  std::vector<float> out(2 * kStride, 77.0f);
+  cpu::LinearArgs args;
+  args.weight = &packed.weight;
+  args.in = in.activation;
+  args.out = out.data();
+  args.out_stride = kStride;
+  cpu::linear(GetParam().isa, args, 0, 1);
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    ASSERT_EQ(out[i] == 77.0f, i % kStride >= 21) << i;
+  }
+}
+
+TEST_P(LinearTest, UnpacksTheExactValues) {
+  for (const int columns : widths()) {
+    const Stored m = random_matrix(GetParam().format, 37, columns, 6);
+    const Packed packed = pack_whole(m);
+    std::vector<float> row(static_cast<std::size_t>(columns));
+    for (int n = 0; n < m.rows; ++n) {
+      cpu::unpack_row(GetParam().isa, packed.weight, n, row.data());
+      const auto first = m.values.begin() + n * columns;
+      ASSERT_EQ(row, std::vector<float>(first, first + columns)) << n;
+    }
+  }
+}
+
+TEST_P(LinearTest, StacksParts) {
+  const Stored a = random_matrix(GetParam().format, 19, 96, 7);
+  const Stored b = random_matrix(GetParam().format, 30, 96, 8);
+  MatrixSource source = a.source(SumPlan::whole(96));
+  source.parts.push_back(b.source({}).parts[0]);
+  const Packed stacked = pack_matrix(source, GetParam().isa, GetParam().float32);
+  ASSERT_EQ(stacked.weight.rows, 49);
+  const std::vector<float> x = random_floats(96, 9);
+  const Input in = make_input(stacked.weight.input, x.data(), 96, 1, 96);
+  const std::vector<float> got = multiply(GetParam().isa, stacked, in.activation);
+  std::vector<float> expected = multiply(GetParam().isa, pack_whole(a), in.activation);
+  const std::vector<float> rest = multiply(GetParam().isa, pack_whole(b), in.activation);
+  expected.insert(expected.end(), rest.begin(), rest.end());
+  EXPECT_EQ(got, expected);
+}
+
+TEST_P(LinearTest, KeepsTheSizeOfTheFormat) {
+  const Stored m = random_matrix(GetParam().format, 64, 576, 10);
+  EXPECT_EQ(pack_whole(m).weight.bytes, m.bytes.size());
+}
+
+INSTANTIATE_TEST_SUITE_P(All, LinearTest, testing::ValuesIn(all_cases()), case_name);
+
+// The largest products there are must not saturate in 16 bits.
+TEST(LinearExtremesTest, IntegerSumsAreExact) {
+  constexpr int kColumns = 64;
+  for (const Isa isa : available_isas()) {
+    for (const Format format : {Format::kQ8_0, Format::kQ4_0, Format::kQ4_1}) {
+      for (const int pattern : {0x00, 0x80, 0x7f, 0xff, 0x81}) {
+        for (const float sign : {1.0f, -1.0f}) {
+          Stored m = random_matrix(format, 16, kColumns, 11);
+          const std::size_t block_bytes = static_cast<std::size_t>(traits(format).block_bytes);
+          const std::size_t header = format == Format::kQ4_1 ? 4 : 2;
+          for (std::size_t i = 0; i < m.bytes.size(); ++i) {
+            if (i % block_bytes >= header) m.bytes[i] = static_cast<std::byte>(pattern);
+          }
+          for (int n = 0; n < m.rows; ++n) {
+            formats::decode_row(format, m.bytes.data() + static_cast<std::size_t>(n) * m.stride(),
+                                kColumns, m.values.data() + n * kColumns);
+          }
+          const Packed packed = pack_matrix(m.source(SumPlan::whole(kColumns)), isa);
+          const std::vector<float> x(kColumns, sign * 127.0f);
+          const Input in = make_input(packed.weight.input, x.data(), kColumns, 1, kColumns);
+          EXPECT_LT(worst_error(m, in, multiply(isa, packed, in.activation)), 4.0)
+              << cpu::name_of(isa) << ' ' << traits(format).name << ' ' << pattern << ' ' << sign;
+        }
+      }
+    }
+  }
+}
+
+TEST(LinearShapeTest, ChoosesTheLayoutOfActivations) {
+  const auto layout = [](Format format, Isa isa, bool float32) {
+    MatrixSource source{format, 64, {{nullptr, 0, 1}}, SumPlan::whole(64)};
+    return cpu::packed_shape(source, isa, float32)->input;
+  };
+  EXPECT_EQ(layout(Format::kQ4_1, Isa::kAvx2, false), ActivationLayout::kQ8);
+  EXPECT_EQ(layout(Format::kQ4_1, Isa::kAvx512, true), ActivationLayout::kF32);
+  EXPECT_EQ(layout(Format::kBf16, Isa::kAvx512, false), ActivationLayout::kBf16);
+  EXPECT_EQ(layout(Format::kBf16, Isa::kAvx2, false), ActivationLayout::kF32);
+  EXPECT_EQ(layout(Format::kBf16, Isa::kAvx512, true), ActivationLayout::kF32);
+  EXPECT_EQ(layout(Format::kF32, Isa::kAvx512, false), ActivationLayout::kF32);
+  EXPECT_EQ(layout(Format::kF16, Isa::kAvx512, false), ActivationLayout::kF32);
+}
+
+TEST(LinearShapeTest, RefusesWhatSplitsABlock) {
+  MatrixSource source{Format::kQ4_0, 48, {{nullptr, 0, 1}}, SumPlan::whole(48)};
+  auto shape = cpu::packed_shape(source, Isa::kAvx512, false);
+  ASSERT_EQ(shape.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(shape.status().message()), testing::HasSubstr("48 columns"));
+
+  source = {Format::kQ8_0, 64, {{nullptr, 0, 1}}, SumPlan{{{0, 16}, {16, 64}}, {0, 1}, 1}};
+  shape = cpu::packed_shape(source, Isa::kAvx2, false);
+  ASSERT_EQ(shape.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(shape.status().message()), testing::HasSubstr("columns 0 to 16"));
+  source.format = Format::kBf16;
+  EXPECT_TRUE(cpu::packed_shape(source, Isa::kAvx2, false).ok());
+}
+
+TEST(LinearShapeTest, ARankWithoutLeavesDoesNothing) {
+  MatrixSource source{Format::kF32, 0, {{nullptr, 0, 33}}, SumPlan{{}, {}, 0}};
+  const Packed packed = pack_matrix(source, Isa::kAvx2);
+  EXPECT_EQ(packed.weight.bytes, 0u);
+  cpu::LinearArgs args;
+  args.weight = &packed.weight;
+  args.in = {nullptr, packed.weight.input, 5, 0};
+  cpu::linear(available_isas().at(0), args, 0, 1);
+}
+
+}  // namespace
+}  // namespace quire::test
