@@ -51,10 +51,20 @@ absl::Status check_stop(const std::vector<std::string>& stop) {
   return absl::OkStatus();
 }
 
-// What the context leaves for the answer, or the client's own smaller wish.
-absl::StatusOr<int> resolve_max_tokens(const ServedModel& model, std::size_t prompt_tokens,
+// What the context (and a KV cache smaller than it) leaves for an answer whose length the client
+// did not limit. At least 1: what does not fit at all is refused by the engine, with numbers.
+int default_max_tokens(const Api& api, std::int64_t room, std::size_t prompt_tokens) {
+  const int total_blocks = api.engine->stats().total_blocks;
+  if (total_blocks <= 0) return static_cast<int>(room);  // no group yet
+  const std::int64_t cache = std::int64_t{total_blocks} * api.config->block_size;
+  return static_cast<int>(
+      std::clamp<std::int64_t>(cache - static_cast<std::int64_t>(prompt_tokens), 1, room));
+}
+
+// The client's own wish, checked, or the default.
+absl::StatusOr<int> resolve_max_tokens(const Api& api, std::size_t prompt_tokens,
                                        const GenerationInput& input) {
-  const auto context = static_cast<std::size_t>(model.max_model_len);
+  const auto context = static_cast<std::size_t>(api.model->max_model_len);
   if (prompt_tokens == 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("`", input.prompt_name, "` is empty; it must hold at least one token."));
@@ -65,7 +75,7 @@ absl::StatusOr<int> resolve_max_tokens(const ServedModel& model, std::size_t pro
                                               " tokens, the answer included; shorten the prompt."));
   }
   const auto room = static_cast<std::int64_t>(context - prompt_tokens);
-  if (!input.max_tokens.has_value()) return static_cast<int>(room);
+  if (!input.max_tokens.has_value()) return default_max_tokens(api, room, prompt_tokens);
   const std::int64_t wish = *input.max_tokens;
   if (wish < 1) {
     return absl::InvalidArgumentError(
@@ -102,7 +112,7 @@ absl::StatusOr<Prepared> prepare(const Api& api, std::vector<TokenId> prompt,
 
   Prepared out;
   SamplingParams& params = out.request.params;
-  QUIRE_ASSIGN_OR_RETURN(params.max_tokens, resolve_max_tokens(*api.model, prompt.size(), input));
+  QUIRE_ASSIGN_OR_RETURN(params.max_tokens, resolve_max_tokens(api, prompt.size(), input));
   if (input.temperature.has_value()) params.temperature = to_float(*input.temperature);
   if (input.top_p.has_value()) params.top_p = to_float(*input.top_p);
   if (input.min_p.has_value()) params.min_p = to_float(*input.min_p);

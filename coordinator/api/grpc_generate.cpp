@@ -1,0 +1,253 @@
+// quire.v1.Generation: from a call to a checked request, and who is open under which request id.
+#include "coordinator/api/grpc_generate.h"
+
+#include <grpcpp/server_context.h>
+
+#include <random>
+#include <unordered_map>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "common/status.h"
+#include "coordinator/api/grpc_delivery.h"
+#include "coordinator/api/grpc_stream.h"
+#include "generate.grpc.pb.h"
+#include "nlohmann/json.hpp"
+
+namespace quire {
+namespace {
+
+constexpr std::size_t kMaxRequestIdBytes = 128;
+constexpr std::size_t kMaxMessageBytes = 800;  // a status message travels in a header
+
+// The codes are the same numbers. A context that is too short is the client's error here, and a
+// server that stops is one to try again elsewhere.
+grpc::Status to_grpc(const absl::Status& status) {
+  auto code = static_cast<grpc::StatusCode>(status.code());
+  if (code == grpc::StatusCode::OUT_OF_RANGE) code = grpc::StatusCode::INVALID_ARGUMENT;
+  if (code == grpc::StatusCode::FAILED_PRECONDITION) code = grpc::StatusCode::UNAVAILABLE;
+  return {code, std::string(status.message().substr(0, kMaxMessageBytes))};
+}
+
+absl::Time deadline_of(const grpc::CallbackServerContext& context) {
+  const auto deadline = context.deadline();
+  if (deadline == std::chrono::system_clock::time_point::max()) return absl::InfiniteFuture();
+  return absl::FromChrono(deadline);
+}
+
+std::string new_request_id() {
+  std::random_device device;
+  const std::uint64_t high = device(), low = device();
+  return absl::StrCat("gen-", absl::Hex((high << 32) | low, absl::kZeroPad16));
+}
+
+GenerationInput input_of(const v1::GenerateRequest& request) {
+  GenerationInput input;
+  if (request.has_temperature()) input.temperature = request.temperature();
+  if (request.has_top_p()) input.top_p = request.top_p();
+  if (request.has_top_k()) input.top_k = request.top_k();
+  if (request.has_min_p()) input.min_p = request.min_p();
+  if (request.has_seed()) input.seed = request.seed();
+  if (request.has_max_tokens()) input.max_tokens = request.max_tokens();
+  if (request.has_logprobs()) input.logprobs = request.logprobs();
+  if (request.has_n()) input.n = request.n();
+  input.stop.assign(request.stop().begin(), request.stop().end());
+  input.stop_token_ids.assign(request.stop_token_ids().begin(), request.stop_token_ids().end());
+  input.ignore_eos = request.ignore_eos();
+  input.include_stop = request.include_stop();
+  return input;
+}
+
+// Sets the prompt and how messages call it.
+absl::StatusOr<std::vector<TokenId>> prompt_of(const ServedModel& model,
+                                               const v1::GenerateRequest& request,
+                                               GenerationInput& input) {
+  switch (request.input_case()) {
+    case v1::GenerateRequest::kText:
+      input.prompt_name = "text";
+      return encode_prompt(model, request.text(), input.prompt_name);
+    case v1::GenerateRequest::kTokenIds: {
+      input.prompt_name = "token_ids";
+      const auto& ids = request.token_ids().ids();
+      return check_prompt_ids(model, {ids.begin(), ids.end()}, input.prompt_name);
+    }
+    case v1::GenerateRequest::kChat: {
+      input.prompt_name = "messages";
+      auto messages = nlohmann::ordered_json::array();
+      for (const v1::Message& message : request.chat().messages()) {
+        messages.push_back({{"role", message.role()}, {"content", message.content()}});
+      }
+      return encode_chat(model, messages);
+    }
+    default:
+      return absl::InvalidArgumentError(
+          "`input` is missing; set one of `text`, `token_ids` and `chat`.");
+  }
+}
+
+// A call that is refused before it has begun.
+class RefusedCall final : public grpc::ServerWriteReactor<v1::GenerateReply> {
+ public:
+  explicit RefusedCall(const grpc::Status& status) { Finish(status); }
+  void OnDone() override { delete this; }
+};
+
+}  // namespace
+
+class GenerationService::Impl final : public v1::Generation::CallbackService {
+ public:
+  Impl(const Api& api, Options options) : api_(api), options_(options), key_(api.config->api_key) {}
+
+  grpc::ServerWriteReactor<v1::GenerateReply>* Generate(
+      grpc::CallbackServerContext* context, const v1::GenerateRequest* request) override {
+    auto stream = open(*context, *request);
+    if (!stream.ok()) return new RefusedCall(to_grpc(stream.status()));
+    return stream->get();
+  }
+
+  grpc::ServerUnaryReactor* Cancel(grpc::CallbackServerContext* context,
+                                   const v1::CancelRequest* request,
+                                   v1::CancelReply* reply) override {
+    const absl::Status status = check_key(*context);
+    if (status.ok()) {
+      const std::shared_ptr<GenerateStream> stream = find(request->request_id());
+      if (stream != nullptr) stream->cancel();
+      reply->set_found(stream != nullptr);
+    }
+    grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+    reactor->Finish(to_grpc(status));
+    return reactor;
+  }
+
+  grpc::ServerUnaryReactor* Models(grpc::CallbackServerContext* context, const v1::ModelsRequest*,
+                                   v1::ModelsReply* reply) override {
+    const absl::Status status = check_key(*context);
+    if (status.ok()) {
+      v1::Model* model = reply->add_models();
+      model->set_id(api_.model->name);
+      model->set_max_model_len(static_cast<std::uint32_t>(api_.model->max_model_len));
+      model->set_architecture(api_.model->architecture);
+      model->set_tensor_parallel_size(static_cast<std::uint32_t>(api_.model->tensor_parallel_size));
+    }
+    grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+    reactor->Finish(to_grpc(status));
+    return reactor;
+  }
+
+  void stop(absl::Duration deadline) {
+    std::vector<std::shared_ptr<GenerateStream>> left;
+    {
+      absl::MutexLock lock(&mutex_);
+      stopping_ = true;
+      const auto none = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return open_.empty(); };
+      if (mutex_.AwaitWithTimeout(absl::Condition(&none), deadline)) return;
+      for (const auto& [id, weak] : open_) {
+        if (auto stream = weak.lock()) left.push_back(std::move(stream));
+      }
+    }
+    for (const auto& stream : left) {
+      stream->fail({grpc::StatusCode::UNAVAILABLE, "The server is stopping."});
+    }
+  }
+
+ private:
+  absl::Status check_key(const grpc::CallbackServerContext& context) const {
+    if (!key_.required()) return absl::OkStatus();
+    const auto& metadata = context.client_metadata();
+    const auto found = metadata.find("authorization");
+    if (found != metadata.end() && key_.accepts({found->second.data(), found->second.size()})) {
+      return absl::OkStatus();
+    }
+    return absl::UnauthenticatedError(
+        "The API key is missing or wrong; send it as metadata `authorization: Bearer <key>`.");
+  }
+
+  absl::StatusOr<Prepared> check(const grpc::CallbackServerContext& context,
+                                 const v1::GenerateRequest& request) const {
+    QUIRE_RETURN_IF_ERROR(check_key(context));
+    QUIRE_RETURN_IF_ERROR(check_model(*api_.model, request.model()));
+    if (request.request_id().size() > kMaxRequestIdBytes) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("`request_id` has ", request.request_id().size(), " bytes; at most ",
+                       kMaxRequestIdBytes, " are allowed."));
+    }
+    GenerationInput input = input_of(request);
+    QUIRE_ASSIGN_OR_RETURN(std::vector<TokenId> prompt, prompt_of(*api_.model, request, input));
+    QUIRE_ASSIGN_OR_RETURN(Prepared prepared, prepare(api_, std::move(prompt), input));
+    prepared.request.deadline = deadline_of(context);
+    if (prepared.request.deadline <= absl::Now()) {
+      return absl::DeadlineExceededError("The call's deadline has passed before it began.");
+    }
+    QUIRE_RETURN_IF_ERROR(check_ready(*api_.engine));
+    return prepared;
+  }
+
+  absl::StatusOr<std::shared_ptr<GenerateStream>> open(const grpc::CallbackServerContext& context,
+                                                       const v1::GenerateRequest& request) {
+    QUIRE_ASSIGN_OR_RETURN(Prepared prepared, check(context, request));
+    GenerateStream::Setup setup;
+    setup.request_id = request.request_id().empty() ? new_request_id() : request.request_id();
+    setup.n = prepared.request.n;
+    setup.prompt_tokens = static_cast<std::uint32_t>(prepared.request.prompt.size());
+    setup.text = std::move(prepared.text);
+    setup.max_buffered_bytes = options_.max_buffered_bytes;
+    setup.on_done = [this](const std::string& id) { forget(id); };
+    const std::string id = setup.request_id;
+    auto stream = std::make_shared<GenerateStream>(api_, std::move(setup));
+    QUIRE_RETURN_IF_ERROR(remember(id, stream));
+    prepared.request.deliver = [this, stream](OutputDelta delta) {
+      delivery_.leave(stream, std::move(delta));
+    };
+    const absl::StatusOr<RequestId> submitted = api_.engine->submit(std::move(prepared.request));
+    if (!submitted.ok()) {
+      forget(id);
+      return submitted.status();
+    }
+    stream->keep_alive();
+    stream->submitted(*submitted);
+    return stream;
+  }
+
+  absl::Status remember(const std::string& id, const std::shared_ptr<GenerateStream>& stream) {
+    absl::MutexLock lock(&mutex_);
+    if (stopping_) return absl::UnavailableError("The server is stopping.");
+    if (open_.emplace(id, stream).second) return absl::OkStatus();
+    return absl::AlreadyExistsError(
+        absl::StrCat("`request_id` \"", id, "\" names a request that is still running."));
+  }
+
+  void forget(const std::string& id) {
+    absl::MutexLock lock(&mutex_);
+    open_.erase(id);
+  }
+
+  std::shared_ptr<GenerateStream> find(const std::string& id) {
+    absl::MutexLock lock(&mutex_);
+    const auto found = open_.find(id);
+    return found == open_.end() ? nullptr : found->second.lock();
+  }
+
+  const Api api_;
+  const Options options_;
+  const ApiKey key_;
+  absl::Mutex mutex_;
+  std::unordered_map<std::string, std::weak_ptr<GenerateStream>> open_ ABSL_GUARDED_BY(mutex_);
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  DeliveryThread delivery_;  // last: it stops first
+};
+
+GenerationService::GenerationService(const Api& api) : GenerationService(api, Options()) {}
+GenerationService::GenerationService(const Api& api, Options options)
+    : impl_(std::make_unique<Impl>(api, options)) {}
+GenerationService::~GenerationService() = default;
+
+grpc::Service* GenerationService::service() {
+  return impl_.get();
+}
+void GenerationService::stop(absl::Duration deadline) {
+  impl_->stop(deadline);
+}
+
+}  // namespace quire

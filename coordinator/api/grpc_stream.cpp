@@ -1,0 +1,171 @@
+// One Generate call; the rules are in grpc_stream.h.
+#include "coordinator/api/grpc_stream.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace quire {
+namespace {
+
+// A rough size, cheap enough to add up per delta.
+std::size_t bytes_of(const ChoiceText::Piece& piece) {
+  std::size_t bytes = 64 + piece.text.size() + 5 * piece.tokens.size();
+  for (const TokenLogprobText& entry : piece.logprobs) bytes += 32 * (1 + entry.top.size());
+  return bytes;
+}
+
+void set_logprob(const NamedLogprob& from, v1::TokenLogprobs* to) {
+  to->set_token_id(from.token);
+  to->set_logprob(from.logprob);
+  to->set_text(to_valid_utf8(from.bytes));
+}
+
+void append(ChoiceText::Piece piece, v1::Delta& delta) {
+  delta.mutable_text()->append(piece.text);
+  delta.mutable_token_ids()->Add(piece.tokens.begin(), piece.tokens.end());
+  for (const TokenLogprobText& entry : piece.logprobs) {
+    v1::TokenLogprobs* logprobs = delta.add_logprobs();
+    set_logprob(entry.chosen, logprobs);
+    for (const NamedLogprob& top : entry.top) set_logprob(top, logprobs->add_top());
+  }
+  if (piece.finish == FinishReason::kNone) return;
+  delta.set_finish_reason(finish_reason_name(piece.finish));
+  if (!piece.stop_string.empty()) {
+    delta.set_stop_reason(std::move(piece.stop_string));
+  } else if (piece.stop_token >= 0) {
+    delta.set_stop_reason(absl::StrCat(piece.stop_token));
+  }
+}
+
+}  // namespace
+
+GenerateStream::GenerateStream(const Api& api, Setup setup)
+    : api_(api),
+      setup_(std::move(setup)),
+      waiting_(static_cast<std::size_t>(setup_.n)),
+      open_choices_(setup_.n) {
+  for (int i = 0; i < setup_.n; ++i) choices_.emplace_back(api_.model->text, setup_.text);
+}
+
+void GenerateStream::submitted(RequestId id) {
+  absl::MutexLock lock(&mutex_);
+  id_ = id;
+  if (stopped_) api_.engine->cancel(id);
+}
+
+void GenerateStream::take(OutputDelta delta) {
+  const int choice = delta.choice;
+  const RequestId request = delta.request;
+  ChoiceText::Piece piece = choices_[static_cast<std::size_t>(choice)].push(std::move(delta));
+  if (piece.stop_engine) api_.engine->stop_choice(request, choice);
+  if (piece.empty()) return;
+  absl::MutexLock lock(&mutex_);
+  if (end_.has_value()) return;
+  add(choice, std::move(piece));
+  if (waiting_bytes_ > setup_.max_buffered_bytes) {
+    fail_locked({grpc::StatusCode::RESOURCE_EXHAUSTED,
+                 absl::StrCat("The client reads too slowly: more than ", setup_.max_buffered_bytes,
+                              " bytes wait for it.")});
+  }
+  pump();
+}
+
+void GenerateStream::add(int choice, ChoiceText::Piece piece) {
+  completion_tokens_ += static_cast<std::uint32_t>(piece.tokens.size());
+  waiting_bytes_ += bytes_of(piece);
+  const FinishReason finish = piece.finish;
+  const std::string error = piece.error;
+  auto& slot = waiting_[static_cast<std::size_t>(choice)];
+  if (!slot.has_value()) slot.emplace().set_index(static_cast<std::uint32_t>(choice));
+  append(std::move(piece), *slot);
+  if (finish == FinishReason::kNone) return;
+  --open_choices_;
+  if (finish == FinishReason::kDeadline) {
+    end_ = grpc::Status(grpc::StatusCode::DEADLINE_EXCEEDED, "The call's deadline has passed.");
+  } else if (finish == FinishReason::kError) {
+    end_ = grpc::Status(grpc::StatusCode::INTERNAL, error.substr(0, 500));
+    stop_request();
+  } else if (finish == FinishReason::kCancelled && !cancelled_) {
+    end_ = grpc::Status(grpc::StatusCode::UNAVAILABLE, "The server is stopping.");
+  } else if (open_choices_ == 0) {
+    end_ = grpc::Status::OK;
+  }
+}
+
+void GenerateStream::cancel() {
+  absl::MutexLock lock(&mutex_);
+  cancelled_ = true;
+  stop_request();
+}
+
+void GenerateStream::fail(grpc::Status status) {
+  absl::MutexLock lock(&mutex_);
+  fail_locked(std::move(status));
+  pump();
+}
+
+void GenerateStream::fail_locked(grpc::Status status) {
+  stop_request();
+  for (auto& delta : waiting_) delta.reset();
+  waiting_bytes_ = 0;
+  usage_written_ = true;  // there is no usage of what was not delivered
+  end_ = std::move(status);
+}
+
+void GenerateStream::stop_request() {
+  if (std::exchange(stopped_, true)) return;
+  if (id_ != 0) api_.engine->cancel(id_);
+}
+
+void GenerateStream::pump() {
+  if (writing_ || finished_) return;
+  for (std::size_t i = 0; i < waiting_.size(); ++i) {
+    auto& delta = waiting_[next_choice_];
+    next_choice_ = (next_choice_ + 1) % waiting_.size();
+    if (!delta.has_value()) continue;
+    reply_.set_request_id(setup_.request_id);
+    *reply_.mutable_delta() = *std::move(delta);
+    delta.reset();
+    waiting_bytes_ = 0;
+    for (const auto& left : waiting_) waiting_bytes_ += left ? left->ByteSizeLong() : 0;
+    writing_ = true;
+    StartWrite(&reply_);
+    return;
+  }
+  if (!end_.has_value()) return;
+  if (end_->ok() && !usage_written_) return write_usage();
+  finished_ = true;
+  Finish(*end_);
+}
+
+void GenerateStream::write_usage() {
+  usage_written_ = true;
+  reply_.set_request_id(setup_.request_id);
+  reply_.mutable_usage()->set_prompt_tokens(setup_.prompt_tokens);
+  reply_.mutable_usage()->set_completion_tokens(completion_tokens_);
+  writing_ = true;
+  StartWrite(&reply_);
+}
+
+void GenerateStream::OnWriteDone(bool ok) {
+  absl::MutexLock lock(&mutex_);
+  writing_ = false;
+  if (!ok) fail_locked({grpc::StatusCode::CANCELLED, "The client is gone."});
+  pump();
+}
+
+void GenerateStream::OnCancel() {
+  fail({grpc::StatusCode::CANCELLED, "The call was cancelled or its deadline has passed."});
+}
+
+void GenerateStream::OnDone() {
+  {
+    absl::MutexLock lock(&mutex_);
+    stop_request();
+  }
+  setup_.on_done(setup_.request_id);
+  self_.reset();
+}
+
+}  // namespace quire

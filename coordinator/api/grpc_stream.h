@@ -1,0 +1,77 @@
+// One Generate call on its way out: deltas come from the delivery thread, are coalesced per choice
+// while a write is pending, and leave one write at a time. It never waits for its client: what
+// waits is bounded, and beyond the bound the call ends.
+//
+// It lives until gRPC is done with it and nobody delivers to it any more (shared ownership); every
+// way it can end early (disconnect, deadline, Cancel, too slow) cancels the engine's request.
+#pragma once
+
+#include <grpcpp/support/server_callback.h>
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "coordinator/api/choice_text.h"
+#include "generate.pb.h"
+
+namespace quire {
+
+class GenerateStream final : public grpc::ServerWriteReactor<v1::GenerateReply>,
+                             public std::enable_shared_from_this<GenerateStream> {
+ public:
+  struct Setup {
+    std::string request_id;
+    int n = 1;
+    std::uint32_t prompt_tokens = 0;
+    TextOptions text;
+    std::size_t max_buffered_bytes = 0;
+    std::function<void(const std::string& request_id)> on_done;  // gRPC is done with it
+  };
+  GenerateStream(const Api& api, Setup setup);
+
+  // gRPC holds raw pointers: the stream keeps itself alive from here to OnDone.
+  void keep_alive() { self_ = shared_from_this(); }
+  void submitted(RequestId id);  // once, when the engine has taken the request
+
+  void take(OutputDelta delta);    // delivery thread only, in order
+  void cancel();                   // the Cancel call: ends with finish_reason "cancelled"
+  void fail(grpc::Status status);  // ends at once, dropping what waits
+
+  void OnWriteDone(bool ok) override;
+  void OnCancel() override;
+  void OnDone() override;
+
+ private:
+  void add(int choice, ChoiceText::Piece piece) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void fail_locked(grpc::Status status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void stop_request() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void pump() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);  // the next write, or Finish
+  void write_usage() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const Api api_;
+  const Setup setup_;
+  std::vector<ChoiceText> choices_;  // delivery thread only
+  std::shared_ptr<GenerateStream> self_;
+
+  absl::Mutex mutex_;
+  RequestId id_ ABSL_GUARDED_BY(mutex_) = 0;                               // 0 until submitted
+  std::vector<std::optional<v1::Delta>> waiting_ ABSL_GUARDED_BY(mutex_);  // [choice]
+  std::size_t waiting_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::size_t next_choice_ ABSL_GUARDED_BY(mutex_) = 0;  // whose turn it is
+  int open_choices_ ABSL_GUARDED_BY(mutex_);
+  std::uint32_t completion_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;  // by the Cancel call
+  bool stopped_ ABSL_GUARDED_BY(mutex_) = false;    // the engine need not go on
+  bool writing_ ABSL_GUARDED_BY(mutex_) = false;
+  bool usage_written_ ABSL_GUARDED_BY(mutex_) = false;
+  bool finished_ ABSL_GUARDED_BY(mutex_) = false;
+  std::optional<grpc::Status> end_ ABSL_GUARDED_BY(mutex_);  // to finish with, once all is written
+  v1::GenerateReply reply_ ABSL_GUARDED_BY(mutex_);          // the one being written
+};
+
+}  // namespace quire

@@ -1,0 +1,82 @@
+// A worker rank without a model: attaches to a real Fleet over gRPC, mirrors plans with HashWorker
+// and answers as the protocol asks. Tests script its faults.
+#pragma once
+
+#include <grpcpp/grpcpp.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "fleet.grpc.pb.h"
+#include "tests/fakes/hash_model.h"
+
+namespace quire::test {
+
+inline constexpr const char* kBuild = "test";
+inline constexpr std::uint64_t kModelHash = 42;
+
+struct FakeWorkerScript {
+  int num_blocks = 64;
+  StepId wrong_digest_at = 0;                 // a step whose digest it reports wrongly
+  StepId silent_from = 0;                     // a step from which it says nothing any more
+  std::function<void(StepId)> before_answer;  // may block: holds the result back
+};
+
+class FakeWorker {
+ public:
+  FakeWorker(const std::string& address, int rank, int world, const std::string& instance,
+             FakeWorkerScript script = {}, const std::function<void(v1::Hello&)>& spoil = nullptr);
+  ~FakeWorker();  // cancels its stream
+
+  void kill() { context_.TryCancel(); }
+  // Waits until the stream has ended and returns how.
+  grpc::Status wait();
+
+  std::string refusal() const;  // after wait()
+  bool drained() const;         // after wait()
+  std::string broken() const;   // after wait(): the rule that a plan broke
+  StepId last_step() const;
+
+ private:
+  void run();
+  bool take(const v1::Down& down);
+  void take_plan(const std::string& bytes);
+  void answer(const StepPlan& plan, const StepResult& result);
+
+  const int rank_;
+  const FakeWorkerScript script_;
+  v1::Hello hello_;
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<v1::Fleet::Stub> stub_;
+  grpc::ClientContext context_;
+  std::unique_ptr<grpc::ClientReaderWriter<v1::Up, v1::Down>> stream_;
+  v1::Welcome welcome_;
+  std::unique_ptr<HashWorker> mirror_;
+  std::uint64_t digest_ = 0;
+
+  mutable absl::Mutex mutex_;
+  bool done_ = false;
+  bool drained_ = false;
+  StepId last_step_ = 0;
+  std::string refusal_, broken_;
+  grpc::Status status_;
+  std::thread thread_;
+};
+
+// A whole group of world ranks that attach as one instance.
+class FakeGroup {
+ public:
+  FakeGroup(const std::string& address, int world, const std::string& instance,
+            const FakeWorkerScript& script = {});
+  FakeWorker& rank(int r) { return *ranks_[static_cast<std::size_t>(r)]; }
+
+ private:
+  std::vector<std::unique_ptr<FakeWorker>> ranks_;
+};
+
+}  // namespace quire::test
