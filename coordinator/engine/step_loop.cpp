@@ -26,19 +26,21 @@ void StepLoop::run(GroupPort* group) {
   group_ = group;
   std::vector<Message> inbox;
   while (mailbox_->wait(wake_time(), &inbox)) {
-    for (Message& message : inbox) {  // a StepResult is applied here
-      std::visit([this](auto& each) { take(std::move(each)); }, message);
-    }
+    take_all(&inbox);  // a StepResult is applied here
     expire(absl::Now());
     send_plans();
     assert(scheduler_.verify().ok());
     publish();
   }
-  for (Message& message : inbox) {  // requests that came before the mailbox closed
-    if (Request* request = std::get_if<Request>(&message)) take(std::move(*request));
-  }
+  take_all(&inbox);  // what came before the mailbox closed
   for (const RequestId id : live_.ids()) end_request(id, FinishReason::kCancelled, "");
   publish();
+}
+
+void StepLoop::take_all(std::vector<Message>* inbox) {
+  for (Message& message : *inbox) {
+    std::visit([this](auto& each) { take(std::move(each)); }, message);
+  }
 }
 
 void StepLoop::send_plans() {
@@ -55,7 +57,7 @@ void StepLoop::send_plans() {
 }
 
 void StepLoop::take(StepResult result) {
-  if (result.epoch != scheduler_.epoch()) {
+  if (scheduler_.epoch() == 0 || result.epoch != scheduler_.epoch()) {
     ++counted_.stale_replies_dropped;
     return;
   }

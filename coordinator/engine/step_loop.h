@@ -32,7 +32,7 @@ class StepLoop {
   void send_plans();
   void expire(absl::Time now);
 
-  // messages
+  void take_all(std::vector<Message>* inbox);
   void take(Request request);
   void take(const CancelRequest& message);
   void take(const StopChoice& message);

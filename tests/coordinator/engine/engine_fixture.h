@@ -1,0 +1,137 @@
+// An engine with a fake worker group on another thread, and clients that collect what they get.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "coordinator/engine/engine.h"
+#include "tests/fakes/hash_group.h"
+
+namespace quire::test {
+
+// What one request's reader has received.
+class Client {
+ public:
+  struct Choice {
+    std::vector<TokenId> tokens;
+    FinishReason finish = FinishReason::kNone;
+    TokenId stop_token = -1;
+    std::string error;
+    bool late = false;  // something came after the end: always a bug
+  };
+
+  explicit Client(int n = 1) : choices_(static_cast<std::size_t>(n)), open_(n) {}
+
+  void take(OutputDelta delta) {
+    absl::MutexLock lock(&mutex_);
+    Choice& choice = choices_[static_cast<std::size_t>(delta.choice)];
+    choice.late |= choice.finish != FinishReason::kNone;
+    choice.tokens.insert(choice.tokens.end(), delta.tokens.begin(), delta.tokens.end());
+    num_tokens_ += static_cast<int>(delta.tokens.size());
+    if (delta.finish == FinishReason::kNone) return;
+    choice.finish = delta.finish;
+    choice.stop_token = delta.stop_token;
+    choice.error = delta.error;
+    --open_;
+  }
+  // For choices that stop_choice() ends: nothing is delivered for them.
+  void close_one() {
+    absl::MutexLock lock(&mutex_);
+    --open_;
+  }
+  // Waits for the end of every choice; false after a minute, far longer than any test needs.
+  bool wait() {
+    absl::MutexLock lock(&mutex_);
+    return mutex_.AwaitWithTimeout(absl::Condition(this, &Client::done), absl::Seconds(60));
+  }
+  bool wait_for_tokens(int count) {
+    absl::MutexLock lock(&mutex_);
+    wanted_ = count;
+    return mutex_.AwaitWithTimeout(absl::Condition(this, &Client::enough), absl::Seconds(60));
+  }
+  Choice choice(int i) {
+    absl::MutexLock lock(&mutex_);
+    return choices_[static_cast<std::size_t>(i)];
+  }
+
+ private:
+  bool done() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return open_ == 0; }
+  bool enough() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return num_tokens_ >= wanted_; }
+
+  absl::Mutex mutex_;
+  std::vector<Choice> choices_ ABSL_GUARDED_BY(mutex_);
+  int open_ ABSL_GUARDED_BY(mutex_);
+  int num_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
+  int wanted_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+class EngineTest : public testing::Test {
+ protected:
+  EngineTest() {
+    config_.max_num_seqs = 8;
+    config_.max_num_batched_tokens = 32;
+    config_.block_size = 4;
+    config_.max_model_len = 100;
+    spec_.vocab = 5000;
+    spec_.max_positions = 200;
+    worker_.num_blocks = 40;
+    worker_.block_size = config_.block_size;
+    worker_.max_num_seqs = config_.max_num_seqs;
+    worker_.max_num_batched_tokens = config_.max_num_batched_tokens;
+    worker_.model.vocab = spec_.vocab;
+  }
+  ~EngineTest() override {
+    if (engine_ != nullptr) engine_->stop();
+    if (group_ != nullptr) {
+      EXPECT_EQ(group_->protocol_error(), "");
+    }
+  }
+
+  void make(absl::Duration step_deadline = absl::ZeroDuration(),
+            absl::Duration delay = absl::ZeroDuration()) {
+    engine_ = std::make_unique<Engine>(config_, spec_, step_deadline);
+    group_ = std::make_unique<HashGroup>(worker_, delay);
+    engine_->start(group_.get());
+  }
+  void make_and_attach(absl::Duration step_deadline = absl::ZeroDuration(),
+                       absl::Duration delay = absl::ZeroDuration()) {
+    make(step_deadline, delay);
+    group_->attach(engine_.get());
+  }
+
+  Request request(std::vector<TokenId> prompt, int max_tokens, int n = 1) {
+    Request request;
+    request.prompt = std::move(prompt);
+    request.params.max_tokens = max_tokens;
+    request.params.seed = 42;
+    request.n = n;
+    return request;
+  }
+  absl::StatusOr<RequestId> submit(Request request, const std::shared_ptr<Client>& client) {
+    request.deliver = [client](OutputDelta delta) { client->take(std::move(delta)); };
+    return engine_->submit(std::move(request));
+  }
+  // What `count` tokens of a choice must be.
+  std::vector<TokenId> oracle(std::vector<TokenId> tokens, int count, int choice,
+                              std::uint64_t seed = 42) const {
+    const std::size_t prompt = tokens.size();
+    for (int i = 0; i < count; ++i) {
+      tokens.push_back(worker_.model.next(tokens, seed, choice));
+    }
+    return {tokens.begin() + static_cast<std::ptrdiff_t>(prompt), tokens.end()};
+  }
+
+  EngineConfig config_;
+  ModelSpec spec_;
+  HashWorkerConfig worker_;
+  std::unique_ptr<Engine> engine_;  // stops before the group dies
+  std::unique_ptr<HashGroup> group_;
+};
+
+}  // namespace quire::test

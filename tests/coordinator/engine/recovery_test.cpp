@@ -1,0 +1,86 @@
+// Worker groups that die, hang or lie: no request notices more than a pause.
+#include <gmock/gmock.h>
+
+#include "absl/time/clock.h"
+#include "tests/coordinator/engine/engine_fixture.h"
+
+namespace quire::test {
+namespace {
+
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::SizeIs;
+
+using RecoveryTest = EngineTest;
+
+TEST_F(RecoveryTest, AKilledGroupLosesNoToken) {
+  make_and_attach(absl::ZeroDuration(), absl::Microseconds(300));
+  auto client = std::make_shared<Client>(2);
+  ASSERT_TRUE(submit(request({3, 4, 5}, 90, 2), client).ok());
+  for (int tokens : {5, 40, 80, 120}) {
+    ASSERT_TRUE(client->wait_for_tokens(tokens));
+    group_->kill();
+  }
+  ASSERT_TRUE(client->wait());
+  for (int i = 0; i < 2; ++i) EXPECT_EQ(client->choice(i).tokens, oracle({3, 4, 5}, 90, i));
+  EXPECT_THAT(group_->ended(), IsEmpty()) << "the engine had no reason to end an epoch";
+  engine_->stop();
+  EXPECT_EQ(engine_->stats().group_losses, 4u);
+  EXPECT_EQ(engine_->stats().epoch, 5u);
+}
+
+TEST_F(RecoveryTest, AStepWithoutAnswerEndsTheEpoch) {
+  make_and_attach(/*step_deadline=*/absl::Milliseconds(50));
+  group_->hang();
+  auto client = std::make_shared<Client>();
+  ASSERT_TRUE(submit(request({9}, 10), client).ok());
+  ASSERT_TRUE(client->wait());
+  EXPECT_EQ(client->choice(0).tokens, oracle({9}, 10, 0));
+  ASSERT_THAT(group_->ended(), testing::Not(IsEmpty()));
+  EXPECT_THAT(group_->ended()[0], HasSubstr("have not answered step 1 within 50ms"));
+}
+
+TEST_F(RecoveryTest, AResultThatBreaksTheProtocolEndsTheEpoch) {
+  make_and_attach();
+  group_->lie_once();
+  auto client = std::make_shared<Client>();
+  ASSERT_TRUE(submit(request({9}, 10), client).ok());
+  ASSERT_TRUE(client->wait());
+  EXPECT_EQ(client->choice(0).tokens, oracle({9}, 10, 0));
+  ASSERT_THAT(group_->ended(), SizeIs(1));
+  EXPECT_THAT(group_->ended()[0], HasSubstr("row 1048576"));
+}
+
+TEST_F(RecoveryTest, AnswersOfAnOlderEpochAreDroppedAndCounted) {
+  worker_.epoch = 7;
+  make_and_attach();
+  engine_->on_result({.epoch = 6, .step = 1, .rows = {}, .busy_us = 0});
+  auto client = std::make_shared<Client>();
+  ASSERT_TRUE(submit(request({9}, 10), client).ok());
+  ASSERT_TRUE(client->wait());
+  engine_->stop();
+  EXPECT_EQ(engine_->stats().stale_replies_dropped, 1u);
+  EXPECT_THAT(group_->ended(), IsEmpty());
+}
+
+TEST_F(RecoveryTest, AGroupWithTooFewBlocksEndsOnlyWhatCannotFit) {
+  worker_.num_blocks = 3;
+  make();
+  auto large = std::make_shared<Client>(2);
+  auto small = std::make_shared<Client>();
+  ASSERT_TRUE(submit(request({1, 2, 3, 4}, 50, 2), large).ok());
+  ASSERT_TRUE(submit(request({1}, 5), small).ok());
+  group_->attach(engine_.get());
+  ASSERT_TRUE(large->wait());
+  ASSERT_TRUE(small->wait());
+  EXPECT_EQ(large->choice(0).finish, FinishReason::kError);
+  EXPECT_EQ(large->choice(1).finish, FinishReason::kError);
+  EXPECT_THAT(large->choice(0).error, HasSubstr("3 blocks"));
+  EXPECT_EQ(small->choice(0).tokens, oracle({1}, 5, 0));
+  const absl::Status status = submit(request({1, 2, 3, 4}, 50), large).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(status.message(), HasSubstr("only 3 blocks"));
+}
+
+}  // namespace
+}  // namespace quire::test

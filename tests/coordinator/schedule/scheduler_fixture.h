@@ -1,0 +1,80 @@
+// A scheduler with a fake worker, one event at a time, for tests that look at single plans.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "coordinator/schedule/scheduler.h"
+#include "tests/fakes/hash_model.h"
+
+namespace quire::test {
+
+class SchedulerTest : public testing::Test {
+ protected:
+  SchedulerTest() {
+    config_.max_num_seqs = 4;
+    config_.max_num_batched_tokens = 16;
+    config_.steps_in_flight = 1;
+    config_.block_size = 4;
+    config_.max_model_len = 64;
+    config_.vocab = 1000;
+  }
+
+  void start(int num_blocks, EpochId epoch = 1) {
+    if (scheduler_ == nullptr) scheduler_ = std::make_unique<Scheduler>(config_);
+    HashWorkerConfig worker;
+    worker.epoch = epoch;
+    worker.num_blocks = num_blocks;
+    worker.block_size = config_.block_size;
+    worker.max_num_seqs = config_.max_num_seqs;
+    worker.max_num_batched_tokens = config_.max_num_batched_tokens;
+    worker.model.vocab = config_.vocab;
+    worker_ = std::make_unique<HashWorker>(worker);
+    model_ = worker.model;
+    refused_ = scheduler_->start_group(epoch, num_blocks, 1);
+  }
+
+  SequenceId add(int num_prompt, int max_tokens, std::vector<TokenId> stops = {}) {
+    NewSequence wish;
+    wish.request = next_request_++;
+    for (int i = 0; i < num_prompt; ++i) wish.prompt.push_back(i);
+    wish.params.max_tokens = max_tokens;
+    wish.params.seed = wish.request;
+    wish.params.stop_token_ids = std::move(stops);
+    const absl::StatusOr<SequenceId> id = scheduler_->add(wish);
+    EXPECT_TRUE(id.ok()) << id.status();
+    return id.ok() ? *id : 0;
+  }
+
+  StepPlan plan() {
+    StepPlan plan = scheduler_->plan();
+    EXPECT_TRUE(scheduler_->verify().ok()) << scheduler_->verify();
+    return plan;
+  }
+  StepResult run(const StepPlan& plan) {
+    StepResult result;
+    const absl::Status status = worker_->run(plan, &result);
+    EXPECT_TRUE(status.ok()) << status;
+    return result;
+  }
+  std::vector<Gain> apply(StepResult result) {
+    absl::StatusOr<std::vector<Gain>> gains = scheduler_->apply(std::move(result));
+    EXPECT_TRUE(gains.ok()) << gains.status();
+    EXPECT_TRUE(scheduler_->verify().ok()) << scheduler_->verify();
+    return gains.ok() ? *std::move(gains) : std::vector<Gain>();
+  }
+  // One whole step.
+  std::vector<Gain> step() { return apply(run(plan())); }
+
+  SchedulerConfig config_;
+  HashModel model_;
+  std::unique_ptr<Scheduler> scheduler_;
+  std::unique_ptr<HashWorker> worker_;
+  std::vector<Gain> refused_;
+  RequestId next_request_ = 1;
+};
+
+}  // namespace quire::test
