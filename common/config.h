@@ -35,7 +35,8 @@ struct EngineConfig {
   std::string host = "127.0.0.1";
   int port = 8000;
   int grpc_port = 50051;
-  std::string api_key;  // required in Authorization: Bearer for /v1 and gRPC
+  std::string api_key;       // required in Authorization: Bearer for /v1 and gRPC
+  std::string api_key_file;  // where it was read from; keeps it out of command lines
   std::string log_level = "info";
   std::string progress = "auto";  // auto, bar, lines, none
   // worker (set by the launcher, or by hand where no MPI is)
@@ -57,14 +58,15 @@ struct Option {
   const char* help;
   unsigned programs;  // ProgramMask bits
   absl::Status (*set)(EngineConfig&,
-                      const std::string&);  // InvalidArgument names option, value, range
+                      const std::string&);  // InvalidArgument names value and range
   std::string (*get)(const EngineConfig&);
 };
 absl::Span<const Option> options();
 
-// Parses argv (argv[0] skipped; one positional MODEL where the program takes one) over an optional
-// --config FILE (YAML, the same names without dashes), the command line winning. InvalidArgument
-// for an unknown option suggests the nearest name. `help` is set when --help was asked for.
+// Parses argv (argv[0] skipped; one positional MODEL, the same as --model) over an optional
+// --config FILE (YAML: the same names without the leading dashes, with - or _ inside), the command
+// line winning. InvalidArgument names option, value and range, and for an unknown option the
+// nearest name. `help` is set when --help was asked for; nothing else is checked then.
 struct ParsedConfig {
   EngineConfig config;
   bool help = false;

@@ -1,0 +1,208 @@
+// The option table. A row's `set` checks one value; what must hold between options is checked by
+// parse_config(). Defaults are EngineConfig's initialisers and nowhere else.
+#include <algorithm>
+#include <limits>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/config.h"
+
+namespace quire {
+namespace {
+
+absl::Status refuse(const std::string& value, absl::string_view allowed) {
+  return absl::InvalidArgumentError(
+      absl::StrCat("the value is '", value, "', but must be ", allowed, "."));
+}
+
+template <int EngineConfig::*Field, int Low, int High>
+absl::Status set_int(EngineConfig& config, const std::string& value) {
+  int parsed = 0;
+  if (!absl::SimpleAtoi(value, &parsed) || parsed < Low || parsed > High) {
+    return refuse(value, absl::StrCat("an integer in [", Low, ", ", High, "]"));
+  }
+  config.*Field = parsed;
+  return absl::OkStatus();
+}
+
+template <int EngineConfig::*Field>
+std::string get_int(const EngineConfig& config) {
+  return absl::StrCat(config.*Field);
+}
+
+template <std::string EngineConfig::*Field>
+absl::Status set_text(EngineConfig& config, const std::string& value) {
+  if (value.empty()) return refuse(value, "a text that is not empty");
+  config.*Field = value;
+  return absl::OkStatus();
+}
+
+template <std::string EngineConfig::*Field>
+std::string get_text(const EngineConfig& config) {
+  return config.*Field;
+}
+
+constexpr const char* kDtypes[] = {"auto", "float32", "bfloat16"};
+constexpr const char* kDevices[] = {"auto", "cpu", "reference"};
+constexpr const char* kIsas[] = {"auto", "avx512", "avx2"};
+constexpr const char* kLogLevels[] = {"trace", "debug", "info", "warning", "error", "off"};
+constexpr const char* kProgress[] = {"auto", "bar", "lines", "none"};
+
+template <std::string EngineConfig::*Field, const auto& Choices>
+absl::Status set_choice(EngineConfig& config, const std::string& value) {
+  if (std::find(std::begin(Choices), std::end(Choices), value) == std::end(Choices)) {
+    return refuse(value, absl::StrCat("one of ", absl::StrJoin(Choices, ", ")));
+  }
+  config.*Field = value;
+  return absl::OkStatus();
+}
+
+absl::Status set_block_size(EngineConfig& config, const std::string& value) {
+  int parsed = 0;
+  if (!absl::SimpleAtoi(value, &parsed) || (parsed != 16 && parsed != 32 && parsed != 64)) {
+    return refuse(value, "16, 32 or 64");
+  }
+  config.block_size = parsed;
+  return absl::OkStatus();
+}
+
+absl::Status set_seed(EngineConfig& config, const std::string& value) {
+  if (absl::SimpleAtoi(value, &config.seed)) return absl::OkStatus();
+  return refuse(value, "an integer in [0, 2^64)");
+}
+std::string get_seed(const EngineConfig& config) {
+  return absl::StrCat(config.seed);
+}
+
+// "4G", "512MiB", "1073741824": powers of 1024.
+absl::Status set_kv_bytes(EngineConfig& config, const std::string& value) {
+  constexpr const char* kAllowed = "bytes, such as 2147483648, 512M or 4G (at most 64T)";
+  const std::size_t digits = std::min(value.find_first_not_of("0123456789"), value.size());
+  std::uint64_t number = 0;
+  if (!absl::SimpleAtoi(value.substr(0, digits), &number)) return refuse(value, kAllowed);
+  const std::string suffix = value.substr(digits);
+  const std::size_t power = suffix.empty() ? 0 : std::string("BKMGT").find(suffix[0]);
+  const bool known =
+      suffix.size() < 2 || (power > 0 && (suffix.substr(1) == "B" || suffix.substr(1) == "iB"));
+  if (power == std::string::npos || !known) return refuse(value, kAllowed);
+  const std::uint64_t unit = std::uint64_t{1} << (10 * power);
+  if (number > (std::uint64_t{1} << 46) / unit) return refuse(value, kAllowed);
+  config.kv_cache_memory_bytes = static_cast<std::int64_t>(number * unit);
+  return absl::OkStatus();
+}
+std::string get_kv_bytes(const EngineConfig& config) {
+  return absl::StrCat(config.kv_cache_memory_bytes);
+}
+
+absl::Status set_api_key(EngineConfig& config, const std::string& value) {
+  config.api_key_file.clear();
+  if (value.empty()) {
+    return absl::InvalidArgumentError("the key is empty; leave the option out to ask for none.");
+  }
+  config.api_key = value;
+  return absl::OkStatus();
+}
+// A key that came from a file is handed on as the file.
+std::string get_api_key(const EngineConfig& config) {
+  return config.api_key_file.empty() ? config.api_key : "";
+}
+absl::Status set_api_key_file(EngineConfig& config, const std::string& value) {
+  config.api_key.clear();
+  return set_text<&EngineConfig::api_key_file>(config, value);
+}
+
+absl::Status set_coordinator(EngineConfig& config, const std::string& value) {
+  const std::size_t colon = value.rfind(':');
+  int port = 0;
+  if (colon == std::string::npos || colon == 0 ||
+      !absl::SimpleAtoi(value.substr(colon + 1), &port) || port < 1 || port > 65535) {
+    return refuse(value, "HOST:PORT with a port in [1, 65535]");
+  }
+  config.coordinator = value;
+  return absl::OkStatus();
+}
+
+using C = EngineConfig;
+constexpr int kMaxTokens = 1 << 30;
+constexpr unsigned kApi = kServe | kCoordinator;  // what clients see
+constexpr unsigned kRanks = kServe | kWorker;     // what the ranks do
+
+constexpr Option kOptions[] = {
+    {"--model", "Model", "PATH",
+     "GGUF file or Hugging Face folder (also as the argument MODEL; quire serve knows the alias "
+     "smollm2)",
+     kAll, set_text<&C::model>, get_text<&C::model>},
+    {"--served-model-name", "Model", "NAME", "name in the APIs (default: the model's own)", kApi,
+     set_text<&C::served_model_name>, get_text<&C::served_model_name>},
+    {"--dtype", "Model", "TYPE", "arithmetic: auto (what suits the weights), float32 or bfloat16",
+     kRanks, set_choice<&C::dtype, kDtypes>, get_text<&C::dtype>},
+    {"--max-model-len", "Model", "TOKENS",
+     "longest prompt plus answer; 0 is the model's own context", kAll,
+     set_int<&C::max_model_len, 0, kMaxTokens>, get_int<&C::max_model_len>},
+    {"--seed", "Model", "NUMBER", "seed of requests that bring none; 0 draws one for each", kApi,
+     set_seed, get_seed},
+
+    {"--tensor-parallel-size", "Parallelism", "N",
+     "ranks that share every layer; at most the model's query heads", kApi,
+     set_int<&C::tensor_parallel_size, 1, 4096>, get_int<&C::tensor_parallel_size>},
+    {"--hostfile", "Parallelism", "FILE", "mpirun's list of hosts, for ranks on several of them",
+     kServe, set_text<&C::hostfile>, get_text<&C::hostfile>},
+
+    {"--device", "Device and memory", "NAME", "backend: auto, cpu, or reference (plain and slow)",
+     kRanks, set_choice<&C::device, kDevices>, get_text<&C::device>},
+    {"--isa", "Device and memory", "NAME", "instruction set of the CPU backend: auto, avx512, avx2",
+     kRanks, set_choice<&C::isa, kIsas>, get_text<&C::isa>},
+    {"--threads-per-rank", "Device and memory", "N",
+     "threads of each rank; 0 divides the host's cores among its ranks", kRanks,
+     set_int<&C::threads_per_rank, 0, 1024>, get_int<&C::threads_per_rank>},
+    {"--block-size", "Device and memory", "TOKENS", "positions per KV block: 16, 32 or 64", kAll,
+     set_block_size, get_int<&C::block_size>},
+    {"--kv-cache-memory-bytes", "Device and memory", "BYTES",
+     "KV cache of each rank, such as 512M or 4G; 0 chooses by --max-num-seqs and free memory",
+     kRanks, set_kv_bytes, get_kv_bytes},
+
+    {"--max-num-seqs", "Scheduling", "N", "sequences that run at once", kAll,
+     set_int<&C::max_num_seqs, 1, 65536>, get_int<&C::max_num_seqs>},
+    {"--max-num-batched-tokens", "Scheduling", "TOKENS", "tokens per step, prompts and answers",
+     kAll, set_int<&C::max_num_batched_tokens, 1, 1 << 20>, get_int<&C::max_num_batched_tokens>},
+    {"--steps-in-flight", "Scheduling", "N", "plans sent before the first result; 1 for debugging",
+     kAll, set_int<&C::steps_in_flight, 1, 2>, get_int<&C::steps_in_flight>},
+
+    {"--host", "Serving", "ADDRESS", "address to listen on; 0.0.0.0 lets other machines in", kApi,
+     set_text<&C::host>, get_text<&C::host>},
+    {"--port", "Serving", "PORT", "HTTP port; 0 takes a free one", kApi,
+     set_int<&C::port, 0, 65535>, get_int<&C::port>},
+    {"--grpc-port", "Serving", "PORT", "gRPC port, for clients and workers; 0 takes a free one",
+     kApi, set_int<&C::grpc_port, 0, 65535>, get_int<&C::grpc_port>},
+    {"--api-key", "Serving", "KEY",
+     "key that clients must send; others can read it in the list of processes: prefer "
+     "--api-key-file",
+     kApi, set_api_key, get_api_key},
+    {"--api-key-file", "Serving", "FILE", "file that holds the key that clients must send", kApi,
+     set_api_key_file, get_text<&C::api_key_file>},
+    {"--log-level", "Serving", "LEVEL", "trace, debug, info, warning, error or off", kAll,
+     set_choice<&C::log_level, kLogLevels>, get_text<&C::log_level>},
+    {"--progress", "Serving", "HOW", "while loading: auto, bar, lines or none", kRanks,
+     set_choice<&C::progress, kProgress>, get_text<&C::progress>},
+
+    {"--coordinator", "Workers", "HOST:PORT", "where the worker dials in", kWorker, set_coordinator,
+     get_text<&C::coordinator>},
+    {"--rank", "Workers", "N", "rank of this worker where no MPI starts it", kWorker,
+     set_int<&C::rank, -1, 4095>, get_int<&C::rank>},
+    {"--world-size", "Workers", "N", "number of ranks where no MPI starts them", kWorker,
+     set_int<&C::world_size, -1, 4096>, get_int<&C::world_size>},
+    {"--instance-id", "Workers", "TEXT",
+     "one name for all ranks of a group, where no MPI spreads it", kWorker,
+     set_text<&C::instance_id>, get_text<&C::instance_id>},
+    {"--worker-secret-file", "Workers", "FILE", "file with the secret that workers present", kAll,
+     set_text<&C::worker_secret_file>, get_text<&C::worker_secret_file>},
+};
+
+}  // namespace
+
+absl::Span<const Option> options() {
+  return kOptions;
+}
+
+}  // namespace quire
