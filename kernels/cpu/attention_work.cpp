@@ -1,0 +1,177 @@
+// Sizes here bound work items, never results: see attention_tile.h for what fixes the bits.
+#include "kernels/cpu/attention_work.h"
+
+#include <algorithm>
+
+#include "common/check.h"
+#include "kernels/cpu/ops.h"
+
+namespace quire::cpu {
+namespace {
+
+constexpr int kRowsPerItem = 48;  // query tokens times heads that share one pass over K and V
+
+constexpr int padded(int head_dim) {
+  return (head_dim + 15) / 16 * 16;
+}
+int tokens_per_tile(const AttentionSpec& spec) {
+  return std::max(1, kRowsPerItem / spec.group_heads);
+}
+int max_splits(const Batch& batch) {
+  return (batch.max_blocks * batch.block_size + kSplitPositions - 1) / kSplitPositions;
+}
+
+template <class T>
+void grow(std::vector<T>& buffer, std::size_t size) {
+  if (buffer.size() < size) buffer = std::vector<T>(size);
+}
+
+}  // namespace
+
+std::size_t kv_head_bytes(DType dtype, int head_dim, int block_size) {
+  return static_cast<std::size_t>(head_dim + padded(head_dim)) *
+         static_cast<std::size_t>(block_size) * size_of(dtype);
+}
+
+KvHead kv_head(const KvLayer& kv) {
+  return {.arena = kv.data,
+          .block_bytes = kv.block_bytes,
+          .head_offset = 0,
+          .dtype = kv.dtype,
+          .head_dim = kv.head_dim,
+          .padded_dim = padded(kv.head_dim),
+          .block_size = kv.block_size};
+}
+
+void AttentionScratch::reserve(const AttentionSpec& spec, const Batch& batch,
+                               bool rows_need_conversion) {
+  const int rows = std::max(kRowsPerItem, spec.group_heads);
+  const int dim = padded(spec.head_dim);
+  for (std::vector<float>& floats : per_thread_) grow(floats, attend_scratch_floats(rows, dim));
+  const auto tokens = static_cast<std::size_t>(batch.num_tokens);
+  const auto heads = static_cast<std::size_t>(spec.num_heads);
+  if (rows_need_conversion) grow(rows_, tokens * heads * static_cast<std::size_t>(spec.head_dim));
+  if (per_thread_.size() > 1) {
+    grow(partials_, static_cast<std::size_t>(batch.num_rows) *
+                        static_cast<std::size_t>(max_splits(batch)) * heads * partial_stride(dim));
+  }
+  if (done_.size() < tokens) done_ = std::vector<std::atomic<int>>(tokens);
+}
+
+AttentionWork::AttentionWork(const VectorOps& ops, const float* qkv, const AttentionSpec& spec,
+                             const Batch& batch, const KvLayer& kv, const Activation& out,
+                             AttentionScratch& scratch)
+    : ops_(ops),
+      qkv_(qkv),
+      spec_(spec),
+      batch_(batch),
+      kv_(kv),
+      out_(row_target(out)),
+      scratch_(scratch),
+      convert_(out.layout != ActivationLayout::kF32 || out.columns % 16 != 0),
+      tile_tokens_(tokens_per_tile(spec)) {
+  QUIRE_CHECK_EQ(out.columns, spec.num_heads * spec.head_dim);
+  QUIRE_CHECK_EQ(kv.num_kv_heads, spec.num_kv_heads);
+  QUIRE_CHECK_EQ(kv.head_dim, spec.head_dim);
+  QUIRE_CHECK_EQ(kv.block_size, batch.block_size);
+  QUIRE_CHECK_EQ(kv.block_size % 16, 0);
+  scratch_.reserve(spec, batch, convert_);
+}
+
+AttentionWork::Row AttentionWork::row_at(int index, bool divide_context) const {
+  Row row{.index = index, .begin = batch_.row_begin[index], .end = batch_.row_begin[index + 1]};
+  const int tokens = row.end - row.begin;
+  row.tiles = (tokens + tile_tokens_ - 1) / tile_tokens_;
+  if (tokens == 1 && divide_context) row.splits = batch_.positions[row.begin] / kSplitPositions + 1;
+  return row;
+}
+
+void AttentionWork::run(int thread, int num_threads) {
+  int wanted = next_->fetch_add(1, std::memory_order_relaxed);
+  int first = 0;  // number of items before this row's
+  for (int index = 0; index < batch_.num_rows; ++index) {
+    const Row row = row_at(index, num_threads > 1);
+    const int items = row.tiles * spec_.num_kv_heads * row.splits;
+    while (wanted < first + items) {
+      run_item(row, wanted - first, thread);
+      wanted = next_->fetch_add(1, std::memory_order_relaxed);
+    }
+    first += items;
+  }
+}
+
+float* AttentionWork::partial_of(int row, int split) const {
+  const auto index = static_cast<std::size_t>(row * max_splits(batch_) + split) *
+                     static_cast<std::size_t>(spec_.num_heads);
+  return scratch_.partials() + index * partial_stride(padded(spec_.head_dim));
+}
+
+void AttentionWork::run_item(const Row& row, int item, int thread) {
+  const int split = item % row.splits;
+  const int g = item / row.splits % spec_.num_kv_heads;
+  const int tile = row.tiles - 1 - item / row.splits / spec_.num_kv_heads;  // longest context first
+  const int token = row.begin + tile * tile_tokens_;
+  const int num_tokens = std::min(tile_tokens_, row.end - token);
+  // The local query heads of KV head g: a rank may hold only a part of a group.
+  const int group_begin = (spec_.first_kv_head + g) * spec_.group_heads - spec_.first_head;
+  const int head = std::max(0, group_begin);
+  const int num_heads = std::min(spec_.num_heads, group_begin + spec_.group_heads) - head;
+  if (num_heads > 0) {
+    const int d = spec_.head_dim;
+    const auto q_stride = static_cast<std::size_t>((spec_.num_heads + 2 * spec_.num_kv_heads) * d);
+    const auto row_floats = static_cast<std::size_t>(spec_.num_heads * d);
+    AttendJob job{
+        .q = qkv_ + static_cast<std::size_t>(token) * q_stride + head * d,
+        .q_stride = q_stride,
+        .num_tokens = num_tokens,
+        .num_heads = num_heads,
+        .positions = batch_.positions + token,
+        .block_table = batch_.block_tables + static_cast<std::size_t>(row.index) *
+                                                 static_cast<std::size_t>(batch_.max_blocks),
+        .kv = kv_head(kv_),
+        .scale = spec_.scale,
+        .split_begin = split,
+        .split_end = split + 1,
+        .scratch = scratch_.of_thread(thread)};
+    job.kv.head_offset =
+        static_cast<std::size_t>(g) * kv_head_bytes(kv_.dtype, kv_.head_dim, kv_.block_size);
+    job.out_stride = convert_ ? row_floats : out_.stride / sizeof(float);
+    job.out = (convert_ ? scratch_.rows() : reinterpret_cast<float*>(out_.data)) +
+              static_cast<std::size_t>(token) * job.out_stride + head * d;
+    if (row.splits > 1) {
+      job.partial = partial_of(row.index, split) +
+                    static_cast<std::size_t>(head) * partial_stride(job.kv.padded_dim);
+    } else {
+      job.split_begin = 0;
+      job.split_end = batch_.positions[token + num_tokens - 1] / kSplitPositions + 1;
+    }
+    ops_.attend(job);
+  }
+  const int items = spec_.num_kv_heads * row.splits;
+  std::atomic<int>& done = scratch_.done(token);
+  if (done.fetch_add(1, std::memory_order_acq_rel) + 1 == items) {
+    done.store(0, std::memory_order_relaxed);
+    finish_tile(row, token, num_tokens);
+  }
+}
+
+void AttentionWork::finish_tile(const Row& row, int first_token, int num_tokens) {
+  const int d = spec_.head_dim;
+  float* rows = convert_ ? scratch_.rows() : reinterpret_cast<float*>(out_.data);
+  const std::size_t stride =
+      convert_ ? static_cast<std::size_t>(spec_.num_heads * d) : out_.stride / sizeof(float);
+  if (row.splits > 1) {
+    const std::size_t partial = partial_stride(padded(d));
+    for (int h = 0; h < spec_.num_heads; ++h) {
+      ops_.merge_splits(partial_of(row.index, 0) + static_cast<std::size_t>(h) * partial,
+                        static_cast<std::size_t>(spec_.num_heads) * partial, row.splits, d,
+                        padded(d), rows + static_cast<std::size_t>(first_token) * stride + h * d);
+    }
+  }
+  if (!convert_) return;
+  for (int t = first_token; t < first_token + num_tokens; ++t) {
+    ops_.store_row(rows + static_cast<std::size_t>(t) * stride, out_, t);
+  }
+}
+
+}  // namespace quire::cpu

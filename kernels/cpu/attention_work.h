@@ -1,0 +1,75 @@
+// How an attention op is divided among threads: work items (sequence, tile of query tokens, KV
+// head, and for single tokens split of the context), dealt by a counter. Which thread computes an
+// item changes nothing; whoever finishes the last item of a query tile merges its splits in order
+// and converts its rows.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <vector>
+
+#include "kernels/batch.h"
+#include "kernels/cpu/vector_ops.h"
+
+namespace quire::cpu {
+
+// Buffers that all attention ops of a device share; they run one after the other. Grown when an op
+// is enqueued, used when it runs.
+class AttentionScratch {
+ public:
+  explicit AttentionScratch(int num_threads) : per_thread_(static_cast<std::size_t>(num_threads)) {}
+
+  void reserve(const AttentionSpec& spec, const Batch& batch, bool rows_need_conversion);
+
+  float* of_thread(int thread) { return per_thread_[static_cast<std::size_t>(thread)].data(); }
+  float* rows() { return rows_.data(); }          // [T][Hl * D]
+  float* partials() { return partials_.data(); }  // [B][splits][Hl][partial_stride]
+  // Finished items of the query tile that begins at token t; zero between ops.
+  std::atomic<int>& done(int t) { return done_[static_cast<std::size_t>(t)]; }
+
+ private:
+  std::vector<std::vector<float>> per_thread_;
+  std::vector<float> rows_;
+  std::vector<float> partials_;
+  std::vector<std::atomic<int>> done_;
+};
+
+class AttentionWork {
+ public:
+  AttentionWork(const VectorOps& ops, const float* qkv, const AttentionSpec& spec,
+                const Batch& batch, const KvLayer& kv, const Activation& out,
+                AttentionScratch& scratch);
+
+  void run(int thread, int num_threads);
+
+ private:
+  // One sequence of the batch and how its work is cut.
+  struct Row {
+    int index = 0;
+    int begin = 0;  // its tokens
+    int end = 0;
+    int tiles = 0;
+    int splits = 1;  // items per tile and KV head
+  };
+  Row row_at(int index, bool divide_context) const;
+  void run_item(const Row& row, int item, int thread);
+  void finish_tile(const Row& row, int first_token, int num_tokens);
+  float* partial_of(int row, int split) const;
+
+  const VectorOps& ops_;
+  const float* qkv_;
+  const AttentionSpec spec_;
+  const Batch batch_;
+  const KvLayer kv_;
+  const RowTarget out_;
+  AttentionScratch& scratch_;
+  const bool convert_;  // rows are computed in scratch and converted to out
+  const int tile_tokens_;
+  std::shared_ptr<std::atomic<int>> next_ = std::make_shared<std::atomic<int>>(0);
+};
+
+// K and V of local head 0; the other heads follow at kv_head_bytes.
+KvHead kv_head(const KvLayer& kv);
+std::size_t kv_head_bytes(DType dtype, int head_dim, int block_size);
+
+}  // namespace quire::cpu

@@ -1,0 +1,88 @@
+// The device object: options checked, instruction set chosen, memory, team and ops tied together.
+#include "kernels/cpu/device.h"
+
+#include <sched.h>
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/status.h"
+#include "kernels/cpu/isa.h"
+#include "kernels/cpu/ops.h"
+#include "kernels/cpu/team.h"
+
+namespace quire::cpu {
+namespace {
+
+// Raised by every change that may alter a bit of an answer.
+constexpr int kKernelRevision = 1;
+
+absl::StatusOr<Arithmetic> parse_dtype(const std::string& dtype) {
+  if (dtype == "auto") return Arithmetic::kAuto;
+  if (dtype == "float32") return Arithmetic::kFloat32;
+  if (dtype == "bfloat16") return Arithmetic::kBfloat16;
+  return absl::InvalidArgumentError(absl::StrCat("dtype \"", dtype,
+                                                 "\" is not one the cpu device computes in; use "
+                                                 "auto, float32 or bfloat16."));
+}
+
+int cores_of_this_process() {
+  cpu_set_t cores;
+  if (sched_getaffinity(0, sizeof(cores), &cores) != 0) return 1;
+  return std::max(1, CPU_COUNT(&cores));
+}
+
+class CpuDevice final : public Device {
+ public:
+  CpuDevice(Isa isa, Arithmetic arithmetic, std::string dtype, int num_threads)
+      : isa_(isa),
+        dtype_(std::move(dtype)),
+        team_(num_threads),
+        ops_(isa, arithmetic, num_threads, memory_, commands_) {}
+
+  std::string description() const override {
+    return absl::StrCat("cpu ", isa_ == Isa::kAvx512 ? "avx512-bf16-vnni" : "avx2", ", ",
+                        team_.size(), team_.size() == 1 ? " thread" : " threads");
+  }
+  // Activation layout and KV dtype follow from the dtype option and the weights' formats.
+  std::string numerics_id() const override {
+    return absl::StrCat("cpu-", name_of(isa_), "-r", kKernelRevision, "-", dtype_);
+  }
+
+  absl::StatusOr<void*> allocate(std::size_t bytes, const std::string& what) override {
+    return memory_.allocate(bytes, what);
+  }
+  void free(void* memory) override { memory_.free(memory); }
+  Ops& ops() override { return ops_; }
+  void host_task(std::function<absl::Status()> task) override {
+    commands_.push_back({.compute = nullptr, .host = std::move(task)});
+  }
+  absl::Status wait() override {
+    absl::Status status = team_.run(commands_);
+    commands_.clear();
+    return status;
+  }
+
+ private:
+  const Isa isa_;
+  const std::string dtype_;
+  HostMemory memory_;
+  std::vector<Command> commands_;
+  Team team_;
+  CpuOps ops_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Device>> open_cpu(const DeviceOptions& options) {
+  QUIRE_ASSIGN_OR_RETURN(const Arithmetic arithmetic, parse_dtype(options.dtype));
+  if (options.num_threads < 0) {
+    return absl::InvalidArgumentError(absl::StrCat("num_threads ", options.num_threads,
+                                                   " is negative; use 0 for one thread per core."));
+  }
+  QUIRE_ASSIGN_OR_RETURN(const Isa isa, choose_isa(options.isa));
+  const int num_threads = options.num_threads > 0 ? options.num_threads : cores_of_this_process();
+  return std::make_unique<CpuDevice>(isa, arithmetic, options.dtype, num_threads);
+}
+
+}  // namespace quire::cpu

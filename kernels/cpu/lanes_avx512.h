@@ -1,0 +1,106 @@
+// Sixteen float lanes in one 512-bit register: the words in which the ops other than the matrix
+// products are written (linear's own words are in simd_avx512.h). lanes_avx2.h says the same words
+// over two 256-bit registers; each is one IEEE operation per lane, so both paths agree bit for bit
+// except in bfloat16 conversions of subnormals. Only for files compiled for this instruction set.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "kernels/formats/half.h"
+
+namespace quire::cpu {
+
+struct Lanes512 {
+  using F = __m512;
+  // Attention works on tiles of kRows query rows x kColumns vectors, sized to the register file.
+  static constexpr int kRows = 6;
+  static constexpr int kColumns = 4;
+
+  static F zero() { return _mm512_setzero_ps(); }
+  static F set(float x) { return _mm512_set1_ps(x); }
+  static F load(const float* p) { return _mm512_loadu_ps(p); }
+  static F load(const Half* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  static F load(const Bf16* p) {
+    const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16));
+  }
+  // First n of 16 lanes, 0 <= n <= 16; the others are zero, or left as they are in memory.
+  static F load(const float* p, int n) { return _mm512_maskz_loadu_ps(first(n), p); }
+  static void store(float* p, F x) { _mm512_storeu_ps(p, x); }
+  static void store(float* p, F x, int n) { _mm512_mask_storeu_ps(p, first(n), x); }
+  static void store(Half* p, F x) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                        _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  }
+  static void store(Bf16* p, F x) {
+    const __m256bh y = _mm512_cvtneps_pbh(x);
+    __builtin_memcpy(&p->bits, &y, 32);
+  }
+
+  static F add(F a, F b) { return _mm512_add_ps(a, b); }
+  static F sub(F a, F b) { return _mm512_sub_ps(a, b); }
+  static F mul(F a, F b) { return _mm512_mul_ps(a, b); }
+  static F div(F a, F b) { return _mm512_div_ps(a, b); }
+  static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+  static F max(F a, F b) { return _mm512_max_ps(a, b); }  // b where either is NaN
+  static F min(F a, F b) { return _mm512_min_ps(a, b); }
+  static F abs(F a) { return _mm512_abs_ps(a); }
+  static F sqrt(F a) { return _mm512_sqrt_ps(a); }
+  static F round(F a) {
+    return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  }
+  // x * 2^n for a whole n in [-126, 127].
+  static F scale_by_power(F x, F n) { return _mm512_scalef_ps(x, n); }
+  // a where x >= bound, else zero (also for NaN x).
+  static F zero_below(F a, F x, F bound) {
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, bound, _CMP_NLT_UQ), a);
+  }
+  static F fill_after(F x, int n, float fill) {
+    return _mm512_mask_mov_ps(_mm512_set1_ps(fill), first(n), x);
+  }
+  static std::uint32_t mask_ge(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
+  static std::uint32_t mask_eq(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
+
+  // The tree of both reductions: halves of 8, of 4, of 2, of 1.
+  static float sum(F x) {
+    return sum8(_mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1)));
+  }
+  static float largest(F x) {
+    return largest8(_mm256_max_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1)));
+  }
+  static float first_lane(F x) { return _mm512_cvtss_f32(x); }
+
+  // 16 whole numbers in [-127, 127] to bytes; returns their sum.
+  static int store_int8(std::int8_t* p, F x) {
+    const __m512i q = _mm512_cvtps_epi32(x);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(q));
+    return _mm512_reduce_add_epi32(q);
+  }
+
+  // 8 pairs (a, b) turned by 8 angles (cos, sin): (a cos - b sin, b cos + a sin).
+  static F rotate_pairs(F x, F cos_sin) {
+    const F swapped = _mm512_permute_ps(x, 0xb1);
+    return _mm512_fmaddsub_ps(x, _mm512_moveldup_ps(cos_sin),
+                              _mm512_mul_ps(swapped, _mm512_movehdup_ps(cos_sin)));
+  }
+
+  static float sum8(__m256 x) {
+    __m128 y = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    y = _mm_add_ps(y, _mm_movehl_ps(y, y));
+    return _mm_cvtss_f32(_mm_add_ss(y, _mm_movehdup_ps(y)));
+  }
+  static float largest8(__m256 x) {
+    __m128 y = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    y = _mm_max_ps(y, _mm_movehl_ps(y, y));
+    return _mm_cvtss_f32(_mm_max_ss(y, _mm_movehdup_ps(y)));
+  }
+
+ private:
+  static __mmask16 first(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
+};
+
+}  // namespace quire::cpu

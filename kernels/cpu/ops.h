@@ -1,0 +1,64 @@
+// The CPU's ops: each call turns its arguments into one Command. A row of the batch belongs to one
+// thread at a time and is computed by the same function whatever the batch, so results do not
+// depend on the batch nor on the number of threads.
+#pragma once
+
+#include <vector>
+
+#include "kernels/cpu/attention_work.h"
+#include "kernels/cpu/team.h"
+#include "kernels/cpu/vector_ops.h"
+#include "kernels/host_memory.h"
+#include "kernels/ops.h"
+
+namespace quire::cpu {
+
+enum class Isa;
+
+// The arithmetic class asked for by DeviceOptions::dtype.
+enum class Arithmetic { kAuto, kFloat32, kBfloat16 };
+
+class CpuOps final : public Ops {
+ public:
+  CpuOps(Isa isa, Arithmetic arithmetic, int num_threads, HostMemory& memory,
+         std::vector<Command>& commands);
+
+  std::size_t activation_bytes(ActivationLayout layout, int rows, int columns) const override;
+  std::size_t kv_block_bytes(DType dtype, int num_kv_heads, int head_dim,
+                             int block_size) const override;
+  DType kv_dtype(Format format) const override;
+  absl::StatusOr<Weight> pack(const MatrixSource& source) override;
+
+  void embed(const Weight& table, TokenId first_id, const TokenId* tokens, int num_tokens,
+             float* out) override;
+  void rms_norm(const float* x, const std::int32_t* rows, int num_rows, int columns,
+                const float* weight, float eps, const Activation& out) override;
+  void linear(const Weight& weight, const Activation& in, const float* bias, float* out,
+              std::size_t out_stride, std::size_t out_subtree_stride) override;
+  void rope_store(float* qkv, const AttentionSpec& spec, const RopeSpec& rope, const float* cos_sin,
+                  const Batch& batch, const KvLayer& kv) override;
+  void attention(const float* qkv, const AttentionSpec& spec, const Batch& batch, const KvLayer& kv,
+                 const Activation& out) override;
+  void swiglu(const float* gate_up, int num_tokens, int ffn, const Activation& out) override;
+  void combine(const CombineArgs& args) override;
+  void select(absl::Span<const float* const> parts, const std::int32_t* owners, int rows,
+              int columns, float* out) override;
+  void sample(const SampleArgs& args) override;
+
+ private:
+  template <class Fn>
+  void enqueue(Fn fn) {
+    commands_.push_back({.compute = std::move(fn), .host = nullptr});
+  }
+
+  const Isa isa_;
+  const Arithmetic arithmetic_;
+  const VectorOps& vector_ops_;
+  HostMemory& memory_;
+  std::vector<Command>& commands_;
+  AttentionScratch attention_scratch_;
+};
+
+RowTarget row_target(const Activation& activation);
+
+}  // namespace quire::cpu

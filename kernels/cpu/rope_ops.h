@@ -1,0 +1,83 @@
+// Rotary embedding of one token's q and k (RoFormer, arXiv 2104.09864), and the store of its k and
+// v in the arena's layout and dtype.
+#pragma once
+
+#include "kernels/cpu/row_ops.h"
+#include "kernels/cpu/vector_ops.h"
+#include "kernels/formats/half.h"
+
+namespace quire::cpu {
+
+// Pairs (2i, 2i + 1).
+template <class V>
+void rotate_interleaved(float* x, int dims, const float* cos_sin) {
+  for (int i = 0; i < dims; i += 16) {
+    const int n = clamp16(dims - i);
+    V::store(x + i, V::rotate_pairs(V::load(x + i, n), V::load(cos_sin + i, n)), n);
+  }
+}
+
+// Pairs (i, i + dims / 2). Eight at a time: put next to each other they are interleaved pairs.
+template <class V>
+void rotate_halves(float* x, int dims, const float* cos_sin) {
+  const int half = dims / 2;
+  for (int i = 0; i < half; i += 8) {
+    const int n = half - i < 8 ? half - i : 8;
+    float pairs[16];
+    for (int j = 0; j < n; ++j) {
+      pairs[2 * j] = x[i + j];
+      pairs[2 * j + 1] = x[half + i + j];
+    }
+    V::store(pairs, V::rotate_pairs(V::load(pairs, 2 * n), V::load(cos_sin + 2 * i, 2 * n)));
+    for (int j = 0; j < n; ++j) {
+      x[i + j] = pairs[2 * j];
+      x[half + i + j] = pairs[2 * j + 1];
+    }
+  }
+}
+
+template <class V, class T>
+void store_kv(const RopeJob& job, int head) {
+  const KvHead& kv = job.kv;
+  const int d = kv.head_dim;
+  const float* k = job.row + (job.num_heads + head) * d;
+  const float* v = k + job.num_kv_heads * d;
+  std::byte* base = kv.arena + static_cast<std::size_t>(job.block) * kv.block_bytes +
+                    kv.head_offset + static_cast<std::size_t>(head) * job.kv_head_bytes;
+  T* k_lane = reinterpret_cast<T*>(base) + job.offset;
+  T* v_row = reinterpret_cast<T*>(base) + d * kv.block_size + job.offset * kv.padded_dim;
+  for (int i = 0; i < d; i += 16) {
+    const int n = clamp16(d - i);
+    T rounded[16];
+    V::store(rounded, V::load(k + i, n));
+    for (int j = 0; j < n; ++j) k_lane[(i + j) * kv.block_size] = rounded[j];
+    V::store(v_row + i, V::load(v + i, n));
+  }
+}
+
+template <class V>
+void rope_store(const RopeJob& job) {
+  for (int h = 0; h < job.num_heads + job.num_kv_heads; ++h) {
+    float* x = job.row + h * job.kv.head_dim;
+    if (job.interleaved) {
+      rotate_interleaved<V>(x, job.dims, job.cos_sin);
+    } else {
+      rotate_halves<V>(x, job.dims, job.cos_sin);
+    }
+  }
+  for (int head = 0; head < job.num_kv_heads; ++head) {
+    switch (job.kv.dtype) {
+      case DType::kF32:
+        store_kv<V, float>(job, head);
+        break;
+      case DType::kF16:
+        store_kv<V, Half>(job, head);
+        break;
+      case DType::kBf16:
+        store_kv<V, Bf16>(job, head);
+        break;
+    }
+  }
+}
+
+}  // namespace quire::cpu

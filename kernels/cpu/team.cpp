@@ -1,0 +1,95 @@
+// The barrier spins for well under a microsecond and then yields: ranks may share a core, and a
+// thread that spins on would keep the very thread it waits for from running.
+#include "kernels/cpu/team.h"
+
+#include <immintrin.h>
+#include <sched.h>
+
+#include <limits>
+
+#include "common/check.h"
+
+namespace quire::cpu {
+namespace {
+
+constexpr int kSpins = 32;
+constexpr int kNoFailure = std::numeric_limits<int>::max();
+constexpr unsigned kMxcsr = 0x1f80;  // exceptions masked, nearest even, no flush to zero
+
+}  // namespace
+
+Team::Team(int num_threads) : num_threads_(num_threads) {
+  QUIRE_CHECK_GT(num_threads, 0);
+  for (int i = 1; i < num_threads; ++i) threads_.emplace_back([this, i] { work(i); });
+}
+
+Team::~Team() {
+  stopping_.store(true, std::memory_order_relaxed);
+  runs_.fetch_add(1, std::memory_order_release);
+  runs_.notify_all();
+  for (std::thread& thread : threads_) thread.join();
+}
+
+absl::Status Team::run(absl::Span<const Command> commands) {
+  if (commands.empty()) return absl::OkStatus();
+  const unsigned callers_mxcsr = _mm_getcsr();
+  _mm_setcsr(kMxcsr);
+  commands_ = commands;
+  status_ = absl::OkStatus();
+  failed_at_.store(kNoFailure, std::memory_order_relaxed);
+  runs_.fetch_add(1, std::memory_order_release);
+  if (num_threads_ > 1) runs_.notify_all();
+  run_list(0);
+  _mm_setcsr(callers_mxcsr);
+  return status_;
+}
+
+void Team::work(int thread) {
+  _mm_setcsr(kMxcsr);
+  for (std::uint32_t seen = 0;;) {
+    runs_.wait(seen, std::memory_order_acquire);
+    ++seen;  // a run cannot end without this thread, so it sees every one
+    if (stopping_.load(std::memory_order_relaxed)) return;
+    run_list(thread);
+  }
+}
+
+void Team::run_list(int thread) {
+  // After the last barrier the caller may start the next list: read the members only before it.
+  const absl::Span<const Command> commands = commands_;
+  std::uint32_t phase = phase_.load(std::memory_order_relaxed);
+  for (int i = 0; i < static_cast<int>(commands.size()); ++i) {
+    const Command& command = commands[static_cast<std::size_t>(i)];
+    if (command.compute) {
+      command.compute(thread, num_threads_);
+    } else if (thread == 0) {
+      status_ = command.host();
+      if (!status_.ok()) failed_at_.store(i, std::memory_order_relaxed);
+    }
+    meet(phase);
+    // Thread 0 may already have failed a later command; everyone leaves after that one.
+    if (command.host && failed_at_.load(std::memory_order_relaxed) == i) {
+      meet(phase);  // all have seen it before the next run resets it
+      return;
+    }
+  }
+}
+
+void Team::meet(std::uint32_t& phase) {
+  if (num_threads_ == 1) return;
+  const std::uint32_t old = phase++;
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == num_threads_) {
+    arrived_.store(0, std::memory_order_relaxed);
+    phase_.store(phase, std::memory_order_release);
+    return;
+  }
+  for (int spins = 0; phase_.load(std::memory_order_acquire) == old; ++spins) {
+    if (spins < kSpins) {
+      _mm_pause();
+    } else {
+      sched_yield();
+    }
+  }
+}
+
+}  // namespace quire::cpu

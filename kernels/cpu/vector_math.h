@@ -1,0 +1,39 @@
+// exp and what is built on it, written once over the lanes of either instruction set.
+#pragma once
+
+namespace quire::cpu {
+
+// e^x within 2 ulp. Zero below -87.33 (the last normal result), e^88.02 above that; NaN stays NaN.
+// x = n ln2 + r with |r| <= ln2 / 2, then a polynomial of degree 6 in r interpolating at the
+// Chebyshev nodes, times 2^n.
+template <class V>
+typename V::F exp(typename V::F x) {
+  using F = typename V::F;
+  const F lowest = V::set(-87.33f);
+  const F clamped = V::min(V::set(88.02f), V::max(lowest, x));
+  const F n = V::round(V::mul(clamped, V::set(0x1.715476p+0f)));
+  F r = V::fma(n, V::set(-0x1.62e4p-1f), clamped);  // ln2 in two parts: n * first part is exact
+  r = V::fma(n, V::set(-1.42860677e-06f), r);
+  F p = V::set(0x1.6d11fep-10f);
+  p = V::fma(p, r, V::set(0x1.120c62p-7f));
+  p = V::fma(p, r, V::set(0x1.555518p-5f));
+  p = V::fma(p, r, V::set(0x1.5554dcp-3f));
+  p = V::fma(p, r, V::set(0.5f));
+  p = V::fma(p, r, V::set(1.0f));
+  p = V::fma(p, r, V::set(1.0f));
+  return V::zero_below(V::scale_by_power(p, n), x, lowest);
+}
+
+// One exponential, the same bits as a lane of the above.
+template <class V>
+float exp1(float x) {
+  return V::first_lane(exp<V>(V::set(x)));
+}
+
+// x * sigmoid(x)
+template <class V>
+typename V::F silu(typename V::F x) {
+  return V::div(x, V::add(V::set(1.0f), exp<V>(V::sub(V::zero(), x))));
+}
+
+}  // namespace quire::cpu

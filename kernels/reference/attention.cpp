@@ -1,0 +1,123 @@
+// Rotary embedding (RoFormer, arXiv 2104.09864) and causal softmax attention, one query head of
+// one token at a time. KV block: [2][Gl][S][D] floats, K first.
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/formats/half.h"
+#include "kernels/reference/ops.h"
+
+namespace quire::reference {
+namespace {
+
+float round_to(DType dtype, float x) {
+  if (dtype == DType::kF16) return to_float(to_half(x));
+  if (dtype == DType::kBf16) return to_float(to_bf16(x));
+  return x;
+}
+
+// Rotates the pair (x[a], x[b]) by the angle whose (cos, sin) is given.
+void rotate_head(float* x, int dims, bool interleaved, const float* cos_sin /* [dims / 2][2] */) {
+  for (int i = 0; i < dims / 2; ++i) {
+    const int a = interleaved ? 2 * i : i;
+    const int b = interleaved ? 2 * i + 1 : i + dims / 2;
+    const float c = cos_sin[2 * i], s = cos_sin[2 * i + 1];
+    const float xa = x[a], xb = x[b];
+    x[a] = xa * c - xb * s;
+    x[b] = xb * c + xa * s;
+  }
+}
+
+BlockId block_of(const Batch& batch, int token, int position) {
+  return batch.block_tables[static_cast<std::size_t>(batch.row_of_token[token]) *
+                                static_cast<std::size_t>(batch.max_blocks) +
+                            static_cast<std::size_t>(position / batch.block_size)];
+}
+
+float* kv_at(const KvLayer& kv, int half, BlockId block, int head, int offset) {
+  auto* base = reinterpret_cast<float*>(kv.data + static_cast<std::size_t>(block) * kv.block_bytes);
+  const std::size_t index = static_cast<std::size_t>(half * kv.num_kv_heads + head) *
+                                static_cast<std::size_t>(kv.block_size) +
+                            static_cast<std::size_t>(offset);
+  return base + index * static_cast<std::size_t>(kv.head_dim);
+}
+
+// softmax(scale * q . K) V over positions 0..last.
+void attend(const float* q, const AttentionSpec& spec, const Batch& batch, const KvLayer& kv,
+            int token, int kv_head, float* out) {
+  const int last = batch.positions[token];
+  std::vector<float> weights(static_cast<std::size_t>(last) + 1);
+  float highest = -INFINITY;
+  for (int p = 0; p <= last; ++p) {
+    const float* k = kv_key(kv, block_of(batch, token, p), kv_head, p % batch.block_size);
+    float score = 0.0f;
+    for (int d = 0; d < spec.head_dim; ++d) score += q[d] * k[d];
+    weights[static_cast<std::size_t>(p)] = score * spec.scale;
+    highest = std::max(highest, weights[static_cast<std::size_t>(p)]);
+  }
+  float total = 0.0f;
+  for (float& w : weights) total += w = std::exp(w - highest);
+  std::fill_n(out, spec.head_dim, 0.0f);
+  for (int p = 0; p <= last; ++p) {
+    const float* v = kv_value(kv, block_of(batch, token, p), kv_head, p % batch.block_size);
+    for (int d = 0; d < spec.head_dim; ++d) out[d] += weights[static_cast<std::size_t>(p)] * v[d];
+  }
+  for (int d = 0; d < spec.head_dim; ++d) out[d] /= total;
+}
+
+}  // namespace
+
+float* kv_key(const KvLayer& kv, BlockId block, int head, int offset) {
+  return kv_at(kv, 0, block, head, offset);
+}
+float* kv_value(const KvLayer& kv, BlockId block, int head, int offset) {
+  return kv_at(kv, 1, block, head, offset);
+}
+
+std::size_t ReferenceOps::kv_block_bytes(DType, int num_kv_heads, int head_dim,
+                                         int block_size) const {
+  return std::size_t{2} * static_cast<std::size_t>(num_kv_heads) *
+         static_cast<std::size_t>(head_dim) * static_cast<std::size_t>(block_size) * sizeof(float);
+}
+
+void ReferenceOps::rope_store(float* qkv, const AttentionSpec& spec, const RopeSpec& rope,
+                              const float* cos_sin, const Batch& batch, const KvLayer& kv) {
+  enqueue([qkv, spec, dims = rope.dims, interleaved = rope.interleaved, cos_sin, batch, kv] {
+    const int d = spec.head_dim;
+    const int stride = (spec.num_heads + 2 * spec.num_kv_heads) * d;
+    for (int t = 0; t < batch.num_tokens; ++t) {
+      const int position = batch.positions[t];
+      const float* angles =
+          cos_sin + static_cast<std::size_t>(position) * static_cast<std::size_t>(dims);
+      float* row = qkv + static_cast<std::size_t>(t) * static_cast<std::size_t>(stride);
+      for (int h = 0; h < spec.num_heads + spec.num_kv_heads; ++h) {
+        rotate_head(row + h * d, dims, interleaved, angles);
+      }
+      const BlockId block = block_of(batch, t, position);
+      for (int g = 0; g < spec.num_kv_heads; ++g) {
+        const float* k = row + (spec.num_heads + g) * d;
+        const float* v = k + spec.num_kv_heads * d;
+        const int offset = position % batch.block_size;
+        for (int i = 0; i < d; ++i) {
+          kv_key(kv, block, g, offset)[i] = round_to(kv.dtype, k[i]);
+          kv_value(kv, block, g, offset)[i] = round_to(kv.dtype, v[i]);
+        }
+      }
+    }
+  });
+}
+
+void ReferenceOps::attention(const float* qkv, const AttentionSpec& spec, const Batch& batch,
+                             const KvLayer& kv, const Activation& out) {
+  enqueue([qkv, spec, batch, kv, out] {
+    const int d = spec.head_dim;
+    const int stride = (spec.num_heads + 2 * spec.num_kv_heads) * d;
+    for (int t = 0; t < batch.num_tokens; ++t) {
+      const float* row = qkv + static_cast<std::size_t>(t) * static_cast<std::size_t>(stride);
+      for (int h = 0; h < spec.num_heads; ++h) {
+        attend(row + h * d, spec, batch, kv, t, spec.kv_head_of(h), activation_row(out, t) + h * d);
+      }
+    }
+  });
+}
+
+}  // namespace quire::reference

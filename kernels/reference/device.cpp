@@ -1,0 +1,42 @@
+// The reference device: a list of closures and the memory they work on.
+#include "kernels/reference/device.h"
+
+#include <utility>
+
+#include "common/status.h"
+#include "kernels/reference/ops.h"
+
+namespace quire::reference {
+namespace {
+
+class ReferenceDevice final : public Device {
+ public:
+  std::string description() const override { return "reference, fp32, 1 thread"; }
+  std::string numerics_id() const override { return "reference-r1-f32"; }
+
+  absl::StatusOr<void*> allocate(std::size_t bytes, const std::string& what) override {
+    return memory_.allocate(bytes, what);
+  }
+  void free(void* memory) override { memory_.free(memory); }
+  Ops& ops() override { return ops_; }
+  void host_task(std::function<absl::Status()> task) override { tasks_.push_back(std::move(task)); }
+
+  absl::Status wait() override {
+    const std::vector<Task> tasks = std::exchange(tasks_, {});
+    for (const Task& task : tasks) QUIRE_RETURN_IF_ERROR(task());
+    return absl::OkStatus();
+  }
+
+ private:
+  HostMemory memory_;
+  std::vector<Task> tasks_;
+  ReferenceOps ops_{memory_, tasks_};
+};
+
+}  // namespace
+
+std::unique_ptr<Device> open_reference() {
+  return std::make_unique<ReferenceDevice>();
+}
+
+}  // namespace quire::reference
