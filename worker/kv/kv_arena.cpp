@@ -1,0 +1,35 @@
+// One allocation, sliced by layer and block.
+#include "worker/kv/kv_arena.h"
+
+namespace quire {
+
+std::size_t kv_bytes_per_block(const KvShape& shape, const Ops& ops) {
+  return static_cast<std::size_t>(shape.num_layers) *
+         ops.kv_block_bytes(shape.dtype, shape.num_kv_heads, shape.head_dim, shape.block_size);
+}
+
+absl::StatusOr<KvArena> KvArena::create(const KvShape& shape, int num_blocks, Device& device) {
+  KvArena arena;
+  arena.shape_ = shape;
+  arena.num_blocks_ = num_blocks;
+  arena.block_bytes_ = device.ops().kv_block_bytes(shape.dtype, shape.num_kv_heads, shape.head_dim,
+                                                   shape.block_size);
+  const std::size_t bytes =
+      kv_bytes_per_block(shape, device.ops()) * static_cast<std::size_t>(num_blocks);
+  QUIRE_ASSIGN_OR_RETURN(arena.memory_, DeviceBuffer::allocate(device, bytes, "the KV cache"));
+  return arena;
+}
+
+KvLayer KvArena::layer(int l) const {
+  KvLayer layer;
+  layer.data = static_cast<std::byte*>(memory_.data()) +
+               static_cast<std::size_t>(l) * static_cast<std::size_t>(num_blocks_) * block_bytes_;
+  layer.block_bytes = block_bytes_;
+  layer.dtype = shape_.dtype;
+  layer.num_kv_heads = shape_.num_kv_heads;
+  layer.head_dim = shape_.head_dim;
+  layer.block_size = shape_.block_size;
+  return layer;
+}
+
+}  // namespace quire

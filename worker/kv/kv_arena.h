@@ -1,0 +1,39 @@
+// K and V of this rank's heads for every block, layer by layer: [L][num_blocks][block bytes]. Which
+// block holds what is known to the coordinator alone.
+#pragma once
+
+#include "absl/status/statusor.h"
+#include "kernels/batch.h"
+#include "kernels/ops.h"
+#include "worker/device_buffer.h"
+
+namespace quire {
+
+// One KV group's storage on one rank.
+struct KvShape {
+  DType dtype = DType::kF32;
+  int num_layers = 0;
+  int num_kv_heads = 0;  // local
+  int head_dim = 0;
+  int block_size = 16;
+};
+
+// Bytes of one block over all layers.
+std::size_t kv_bytes_per_block(const KvShape& shape, const Ops& ops);
+
+class KvArena {
+ public:
+  // ResourceExhausted names the bytes.
+  static absl::StatusOr<KvArena> create(const KvShape& shape, int num_blocks, Device& device);
+
+  KvLayer layer(int l) const;
+  int num_blocks() const { return num_blocks_; }
+
+ private:
+  KvShape shape_;
+  int num_blocks_ = 0;
+  std::size_t block_bytes_ = 0;  // of one layer
+  DeviceBuffer memory_;
+};
+
+}  // namespace quire

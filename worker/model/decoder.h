@@ -1,0 +1,87 @@
+// The forward pass of a decoder-only transformer over this rank's shard. Enqueues only; nothing is
+// read back here. All buffers are made once, for the largest step there may be.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "kernels/batch.h"
+#include "kernels/ops.h"
+#include "worker/comm/comm.h"
+#include "worker/model/weights.h"
+
+namespace quire {
+
+struct DecoderLimits {
+  int max_tokens = 0;     // T of the largest step
+  int max_samples = 0;    // rows that may sample in one step
+  int max_positions = 0;  // the longest sequence
+};
+
+// The most bytes one rank contributes to one exchange under these limits: what Comm is opened with.
+std::size_t exchange_bytes(const ModelSpec& spec, const ShardMap& shards,
+                           const DecoderLimits& limits);
+
+class Decoder {
+ public:
+  // All arguments but `limits` must outlive the decoder. ResourceExhausted names a buffer.
+  static absl::StatusOr<std::unique_ptr<Decoder>> create(const ModelSpec& spec,
+                                                         const ShardMap& shards,
+                                                         const ModelWeights& weights,
+                                                         Device& device, Comm& comm,
+                                                         const DecoderLimits& limits);
+
+  // Runs all T tokens through every layer; K and V go into `kv`, one entry per layer. owners[t] is
+  // the rank that owns the embedding of token t.
+  void forward(const Batch& batch, const std::int32_t* owners, absl::Span<const KvLayer> kv);
+
+  // Rows of logits that fit one exchange.
+  int max_logit_rows() const { return max_logit_rows_; }
+  // After forward(): the logits of sampling rows [first, first + count), count <= max_logit_rows().
+  // One piece per rank, in id order; valid until the exchange after the next one.
+  Gathered logits(const Batch& batch, int first, int count);
+
+ private:
+  Decoder(const ModelSpec& spec, const ShardMap& shards, const ModelWeights& weights,
+          Device& device, Comm& comm, const DecoderLimits& limits);
+  absl::Status allocate_buffers();
+  absl::Status allocate_normed(ActivationLayout layout);
+  absl::StatusOr<DeviceBuffer> activation(absl::Span<const ActivationLayout> layouts, int rows,
+                                          int columns, const char* what);
+
+  void embed(const Batch& batch, const std::int32_t* owners);
+  void attention_block(const LayerWeights& layer, const Batch& batch, const KvLayer& kv);
+  void ffn_block(const LayerWeights& layer, const LayerWeights* next, const Batch& batch);
+  // residual += the meeting's sum; then norm(residual) in every layout that `reader` wants.
+  void meet(const RowLinear& linear, const Activation& in, const MeetPlan& plan, int rows,
+            const float* norm, const ColumnLinear* reader);
+  void norm_into(const float* norm, absl::Span<const ActivationLayout> layouts, int rows);
+  Inputs normed(int rows) const;
+
+  const ModelSpec& spec_;
+  const ShardMap& shards_;
+  const ModelWeights& weights_;
+  Device& device_;
+  Ops& ops_;
+  Comm& comm_;
+  const DecoderLimits limits_;
+  const RankShard shard_;
+  AttentionSpec attention_;
+  MeetPlan attention_plan_;
+  MeetPlan ffn_plan_;
+  std::vector<int> vocab_columns_;  // by rank
+  int max_logit_rows_ = 1;
+
+  DeviceBuffer cos_sin_;                // [max_positions][rope.dims / 2][2]
+  DeviceBuffer residual_;               // [T][E]
+  std::array<DeviceBuffer, 3> normed_;  // [T][E], by ActivationLayout, those that are read
+  DeviceBuffer qkv_;                    // [T][(Hl + 2 Gl) * D]
+  DeviceBuffer attended_;               // [T][Hl * D], in the output projection's layout
+  DeviceBuffer gate_up_;                // [T][2 Fl]
+  DeviceBuffer gated_;                  // [T][Fl], in the down projection's layout
+  DeviceBuffer final_;                  // [max_logit_rows][E], in the vocabulary's layout
+};
+
+}  // namespace quire

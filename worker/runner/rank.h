@@ -1,0 +1,70 @@
+// One rank put together: device, weights, communicator, runner. The worker process owns one; tests
+// own several, one per thread. Two phases, because the coordinator decides capacities only after it
+// has heard what every rank has: load(), then start().
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "common/model_file/model_file.h"
+#include "common/shard.h"
+#include "kernels/device.h"
+#include "worker/comm/comm.h"
+#include "worker/kv/kv_arena.h"
+#include "worker/loader/progress.h"
+#include "worker/model/weights.h"
+#include "worker/runner/runner.h"
+
+namespace quire {
+
+// Where this rank stands; part_bytes is filled in by start().
+struct RankPlace {
+  int rank = 0;
+  int world = 1;
+  int first_local_rank = 0;
+  int num_local_ranks = 1;
+};
+
+class Rank {
+ public:
+  // Verifies the checkpoint, cuts it, opens the device, reads and packs this rank's shard.
+  static absl::StatusOr<std::unique_ptr<Rank>> load(ModelFile file, const DeviceOptions& device,
+                                                    const RankPlace& place,
+                                                    const ProgressFn& progress);
+
+  // Collective: opens the communicator under `comm_name` and makes every buffer.
+  absl::Status start(const StepLimits& limits, const std::string& comm_name,
+                     int deadline_ms = 60000);
+
+  Runner& runner() { return *runner_; }
+  Comm& comm() { return *comm_; }
+
+  // --- what Hello presents ---
+  const ModelFile& file() const { return file_; }
+  const ShardMap& shards() const { return shards_; }
+  const RankPlace& place() const { return place_; }
+  Device& device() const { return *device_; }
+  const ModelWeights& weights() const { return weights_; }
+  KvShape kv_shape(int block_size) const;
+  std::size_t kv_block_bytes(int block_size) const;  // over all layers
+  bool kv_replicated() const;  // a neighbour holds some of this rank's KV heads too
+  // Everything that may change a bit of an answer; the same on every rank of a group.
+  std::string numerics_id() const;
+  // The shard map and KV layout that all ranks must share.
+  std::string layout_digest(int block_size) const;
+
+ private:
+  Rank() = default;
+
+  ModelFile file_;
+  RankPlace place_;
+  ShardMap shards_;
+  std::unique_ptr<Device> device_;
+  ModelWeights weights_;
+  DType kv_dtype_ = DType::kF32;
+  std::unique_ptr<Comm> comm_;
+  std::unique_ptr<Runner> runner_;
+};
+
+}  // namespace quire

@@ -1,0 +1,58 @@
+// The worker's mirror of the rows it was told about: tokens, block tables, sampling parameters.
+// Every delta is checked here before anything runs; a plan that breaks a rule is a Status that
+// names the slot and the field, and ends the epoch.
+//
+// Invariants: a used slot has 0 <= num_computed <= tokens.size() <= max_model_len, and its tables
+// cover its computed positions with block ids inside the arena.
+#pragma once
+
+#include <vector>
+
+#include "absl/status/status.h"
+#include "common/step.h"
+
+namespace quire {
+
+// What the coordinator told this worker in Welcome; every buffer is sized by it.
+struct StepLimits {
+  int num_blocks = 0;
+  int block_size = 16;
+  int max_num_seqs = 0;
+  int max_num_batched_tokens = 0;
+  int max_model_len = 0;
+};
+
+struct Slot {
+  bool used = false;
+  bool granted = false;  // has had a row; its first one may start behind a cached prefix
+  std::vector<TokenId> tokens;
+  int num_computed = 0;
+  std::vector<std::vector<BlockId>> tables;  // [KV group][block]
+  SamplingParams params;
+  int sample_index = 0;
+};
+
+class SlotTable {
+ public:
+  SlotTable(const StepLimits& limits, int vocab, int num_kv_groups);
+
+  // Releases, admits, then rows: appends blocks and advances num_computed.
+  absl::Status apply(const StepPlan& plan);
+  const Slot& at(SlotId slot) const { return slots_[static_cast<std::size_t>(slot)]; }
+  // The token that was picked for a slot: its next row may be granted it.
+  void append(SlotId slot, TokenId token);
+  int num_used() const;
+
+ private:
+  absl::Status check_slot(SlotId slot, bool used, const char* field) const;
+  absl::Status admit(const AdmitRow& row);
+  absl::Status grant(const PlanRow& row);
+  absl::Status append_blocks(const PlanRow& row, Slot& slot);
+
+  const StepLimits limits_;
+  const int vocab_;
+  const std::size_t num_kv_groups_;
+  std::vector<Slot> slots_;  // [max_num_seqs]
+};
+
+}  // namespace quire
