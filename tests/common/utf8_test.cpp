@@ -19,15 +19,14 @@ TEST(Utf8Test, EveryScalarValueRoundTrips) {
     if (code >= 0xd800 && code < 0xe000) continue;
     const std::string text = encoded(code);
     const Decoded decoded = decode(text);
-    ASSERT_EQ(decoded.size, static_cast<int>(text.size())) << std::hex << std::uint32_t{code};
-    ASSERT_EQ(decoded.code, code);
-    ASSERT_EQ(first_invalid(text), npos);
-    ASSERT_EQ(complete_prefix(text), text.size());
+    bool right = decoded.size == static_cast<int>(text.size()) && decoded.code == code &&
+                 first_invalid(text) == npos && complete_prefix(text) == text.size();
     for (std::size_t cut = 1; cut < text.size(); ++cut) {
-      ASSERT_TRUE(decode(text.substr(0, cut)).incomplete);
-      ASSERT_EQ(complete_prefix("ab" + text.substr(0, cut)), 2u);
-      ASSERT_EQ(first_invalid("ab" + text.substr(0, cut)), 2u);
+      const std::string part = "ab" + text.substr(0, cut);
+      right = right && decode(text.substr(0, cut)).incomplete && complete_prefix(part) == 2 &&
+              first_invalid(part) == 2;
     }
+    ASSERT_TRUE(right) << std::hex << std::uint32_t{code};
   }
 }
 
