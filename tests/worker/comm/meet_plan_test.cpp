@@ -46,12 +46,12 @@ ModelSpec spec_of(int heads, int kv_heads, int ffn) {
   spec.num_layers = 1;
   spec.num_heads = heads;
   spec.num_kv_heads = kv_heads;
-  spec.head_dim = 16;
-  spec.hidden = heads * 16;
+  spec.head_dim = 32;
+  spec.hidden = heads * 32;
   spec.ffn = ffn;
   spec.vocab = 3000;
   spec.max_positions = 128;
-  spec.rope.dims = 16;
+  spec.rope.dims = 32;
   return spec;
 }
 
