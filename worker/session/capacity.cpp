@@ -1,0 +1,63 @@
+// The default size of the KV cache.
+#include "worker/session/capacity.h"
+
+#include <algorithm>
+#include <fstream>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+
+namespace quire {
+namespace {
+
+constexpr int kUsualTokens = 2048;  // of one sequence, when nothing else is said
+constexpr std::int64_t kFreeShare = 4;
+
+std::string megabytes(std::int64_t bytes) {
+  return absl::StrFormat("%.0f MB", static_cast<double>(bytes) / 1e6);
+}
+
+}  // namespace
+
+absl::StatusOr<Capacity> choose_capacity(const CapacityInputs& in) {
+  const auto block = static_cast<std::int64_t>(in.block_bytes);
+  Capacity capacity;
+  if (in.kv_cache_memory_bytes > 0) {
+    capacity.blocks = in.kv_cache_memory_bytes / block;
+    capacity.reason = "--kv-cache-memory-bytes";
+  } else {
+    const int tokens = std::min(in.max_model_len, kUsualTokens);
+    const std::int64_t per_sequence = (tokens + in.block_size - 1) / in.block_size;
+    const std::int64_t longest = (in.max_model_len + in.block_size - 1) / in.block_size;
+    capacity.blocks = std::max(in.max_num_seqs * per_sequence, longest);
+    capacity.reason = absl::StrCat(in.max_num_seqs, " sequences of ", tokens, " tokens");
+    const std::int64_t share = in.free_bytes / kFreeShare / in.num_local_ranks / block;
+    if (in.free_bytes > 0 && share < capacity.blocks) {
+      capacity.blocks = share;
+      capacity.reason = absl::StrCat("a quarter of ", megabytes(in.free_bytes),
+                                     " free memory over ", in.num_local_ranks, " ranks");
+    }
+  }
+  if (capacity.blocks < 1) {
+    return absl::InvalidArgumentError(absl::StrCat("there is no room for a single KV block of ",
+                                                   block, " bytes (", capacity.reason,
+                                                   "); raise --kv-cache-memory-bytes"));
+  }
+  capacity.reason = absl::StrCat(capacity.blocks, " blocks of ", in.block_size, " tokens, ",
+                                 megabytes(capacity.blocks * block), " (", capacity.reason, ")");
+  return capacity;
+}
+
+std::int64_t free_memory_bytes() {
+  std::ifstream meminfo("/proc/meminfo");
+  std::string key;
+  std::int64_t kilobytes = 0;
+  std::string unit;
+  while (meminfo >> key >> kilobytes) {
+    std::getline(meminfo, unit);
+    if (key == "MemAvailable:") return kilobytes * 1024;
+  }
+  return 0;
+}
+
+}  // namespace quire

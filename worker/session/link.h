@@ -1,0 +1,90 @@
+// This rank's stream to the coordinator: dials, presents the rank, hands out what arrives in order,
+// sends results, and beats its heart from a thread that is not the compute thread. gRPC and the
+// generated messages stay inside link.cpp and stream.cpp.
+//
+// A link breaks once, for one reason (stream ended, silence longer than the lease, refusal), and
+// stays broken: on_broken runs, and next() returns the reason as soon as it is called.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <variant>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "common/step.h"
+
+namespace quire {
+
+// Hello, see proto/fleet.proto.
+struct Introduction {
+  std::string instance_id;
+  int rank = 0;
+  int world = 1;
+  std::uint64_t model_hash = 0;
+  std::string numerics_id;
+  std::string layout_digest;
+  std::uint64_t kv_capacity_blocks = 0;
+  std::uint64_t kv_block_bytes = 0;
+  std::uint64_t weight_bytes = 0;
+  std::string device;
+  std::string secret;
+  KvGroup kv_group;
+  std::string kv_dtype;
+  int kv_local_heads = 0;
+  bool kv_replicated = false;
+};
+
+// Welcome, see proto/fleet.proto.
+struct Admission {
+  EpochId epoch = 0;
+  int num_blocks = 0;
+  int block_size = 0;
+  int max_num_seqs = 0;
+  int max_num_batched_tokens = 0;
+  int max_model_len = 0;
+  int sampling_rank = 0;
+  int heartbeat_ms = 0;
+  int lease_ms = 0;
+};
+
+struct PlanMessage {
+  std::string bytes;  // a serialised StepPlan
+};
+struct DrainMessage {};
+using Event = std::variant<PlanMessage, DrainMessage>;
+
+class Link {
+ public:
+  // Dials `address` and presents this rank, again and again with a growing pause for as long as
+  // nobody answers, at most `patience`; then waits to be admitted with the rest of the group, for
+  // as long as the stream holds. FailedPrecondition: refused, with the coordinator's reason.
+  // Unavailable: nobody answered in time, or the stream broke.
+  static absl::StatusOr<std::unique_ptr<Link>> attach(const std::string& address,
+                                                      const Introduction& introduction,
+                                                      absl::Duration patience);
+  ~Link();
+
+  const Admission& admission() const;
+  // Called once, from some thread, when the link breaks; at once if it is broken already.
+  void on_broken(std::function<void()> callback);
+
+  // Blocks for the next message. Unavailable / DeadlineExceeded (lease) / FailedPrecondition.
+  absl::StatusOr<Event> next();
+
+  void send_result(const StepResult& result);
+  // What heartbeats report from now on; `now` sends one at once.
+  void confirm(StepId step, std::uint64_t plan_digest, bool now);
+  void report_error(StepId step, const std::string& message);
+  // Sends what is queued, closes our side and waits (briefly) for the coordinator to close its own.
+  void finish();
+
+ private:
+  class Impl;
+  explicit Link(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace quire

@@ -1,0 +1,141 @@
+// The step loop of a worker.
+#include "worker/session/session.h"
+
+#include "absl/strings/str_cat.h"
+#include "common/status.h"
+#include "common/wire.h"
+#include "spdlog/spdlog.h"
+#include "worker/session/capacity.h"
+#include "worker/session/link.h"
+
+namespace quire {
+namespace {
+
+// The first steps prove a new group; their confirmation does not wait for the next heartbeat.
+constexpr StepId kConfirmAtOnce = 2;
+
+absl::StatusOr<Introduction> introduce(const Rank& rank, const SessionOptions& options) {
+  Introduction intro;
+  intro.instance_id = options.instance_id;
+  intro.rank = rank.place().rank;
+  intro.world = rank.place().world;
+  intro.model_hash = rank.file().hash;
+  intro.numerics_id = rank.numerics_id();
+  intro.layout_digest = rank.layout_digest(options.block_size);
+  intro.kv_block_bytes = rank.kv_block_bytes(options.block_size);
+  intro.weight_bytes = rank.weights().bytes;
+  intro.device = rank.device().description();
+  intro.secret = options.secret;
+  const KvShape kv = rank.kv_shape(options.block_size);
+  intro.kv_group = {kv.head_dim, kv.head_dim, kv.num_layers, 0};
+  intro.kv_dtype = name_of(kv.dtype);
+  intro.kv_local_heads = kv.num_kv_heads;
+  intro.kv_replicated = rank.kv_replicated();
+  QUIRE_ASSIGN_OR_RETURN(
+      const Capacity capacity,
+      choose_capacity({options.kv_cache_memory_bytes, intro.kv_block_bytes, options.block_size,
+                       options.max_num_seqs, options.max_model_len, free_memory_bytes(),
+                       rank.place().num_local_ranks}));
+  intro.kv_capacity_blocks = static_cast<std::uint64_t>(capacity.blocks);
+  spdlog::info("rank {}: KV cache {}", intro.rank, capacity.reason);
+  return intro;
+}
+
+absl::Status check_admission(const Admission& admission, const Introduction& intro,
+                             const SessionOptions& options, const ModelSpec& spec) {
+  if (admission.block_size != options.block_size) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the coordinator's blocks have ", admission.block_size, " tokens, ours ",
+                     options.block_size, "; give both the same --block-size"));
+  }
+  if (static_cast<std::uint64_t>(admission.num_blocks) > intro.kv_capacity_blocks) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the coordinator plans with ", admission.num_blocks,
+                     " KV blocks, but we offered ", intro.kv_capacity_blocks));
+  }
+  if (admission.max_model_len > spec.max_positions) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the coordinator plans sequences of ", admission.max_model_len,
+                     " tokens, but the model has ", spec.max_positions, " positions"));
+  }
+  return absl::OkStatus();
+}
+
+class StepLoop {
+ public:
+  StepLoop(Rank& rank, Link& link) : rank_(rank), link_(link) {}
+
+  // Until Drain (OK) or an error.
+  absl::Status run() {
+    for (;;) {
+      QUIRE_ASSIGN_OR_RETURN(const Event event, link_.next());
+      const auto* plan = std::get_if<PlanMessage>(&event);
+      if (plan == nullptr) return absl::OkStatus();
+      QUIRE_RETURN_IF_ERROR(step(plan->bytes));
+    }
+  }
+
+  StepId last_step() const { return step_; }
+
+ private:
+  absl::Status step(const std::string& bytes) {
+    QUIRE_ASSIGN_OR_RETURN(const StepPlan plan, wire::decode_plan(bytes));
+    if (plan.epoch != link_.admission().epoch) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          "a plan of epoch ", plan.epoch, " arrived in epoch ", link_.admission().epoch));
+    }
+    if (plan.step != step_ + 1) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("step ", plan.step, " arrived after step ", step_));
+    }
+    QUIRE_ASSIGN_OR_RETURN(const StepResult result, rank_.runner().run(plan));
+    step_ = plan.step;
+    digest_ = wire::plan_digest(digest_, bytes);
+    const bool samples = plan.sampling_rank == rank_.place().rank;
+    if (samples) link_.send_result(result);
+    link_.confirm(step_, digest_, !samples && step_ <= kConfirmAtOnce);
+    return absl::OkStatus();
+  }
+
+  Rank& rank_;
+  Link& link_;
+  StepId step_ = 0;
+  std::uint64_t digest_ = 0;
+};
+
+// The link's reason explains more than the exchange that was given up because of it.
+absl::Status reason_of(Link& link, const absl::Status& status) {
+  if (!absl::IsAborted(status) && !absl::IsCancelled(status)) return status;
+  const absl::StatusOr<Event> next = link.next();
+  return next.ok() ? status : next.status();
+}
+
+}  // namespace
+
+absl::Status run_session(Rank& rank, const SessionOptions& options) {
+  QUIRE_ASSIGN_OR_RETURN(const Introduction intro, introduce(rank, options));
+  QUIRE_ASSIGN_OR_RETURN(const std::unique_ptr<Link> link,
+                         Link::attach(options.coordinator, intro, options.patience));
+  const Admission admission = link->admission();
+  QUIRE_RETURN_IF_ERROR(check_admission(admission, intro, options, rank.file().spec));
+  spdlog::info("rank {}: admitted to epoch {} with {} blocks", intro.rank, admission.epoch,
+               admission.num_blocks);
+  const StepLimits limits{admission.num_blocks, admission.block_size, admission.max_num_seqs,
+                          admission.max_num_batched_tokens, admission.max_model_len};
+  absl::Status status =
+      rank.start(limits, absl::StrCat("quire-", options.instance_id, "-", admission.epoch));
+  StepLoop loop(rank, *link);
+  if (status.ok()) {
+    link->on_broken([&rank] { rank.comm().abort(); });
+    status = loop.run();
+    if (!status.ok()) rank.comm().abort();
+  }
+  if (!status.ok()) {
+    status = reason_of(*link, status);
+    link->report_error(loop.last_step(), std::string(status.message()));
+  }
+  link->finish();
+  return status;
+}
+
+}  // namespace quire
