@@ -8,12 +8,15 @@
 // run (--benchmark_repetitions=5 --benchmark_report_aggregates_only).
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <cstdlib>
+#include <functional>
 #include <memory>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "bench/kernels/ceiling.h"
 #include "bench/kernels/team.h"
 #include "kernels/cpu/activation.h"
@@ -175,22 +178,27 @@ void bench_memory(benchmark::State& state, Team& team, std::size_t bytes) {
   state.counters["bytes"] = rate(static_cast<double>(bytes));
 }
 
+// Registers with wall time. "min" is of the time column: the repetition least disturbed by others.
+void add(const std::string& name, std::function<void(benchmark::State&)> body) {
+  benchmark::RegisterBenchmark(name.c_str(),
+                               [body = std::move(body)](benchmark::State& state) { body(state); })
+      ->UseRealTime()
+      ->Unit(benchmark::kMicrosecond)
+      ->ComputeStatistics("min", [](const std::vector<double>& v) {
+        return *std::min_element(v.begin(), v.end());
+      });
+}
+
 void add_ceilings(Team& team) {
-  const auto add = [&team](const char* name, void (*run)(long), double ops) {
-    benchmark::RegisterBenchmark(name, [&team, run, ops](benchmark::State& state) {
-      bench_instruction(state, team, run, ops);
-    })->UseRealTime();
+  const auto instruction = [&team](const char* name, void (*run)(long), double ops) {
+    add(name, [&team, run, ops](auto& state) { bench_instruction(state, team, run, ops); });
   };
-  add("ceiling/fma", run_fma, kOpsPerFma);
-  add("ceiling/dpbf16", run_dpbf16, kOpsPerDpbf16);
-  add("ceiling/dpbusd", run_dpbusd, kOpsPerDpbusd);
-  for (const int megabytes : {12, 96, 512}) {
-    benchmark::RegisterBenchmark(("ceiling/read_MB/" + std::to_string(megabytes)).c_str(),
-                                 [&team, megabytes](benchmark::State& state) {
-                                   bench_memory(state, team,
-                                                static_cast<std::size_t>(megabytes) << 20);
-                                 })
-        ->UseRealTime();
+  instruction("ceiling/fma", run_fma, kOpsPerFma);
+  instruction("ceiling/dpbf16", run_dpbf16, kOpsPerDpbf16);
+  instruction("ceiling/dpbusd", run_dpbusd, kOpsPerDpbusd);
+  for (const std::size_t megabytes : {12, 96, 512}) {
+    add("ceiling/read_MB/" + std::to_string(megabytes),
+        [&team, megabytes](auto& state) { bench_memory(state, team, megabytes << 20); });
   }
 }
 
@@ -198,16 +206,13 @@ void add_matrices(Team& team, cpu::Isa isa) {
   constexpr int kShapes[][2] = {{960, 576}, {576, 576}, {3072, 576}, {576, 1536}, {49152, 576}};
   for (const Format format :
        {Format::kF32, Format::kF16, Format::kBf16, Format::kQ8_0, Format::kQ4_0, Format::kQ4_1}) {
-    for (const auto& shape : kShapes) {
+    for (const auto& [rows, columns] : kShapes) {
       for (const int tokens : {1, 4, 24, 64, 512}) {
-        const int rows = shape[0], columns = shape[1];
         if (rows > 10000 && (tokens > 64 || format != Format::kQ8_0)) continue;
-        const std::string name = std::string("linear/") + traits(format).name + "/" +
-                                 std::to_string(rows) + "x" + std::to_string(columns) + "/" +
-                                 std::to_string(tokens);
-        benchmark::RegisterBenchmark(name.c_str(), [=, &team](benchmark::State& state) {
-          bench_matrix(state, team, isa, format, rows, columns, tokens);
-        })->UseRealTime();
+        add(absl::StrCat("linear/", traits(format).name, "/", rows, "x", columns, "/", tokens),
+            [=, &team, n = rows, k = columns](auto& state) {
+              bench_matrix(state, team, isa, format, n, k, tokens);
+            });
       }
     }
   }
@@ -215,17 +220,10 @@ void add_matrices(Team& team, cpu::Isa isa) {
 
 void add_models(Team& team, cpu::Isa isa) {
   for (const int tokens : {1, 2, 4, 8, 16, 24, 32, 64}) {
-    benchmark::RegisterBenchmark(
-        ("model/" + std::to_string(tokens)).c_str(),
-        [=, &team](benchmark::State& state) { bench_model(state, team, isa, tokens, true); })
-        ->UseRealTime()
-        ->Unit(benchmark::kMillisecond);
+    add(absl::StrCat("model/", tokens),
+        [=, &team](auto& state) { bench_model(state, team, isa, tokens, true); });
   }
-  benchmark::RegisterBenchmark(
-      "layers/512",
-      [=, &team](benchmark::State& state) { bench_model(state, team, isa, 512, false); })
-      ->UseRealTime()
-      ->Unit(benchmark::kMillisecond);
+  add("layers/512", [=, &team](auto& state) { bench_model(state, team, isa, 512, false); });
 }
 
 int run_all(int argc, char** argv) {

@@ -46,6 +46,7 @@ LinearJob make_job(const LinearArgs& args, const LeafSteps& steps, Range panels)
   job.panels = static_cast<const std::byte*>(weight.data);
   job.panel_bytes = layout.panel_bytes;
   job.header_offset = layout.header_offset;
+  job.num_units = layout.num_units;
   job.panel_begin = panels.begin;
   job.panel_end = panels.end;
   job.rows = weight.rows;

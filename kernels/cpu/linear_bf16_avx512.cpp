@@ -30,8 +30,7 @@ struct Bf16Kernel {
 #pragma GCC unroll 4
           for (int r = 0; r < R; ++r) sum[r][t] = _mm512_dpbf16_ps(sum[r][t], w[r], a);
         }
-        in_.template prefetch<64, 0>();
-        in_.values += 64;
+        in_.next_unit(panel_unit(Format::kBf16));
       }
     }
 

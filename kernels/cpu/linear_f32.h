@@ -22,9 +22,7 @@ struct F32Kernel {
     [[gnu::always_inline]] inline void add_leaf(int begin, int end, F (&sum)[R][T]) {
       for (int k = begin; k < end; k += kUnit.columns) {
         add_unit(k, sum);
-        in_.template prefetch<kUnit.value_bytes, kUnit.header_bytes>();
-        in_.values += kUnit.value_bytes;
-        in_.headers += kUnit.header_bytes;
+        in_.next_unit(kUnit);
       }
     }
 

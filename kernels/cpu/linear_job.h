@@ -24,7 +24,8 @@ struct LinearJob {
   const std::byte* panels = nullptr;
   std::size_t panel_bytes = 0;
   std::size_t header_offset = 0;
-  int panel_begin = 0;  // this thread's panels
+  std::size_t num_units = 0;  // of a panel
+  int panel_begin = 0;        // this thread's panels
   int panel_end = 0;
   int rows = 0;  // N
   const LeafStep* leaves = nullptr;

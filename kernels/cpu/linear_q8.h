@@ -33,9 +33,7 @@ struct Q8Kernel {
       for (int block = begin / 32; block < end / 32; ++block) {
         if (block < window_ || block >= window_ + kWindow) enter_window(block);
         add_block(block, sum);
-        in_.template prefetch<kUnit.value_bytes, kUnit.header_bytes>();
-        in_.values += kUnit.value_bytes;
-        in_.headers += kUnit.header_bytes;
+        in_.next_unit(kUnit);
       }
     }
 

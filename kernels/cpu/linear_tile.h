@@ -13,6 +13,20 @@
 
 namespace quire::cpu {
 
+// Bytes to be fetched into L2 while a tile computes, a few lines per unit of K: its share of the
+// next group of panels, so that all tiles of a group together fetch it evenly.
+struct Prefetch {
+  const std::byte* next = nullptr;
+  const std::byte* end = nullptr;
+  int lines_per_unit = 0;
+
+  void step() {
+    for (int i = 0; i < lines_per_unit && next < end; ++i, next += 64) {
+      __builtin_prefetch(next, 0, 2);
+    }
+  }
+};
+
 // Where a tile of R panels x T tokens reads.
 template <int R, int T>
 struct TileInput {
@@ -21,8 +35,7 @@ struct TileInput {
   std::size_t panel_bytes;
   const std::byte* tokens;  // activation row of token 0
   std::size_t token_bytes;
-  // Bytes from here to the same place of the next group where that is to be prefetched, else 0.
-  std::size_t ahead;
+  Prefetch prefetch;
 
   const std::byte* value(int r) const { return values + static_cast<std::size_t>(r) * panel_bytes; }
   const std::byte* header(int r) const {
@@ -30,16 +43,10 @@ struct TileInput {
   }
   const std::byte* token(int t) const { return tokens + static_cast<std::size_t>(t) * token_bytes; }
 
-  // To be called once per unit (or line) that is read: fetches its counterpart into L2.
-  template <int kValueBytes, int kHeaderBytes>
-  void prefetch() const {
-    if (ahead == 0) return;
-#pragma GCC unroll 4
-    for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 8
-      for (int i = 0; i < kValueBytes; i += 64) __builtin_prefetch(value(r) + ahead + i, 0, 2);
-      if constexpr (kHeaderBytes > 0) __builtin_prefetch(header(r) + ahead, 0, 2);
-    }
+  void next_unit(const PanelUnit& unit) {
+    prefetch.step();
+    values += unit.value_bytes;
+    headers += unit.header_bytes;
   }
 };
 
@@ -74,13 +81,25 @@ void store_sums(const LinearJob& job, const typename V::F (*sums)[R][T], int cou
   }
 }
 
+// The lines store_sums will write are fetched while the tile computes: stores retire in order, and
+// each would wait for its own line.
+template <int R, int T>
+void prefetch_out(const LinearJob& job, int panel, int token) {
+  const float* out = job.out + static_cast<std::size_t>(token) * job.out_stride +
+                     static_cast<std::size_t>(panel) * kPanelRows;
+  for (int t = 0; t < T; ++t, out += job.out_stride) {
+    for (int r = 0; r < R; ++r) __builtin_prefetch(out + r * kPanelRows, 1, 3);
+  }
+}
+
 template <class Kernel, int R, int T>
-void compute_tile(const LinearJob& job, int panel, int token, std::size_t ahead) {
+void compute_tile(const LinearJob& job, int panel, int token, const Prefetch& prefetch) {
   using V = typename Kernel::V;
   const std::byte* base = job.panels + static_cast<std::size_t>(panel) * job.panel_bytes;
   typename Kernel::template Tile<R, T> tile(
       job, {base, base + job.header_offset, job.panel_bytes,
-            job.in + static_cast<std::size_t>(token) * job.in_stride, job.in_stride, ahead});
+            job.in + static_cast<std::size_t>(token) * job.in_stride, job.in_stride, prefetch});
+  prefetch_out<R, T>(job, panel, token);
   typename V::F stack[kMaxSumDepth][R][T];  // [depth][panel][token]
   int depth = 0;
   for (int leaf = 0; leaf < job.num_leaves; ++leaf) {
@@ -108,22 +127,34 @@ void compute_tile(const LinearJob& job, int panel, int token, std::size_t ahead)
 // Calls compute_tile<Kernel, R, tokens>.
 template <class Kernel, int R, int... kT>
 void dispatch_tile(std::integer_sequence<int, kT...>, const LinearJob& job, int panel, int token,
-                   int tokens, std::size_t ahead) {
-  using Fn = void (*)(const LinearJob&, int, int, std::size_t);
+                   int tokens, const Prefetch& prefetch) {
+  using Fn = void (*)(const LinearJob&, int, int, const Prefetch&);
   static constexpr Fn kTiles[] = {compute_tile<Kernel, R, kT + 1>...};
-  kTiles[tokens - 1](job, panel, token, ahead);
+  kTiles[tokens - 1](job, panel, token, prefetch);
+}
+
+// The part of the group after `panel`'s that tile i of num_tiles fetches.
+template <int R>
+Prefetch next_group(const LinearJob& job, int panel, int i, int num_tiles) {
+  const int panels = job.panel_end - panel - R < R ? job.panel_end - panel - R : R;
+  if (panels <= 0) return {};
+  const std::size_t lines = static_cast<std::size_t>(panels) * job.panel_bytes / 64;
+  const std::byte* base = job.panels + static_cast<std::size_t>(panel + R) * job.panel_bytes;
+  const auto line = [&](int tile) {
+    return base + lines * static_cast<std::size_t>(tile) / static_cast<std::size_t>(num_tiles) * 64;
+  };
+  const std::size_t units = static_cast<std::size_t>(num_tiles) * job.num_units;
+  return {line(i), line(i + 1), static_cast<int>((lines + units - 1) / units)};
 }
 
 template <class Kernel, int R, int kMaxTokens>
 void compute_group(const LinearJob& job, int panel) {
   const int num_tiles = (job.tokens + kMaxTokens - 1) / kMaxTokens;
-  const bool last = panel + R >= job.panel_end;
   int token = 0;
   for (int i = 0; i < num_tiles; ++i) {  // tiles of equal size, give or take one
     const int tokens = (job.tokens - token) / (num_tiles - i);
-    const std::size_t ahead = i == 0 && !last ? R * job.panel_bytes : 0;
     dispatch_tile<Kernel, R>(std::make_integer_sequence<int, kMaxTokens>(), job, panel, token,
-                             tokens, ahead);
+                             tokens, next_group<R>(job, panel, i, num_tiles));
     token += tokens;
   }
 }

@@ -151,6 +151,7 @@ PanelLayout panel_layout(Format format, const SumPlan& sum, int rows) {
   const auto units = static_cast<std::size_t>(num_units(format, sum));
   PanelLayout layout;
   layout.num_panels = (rows + kPanelRows - 1) / kPanelRows;
+  layout.num_units = units;
   layout.header_offset = units * static_cast<std::size_t>(unit.value_bytes);
   layout.panel_bytes =
       align64(layout.header_offset + units * static_cast<std::size_t>(unit.header_bytes));

@@ -11,6 +11,7 @@ namespace quire::cpu {
 // Sizes of the packed form of a matrix.
 struct PanelLayout {
   int num_panels = 0;
+  std::size_t num_units = 0;      // of a panel
   std::size_t header_offset = 0;  // from the panel's start
   std::size_t panel_bytes = 0;
 };
