@@ -1,5 +1,6 @@
-// Finds stop strings in streamed text, holding back only what may still become one. The earliest
-// match wins; among matches at one place the longest.
+// Finds stop strings in streamed text, holding back only what may still become one. The match that
+// ends first wins, as when generation halts the moment a stop string appears; of several that end
+// at one place, the longest. So the result does not depend on how the text was cut into pieces.
 #pragma once
 
 #include <string>
@@ -11,6 +12,7 @@ namespace quire {
 
 class StopMatcher {
  public:
+  // Empty stop strings never match.
   StopMatcher(std::vector<std::string> stops, bool include_stop);
 
   struct Output {
@@ -22,7 +24,16 @@ class StopMatcher {
   std::string finish();                  // the text held back, at the end of the sequence
 
  private:
-  std::vector<std::string> stops_;
+  // A stop string as an automaton (Knuth, Morris, Pratt): how much of it the text now ends with.
+  struct Pattern {
+    std::string text;
+    std::vector<std::size_t> fallback;  // by matched length: the longest border of that prefix
+    std::size_t matched = 0;
+  };
+  static Pattern make_pattern(std::string text);
+  static void advance(Pattern& pattern, char byte);
+
+  std::vector<Pattern> patterns_;  // longest first
   bool include_stop_;
   std::string held_;
 };
