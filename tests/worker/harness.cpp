@@ -1,0 +1,219 @@
+#include "tests/worker/harness.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <limits>
+#include <numeric>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "common/check.h"
+#include "common/status.h"
+
+namespace quire::test {
+namespace {
+
+// Calls work(r) on one thread per rank and returns the first error. A rank that fails tells the
+// others, so that nobody waits for it.
+template <typename Work>
+absl::Status on_all_ranks(std::vector<std::unique_ptr<Rank>>& ranks, bool started, Work work) {
+  std::vector<absl::Status> statuses(ranks.size());
+  std::vector<std::thread> threads;
+  for (std::size_t r = 0; r < ranks.size(); ++r) {
+    threads.emplace_back([&, r] {
+      statuses[r] = work(static_cast<int>(r));
+      if (!statuses[r].ok() && started) ranks[r]->comm().abort();
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const absl::Status& status : statuses) QUIRE_RETURN_IF_ERROR(status);
+  return absl::OkStatus();
+}
+
+std::string unique_name() {
+  static std::atomic<int> counter{0};
+  return absl::StrCat("quire-test-", ::getpid(), "-", counter++);
+}
+
+// Block ids of the group's arena in an order without neighbours.
+class Blocks {
+ public:
+  explicit Blocks(const StepLimits& limits) : size_(limits.num_blocks) {}
+  BlockId take() {
+    QUIRE_CHECK_LT(next_, size_);
+    int stride = size_ / 3 + 1;
+    while (std::gcd(stride, size_) != 1) ++stride;
+    return static_cast<BlockId>(std::int64_t{next_++} * stride % size_);
+  }
+
+ private:
+  int size_;
+  int next_ = 0;
+};
+
+// One prompt on its way.
+struct Running {
+  const Prompt* prompt = nullptr;
+  int length = 0;  // tokens the slot has
+  int computed = 0;
+  int num_blocks = 0;
+  Output output;
+  bool done() const { return static_cast<int>(output.tokens.size()) == prompt->max_tokens; }
+};
+
+PlanRow grant(Running& run, SlotId slot, int num_tokens, int block_size, Blocks& blocks) {
+  PlanRow row;
+  row.slot = slot;
+  row.first_position = run.computed;
+  row.num_tokens = num_tokens;
+  row.samples = run.computed + num_tokens == run.length;
+  row.new_blocks.resize(1);
+  while (run.num_blocks * block_size < run.computed + num_tokens) {
+    row.new_blocks[0].push_back(blocks.take());
+    ++run.num_blocks;
+  }
+  run.computed += num_tokens;
+  return row;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<RankGroup>> RankGroup::open(const std::string& model,
+                                                           const GroupOptions& options) {
+  auto group = std::make_unique<RankGroup>();
+  group->options_ = options;
+  const DeviceOptions device{options.device, "auto", options.dtype, options.threads};
+  for (int r = 0; r < options.world; ++r) {
+    QUIRE_ASSIGN_OR_RETURN(ModelFile file, open_model(model));
+    const RankPlace place{r, options.world, 0, options.world};
+    QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<Rank> rank,
+                           Rank::load(std::move(file), device, place, make_progress("none", "")));
+    group->ranks_.push_back(std::move(rank));
+  }
+  const std::string name = unique_name();
+  QUIRE_RETURN_IF_ERROR(on_all_ranks(group->ranks_, false, [&](int r) {
+    return group->ranks_[static_cast<std::size_t>(r)]->start(options.limits, name);
+  }));
+  return group;
+}
+
+absl::StatusOr<StepResult> RankGroup::step(StepPlan plan) {
+  plan.epoch = 1;
+  plan.step = ++step_;
+  std::vector<StepResult> results(ranks_.size());
+  QUIRE_RETURN_IF_ERROR(on_all_ranks(ranks_, true, [&](int r) {
+    const auto index = static_cast<std::size_t>(r);
+    absl::StatusOr<StepResult> result = ranks_[index]->runner().run(plan);
+    if (result.ok()) results[index] = *std::move(result);
+    return result.status();
+  }));
+  StepResult& result = results[static_cast<std::size_t>(plan.sampling_rank)];
+  for (const StepResult& other : results) {
+    for (std::size_t i = 0; i < result.rows.size(); ++i) {
+      if (other.rows.size() != result.rows.size() || other.rows[i].token != result.rows[i].token) {
+        return absl::InternalError("the ranks picked different tokens");
+      }
+    }
+  }
+  return std::move(result);
+}
+
+Prompt greedy(std::vector<TokenId> ids, int max_tokens, int logprobs) {
+  Prompt prompt;
+  prompt.ids = std::move(ids);
+  prompt.max_tokens = max_tokens;
+  prompt.params.temperature = 0.0f;
+  prompt.params.logprobs = logprobs;
+  return prompt;
+}
+
+absl::StatusOr<std::vector<Output>> generate(RankGroup& group, const std::vector<Prompt>& prompts,
+                                             int chunk) {
+  const StepLimits& limits = group.limits();
+  Blocks blocks(limits);
+  StepPlan plan;
+  std::vector<Running> running;
+  for (std::size_t i = 0; i < prompts.size(); ++i) {
+    const Prompt& prompt = prompts[i];
+    plan.admits.push_back({static_cast<SlotId>(i), prompt.ids, static_cast<int>(prompt.ids.size()),
+                           prompt.sample_index, prompt.params});
+    running.push_back({&prompt, static_cast<int>(prompt.ids.size()), 0, 0, {}});
+  }
+  for (;;) {
+    int budget = limits.max_num_batched_tokens;
+    for (std::size_t i = 0; i < running.size(); ++i) {
+      Running& run = running[i];
+      int tokens = std::min(run.length - run.computed, budget);
+      if (chunk > 0) tokens = std::min(tokens, chunk);
+      if (run.done() || tokens == 0) continue;
+      budget -= tokens;
+      plan.rows.push_back(grant(run, static_cast<SlotId>(i), tokens, limits.block_size, blocks));
+    }
+    if (plan.rows.empty()) break;
+    QUIRE_ASSIGN_OR_RETURN(StepResult result, group.step(plan));
+    for (RowResult& row : result.rows) {
+      Running& run =
+          running[static_cast<std::size_t>(plan.rows[static_cast<std::size_t>(row.row)].slot)];
+      run.output.tokens.push_back(row.token);
+      run.output.logprobs.push_back(std::move(row.logprobs));
+      ++run.length;
+    }
+    plan = StepPlan();
+  }
+  std::vector<Output> outputs;
+  for (std::size_t i = 0; i < running.size(); ++i) {
+    plan.releases.push_back(static_cast<SlotId>(i));
+    outputs.push_back(std::move(running[i].output));
+  }
+  QUIRE_RETURN_IF_ERROR(group.step(plan).status());
+  return outputs;
+}
+
+absl::StatusOr<Output> teacher_force(RankGroup& group, const std::vector<TokenId>& prompt,
+                                     const std::vector<TokenId>& forced, int logprobs) {
+  const StepLimits& limits = group.limits();
+  Blocks blocks(limits);
+  std::vector<BlockId> table;
+  Output output;
+  const Prompt params = greedy({}, 1, logprobs);
+  std::vector<TokenId> tokens = prompt;
+  int computed = 0;
+  for (std::size_t i = 0; i < forced.size(); ++i) {
+    while (computed < static_cast<int>(tokens.size())) {
+      StepPlan plan;
+      if (i > 0 || computed > 0) plan.releases = {0};
+      plan.admits.push_back({0, tokens, static_cast<int>(prompt.size()), 0, params.params});
+      PlanRow row;
+      row.first_position = computed;
+      row.num_tokens =
+          std::min(static_cast<int>(tokens.size()) - computed, limits.max_num_batched_tokens);
+      computed += row.num_tokens;
+      row.samples = computed == static_cast<int>(tokens.size());
+      while (static_cast<int>(table.size()) * limits.block_size < computed) {
+        table.push_back(blocks.take());
+      }
+      row.new_blocks = {table};
+      plan.rows = {row};
+      QUIRE_ASSIGN_OR_RETURN(StepResult result, group.step(plan));
+      if (!row.samples) continue;
+      output.tokens.push_back(result.rows[0].token);
+      output.logprobs.push_back(result.rows[0].logprobs);
+    }
+    tokens.push_back(forced[i]);
+  }
+  StepPlan release;
+  release.releases = {0};
+  QUIRE_RETURN_IF_ERROR(group.step(release).status());
+  return output;
+}
+
+float logprob_of(const std::vector<TokenLogprob>& row, TokenId token) {
+  for (const TokenLogprob& entry : row) {
+    if (entry.token == token) return entry.logprob;
+  }
+  return -std::numeric_limits<float>::infinity();
+}
+
+}  // namespace quire::test

@@ -1,0 +1,75 @@
+// A worker group inside the test program: every rank is a thread with its own device, weights and
+// runner, joined by shared memory as in production. And a driver that plays the coordinator just
+// well enough to generate.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/step.h"
+#include "worker/runner/rank.h"
+
+namespace quire::test {
+
+struct GroupOptions {
+  int world = 1;
+  std::string device = "reference";
+  std::string dtype = "float32";
+  int threads = 1;  // per rank
+  StepLimits limits{.num_blocks = 160,
+                    .block_size = 16,
+                    .max_num_seqs = 40,
+                    .max_num_batched_tokens = 256,
+                    .max_model_len = 512};
+};
+
+class RankGroup {
+ public:
+  static absl::StatusOr<std::unique_ptr<RankGroup>> open(const std::string& model,
+                                                         const GroupOptions& options);
+
+  // Runs `plan` as the next step on every rank at once. The result is the sampling rank's; Internal
+  // when the ranks picked different tokens.
+  absl::StatusOr<StepResult> step(StepPlan plan);
+
+  const Rank& rank(int r) const { return *ranks_[static_cast<std::size_t>(r)]; }
+  const StepLimits& limits() const { return options_.limits; }
+  int world() const { return options_.world; }
+
+ private:
+  GroupOptions options_;
+  std::vector<std::unique_ptr<Rank>> ranks_;
+  StepId step_ = 0;
+};
+
+struct Prompt {
+  std::vector<TokenId> ids;
+  int max_tokens = 16;
+  SamplingParams params;
+  int sample_index = 0;
+};
+
+// Greedy, with the sampled token's logprob and the k best.
+Prompt greedy(std::vector<TokenId> ids, int max_tokens, int logprobs = 5);
+
+struct Output {
+  std::vector<TokenId> tokens;
+  std::vector<std::vector<TokenLogprob>> logprobs;  // per token, as RowResult has them
+};
+
+// Runs all prompts at once, each granted at most `chunk` tokens a step (0: as many as fit), and
+// releases their slots. Blocks are handed out in a scattered order.
+absl::StatusOr<std::vector<Output>> generate(RankGroup& group, const std::vector<Prompt>& prompts,
+                                             int chunk = 0);
+
+// The distributions (sampled token + k best) before each of `forced`, given the prompt and the
+// forced tokens before it: prompt in whole, then one token per step over the same KV blocks.
+absl::StatusOr<Output> teacher_force(RankGroup& group, const std::vector<TokenId>& prompt,
+                                     const std::vector<TokenId>& forced, int logprobs = 20);
+
+// The logprob of `token` in a row of results; -infinity when it is not among them.
+float logprob_of(const std::vector<TokenLogprob>& row, TokenId token);
+
+}  // namespace quire::test
