@@ -1,31 +1,9 @@
 // Token ids to text for one choice; the rules are in choice_text.h.
 #include "coordinator/api/choice_text.h"
 
-#include <cstdint>
 #include <utility>
 
 namespace quire {
-namespace {
-
-// Bytes of the character at the front of `text` (not empty), or 0 if it is not valid UTF-8
-// (RFC 3629: no overlong forms, no surrogates, at most U+10FFFF).
-std::size_t utf8_length(absl::string_view text) {
-  const auto byte = [&](std::size_t i) { return static_cast<std::uint8_t>(text[i]); };
-  const std::uint8_t first = byte(0);
-  if (first < 0x80) return 1;
-  const std::size_t length = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
-  if (first < 0xC2 || first > 0xF4 || text.size() < length) return 0;
-  for (std::size_t i = 1; i < length; ++i) {
-    if ((byte(i) & 0xC0) != 0x80) return 0;
-  }
-  const std::uint8_t second = byte(1);
-  const bool overlong = (first == 0xE0 && second < 0xA0) || (first == 0xF0 && second < 0x90);
-  const bool surrogate = first == 0xED && second >= 0xA0;
-  const bool too_large = first == 0xF4 && second >= 0x90;
-  return overlong || surrogate || too_large ? 0 : length;
-}
-
-}  // namespace
 
 ChoiceText::ChoiceText(const Text& text, const TextOptions& options)
     : tokenizer_(*text.tokenizer),
@@ -93,23 +71,6 @@ NamedLogprob ChoiceText::named(const TokenLogprob& entry) const {
                                       ? tokenizer_.name_of(entry.token)
                                       : tokenizer_.bytes_of(entry.token);
   return {entry.token, entry.logprob, std::string(bytes)};
-}
-
-std::string to_valid_utf8(absl::string_view bytes) {
-  std::string out;
-  out.reserve(bytes.size());
-  std::size_t i = 0;
-  while (i < bytes.size()) {
-    const std::size_t length = utf8_length(bytes.substr(i));
-    if (length == 0) {
-      out += "\xEF\xBF\xBD";
-      ++i;
-    } else {
-      out.append(bytes.data() + i, length);
-      i += length;
-    }
-  }
-  return out;
 }
 
 }  // namespace quire

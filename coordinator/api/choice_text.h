@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "common/utf8.h"
 #include "coordinator/api/service.h"
 #include "coordinator/engine/request.h"
 #include "coordinator/text/detokenizer.h"
@@ -59,6 +60,8 @@ class ChoiceText {
 };
 
 // `bytes` with everything that is not UTF-8 replaced by U+FFFD.
-std::string to_valid_utf8(absl::string_view bytes);
+inline std::string to_valid_utf8(absl::string_view bytes) {
+  return utf8::to_valid(bytes);
+}
 
 }  // namespace quire

@@ -190,7 +190,8 @@ class GenerationService::Impl final : public v1::Generation::CallbackService {
     GenerateStream::Setup setup;
     setup.request_id = request.request_id().empty() ? new_request_id() : request.request_id();
     setup.n = prepared.request.n;
-    setup.prompt_tokens = static_cast<std::uint32_t>(prepared.request.prompt.size());
+    setup.prompt_tokens = static_cast<int>(prepared.request.prompt.size());
+    setup.max_tokens = prepared.request.params.max_tokens;
     setup.text = std::move(prepared.text);
     setup.max_buffered_bytes = options_.max_buffered_bytes;
     setup.on_done = [this](const std::string& id) { forget(id); };

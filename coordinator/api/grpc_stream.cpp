@@ -4,6 +4,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "coordinator/api/request_metrics.h"
 
 namespace quire {
 namespace {
@@ -43,9 +45,11 @@ void append(ChoiceText::Piece piece, v1::Delta& delta) {
 GenerateStream::GenerateStream(const Api& api, Setup setup)
     : api_(api),
       setup_(std::move(setup)),
+      start_(absl::Now()),
       waiting_(static_cast<std::size_t>(setup_.n)),
       open_choices_(setup_.n) {
-  for (int i = 0; i < setup_.n; ++i) choices_.emplace_back(api_.model->text, setup_.text);
+  for (int i = 0; i < setup_.n; ++i)
+    choices_.push_back({ChoiceText(api_.model->text, setup_.text)});
 }
 
 void GenerateStream::submitted(RequestId id) {
@@ -57,11 +61,13 @@ void GenerateStream::submitted(RequestId id) {
 void GenerateStream::take(OutputDelta delta) {
   const int choice = delta.choice;
   const RequestId request = delta.request;
-  ChoiceText::Piece piece = choices_[static_cast<std::size_t>(choice)].push(std::move(delta));
+  Choice& target = choices_[static_cast<std::size_t>(choice)];
+  ChoiceText::Piece piece = target.text.push(std::move(delta));
   if (piece.stop_engine) api_.engine->stop_choice(request, choice);
   if (piece.empty()) return;
   absl::MutexLock lock(&mutex_);
   if (end_.has_value()) return;
+  observe(target, piece);
   add(choice, std::move(piece));
   if (waiting_bytes_ > setup_.max_buffered_bytes) {
     fail_locked({grpc::StatusCode::RESOURCE_EXHAUSTED,
@@ -69,6 +75,22 @@ void GenerateStream::take(OutputDelta delta) {
                               " bytes wait for it.")});
   }
   pump();
+}
+
+void GenerateStream::observe(Choice& choice, const ChoiceText::Piece& piece) const {
+  if (api_.metrics == nullptr) return;
+  const absl::Time now = absl::Now();
+  if (!piece.tokens.empty()) {
+    const bool first = choice.last_token == absl::InfinitePast();
+    observe_token(*api_.metrics, first, now - (first ? start_ : choice.last_token));
+    choice.last_token = now;
+  }
+  if (piece.finish == FinishReason::kNone) return;
+  observe_finish(*api_.metrics, {.latency = now - start_,
+                                 .prompt_tokens = setup_.prompt_tokens,
+                                 .generation_tokens = choice.text.num_tokens(),
+                                 .max_tokens = setup_.max_tokens,
+                                 .reason = piece.finish});
 }
 
 void GenerateStream::add(int choice, ChoiceText::Piece piece) {
@@ -142,7 +164,7 @@ void GenerateStream::pump() {
 void GenerateStream::write_usage() {
   usage_written_ = true;
   reply_.set_request_id(setup_.request_id);
-  reply_.mutable_usage()->set_prompt_tokens(setup_.prompt_tokens);
+  reply_.mutable_usage()->set_prompt_tokens(static_cast<std::uint32_t>(setup_.prompt_tokens));
   reply_.mutable_usage()->set_completion_tokens(completion_tokens_);
   writing_ = true;
   StartWrite(&reply_);
@@ -163,6 +185,9 @@ void GenerateStream::OnDone() {
   {
     absl::MutexLock lock(&mutex_);
     stop_request();
+    if (api_.metrics != nullptr && open_choices_ > 0) {
+      observe_cancel(*api_.metrics, open_choices_);
+    }
   }
   setup_.on_done(setup_.request_id);
   self_.reset();

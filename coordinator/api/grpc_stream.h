@@ -16,6 +16,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "coordinator/api/choice_text.h"
 #include "generate.pb.h"
 
@@ -27,7 +28,8 @@ class GenerateStream final : public grpc::ServerWriteReactor<v1::GenerateReply>,
   struct Setup {
     std::string request_id;
     int n = 1;
-    std::uint32_t prompt_tokens = 0;
+    int prompt_tokens = 0;
+    int max_tokens = 0;
     TextOptions text;
     std::size_t max_buffered_bytes = 0;
     std::function<void(const std::string& request_id)> on_done;  // gRPC is done with it
@@ -47,6 +49,12 @@ class GenerateStream final : public grpc::ServerWriteReactor<v1::GenerateReply>,
   void OnDone() override;
 
  private:
+  struct Choice {
+    ChoiceText text;
+    absl::Time last_token = absl::InfinitePast();
+  };
+
+  void observe(Choice& choice, const ChoiceText::Piece& piece) const;
   void add(int choice, ChoiceText::Piece piece) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void fail_locked(grpc::Status status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void stop_request() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -55,7 +63,8 @@ class GenerateStream final : public grpc::ServerWriteReactor<v1::GenerateReply>,
 
   const Api api_;
   const Setup setup_;
-  std::vector<ChoiceText> choices_;  // delivery thread only
+  const absl::Time start_;
+  std::vector<Choice> choices_;  // delivery thread only
   std::shared_ptr<GenerateStream> self_;
 
   absl::Mutex mutex_;

@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
+#include "common/log.h"
 #include "common/wire.h"
 #include "coordinator/fleet/group.h"
 #include "coordinator/fleet/worker_link.h"
@@ -207,12 +208,12 @@ class Fleet::Impl final : public v1::Fleet::CallbackService, public LinkOwner {
   using Todo = std::deque<GroupAction>;
 
   void perform(action::Refuse& what, Todo&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    spdlog::warn("worker refused: {}", what.reason);
+    spdlog::warn("worker refused: {}", log_text(what.reason));
     refuse(what.link, what.reason);
   }
 
   void perform(action::Welcome& what, Todo& todo) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    spdlog::info("{} ({} KV blocks of {} tokens)", group_.describe(), what.num_blocks,
+    spdlog::info("{} ({} KV blocks of {} tokens)", log_text(group_.describe()), what.num_blocks,
                  config_.block_size);
     v1::Down down;
     v1::Welcome* welcome = down.mutable_welcome();
@@ -237,7 +238,7 @@ class Fleet::Impl final : public v1::Fleet::CallbackService, public LinkOwner {
   }
 
   void perform(action::Close& what, Todo&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    spdlog::warn("closing {} worker streams: {}", what.links.size(), what.why);
+    spdlog::warn("closing {} worker streams: {}", what.links.size(), log_text(what.why));
     const grpc::Status status(grpc::StatusCode::UNAVAILABLE, header_text(what.why));
     for (const LinkId id : what.links) {
       if (auto found = links_.find(id); found != links_.end())
@@ -256,7 +257,7 @@ class Fleet::Impl final : public v1::Fleet::CallbackService, public LinkOwner {
   }
 
   void perform(action::Lost& what, Todo&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    spdlog::error("the worker group is lost: {}", what.why);
+    spdlog::error("the worker group is lost: {}", log_text(what.why));
     events_.on_lost(what.why);
   }
 

@@ -89,6 +89,7 @@ class ServingFixture : public ::testing::Test {
     return options;
   }
   virtual void add_services(grpc::ServerBuilder&) {}
+  virtual void stop_services() {}  // the engine has stopped, the server has not
 
   void SetUp() override {
     config_ = make_config();
@@ -114,6 +115,7 @@ class ServingFixture : public ::testing::Test {
   void TearDown() override {
     if (server_ == nullptr) return;
     engine_->stop();
+    stop_services();
     fleet_->shutdown(absl::Seconds(10));
     server_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(10));
     server_->Wait();

@@ -1,0 +1,211 @@
+// Starts the parts in the order in which they need each other and stops them in reverse: streams
+// end before the engine's users go, workers are drained before gRPC closes.
+#include "coordinator/server.h"
+
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/health_check_service_interface.h>
+
+#include <chrono>
+#include <fstream>
+#include <iterator>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "common/metrics.h"
+#include "common/model_file/model_file.h"
+#include "common/shard.h"
+#include "common/status.h"
+#include "coordinator/api/grpc_generate.h"
+#include "coordinator/api/http_server.h"
+#include "coordinator/api/service.h"
+#include "coordinator/engine/engine.h"
+#include "coordinator/fleet/fleet.h"
+#include "coordinator/listen.h"
+#include "spdlog/spdlog.h"
+
+namespace quire {
+namespace {
+
+constexpr int kMaxReceiveBytes = 8 << 20;
+constexpr int kMaxMetadataBytes = 16 << 10;
+constexpr int kMaxStreamsPerConnection = 1024;
+
+absl::StatusOr<std::string> read_secret(const std::string& path) {
+  if (path.empty()) return std::string();
+  std::ifstream file(path);
+  std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  absl::StripAsciiWhitespace(&text);
+  if (file && !text.empty()) return text;
+  return absl::InvalidArgumentError(
+      absl::StrCat("--worker-secret-file ", path, " cannot be read or is empty."));
+}
+
+// The GGUF file and the Hugging Face folder say nothing about ranks: refused here, with both
+// numbers, instead of by every worker.
+absl::Status check_ranks(const EngineConfig& config, const ModelSpec& spec) {
+  return make_shard_map(spec, config.tensor_parallel_size, 1).status();
+}
+
+void set_connection_arguments(grpc::ServerBuilder& builder) {
+  // Pings find a peer that vanished without a word; clients may ping as often.
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 10000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 5000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 5000);
+  builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreamsPerConnection);
+  // Without this a second coordinator would silently share the port.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder.SetMaxReceiveMessageSize(kMaxReceiveBytes);
+}
+
+}  // namespace
+
+class Server::Impl {
+ public:
+  Impl(const EngineConfig& config, std::function<void()> on_ready)
+      : config_(config), on_ready_(std::move(on_ready)) {}
+  ~Impl() { stop(); }
+
+  absl::Status start() {
+    QUIRE_RETURN_IF_ERROR(load_model());
+    QUIRE_RETURN_IF_ERROR(make_fleet());
+    metrics_ = std::make_unique<Metrics>(model_.name, model_.max_model_len);
+    api_ = {&config_, &model_, engine_.get(), metrics_.get()};
+    generation_ = std::make_unique<GenerationService>(api_);
+    QUIRE_RETURN_IF_ERROR(start_grpc());
+    QUIRE_ASSIGN_OR_RETURN(http_, HttpServer::start(api_, config_.host, config_.port));
+    engine_->start(fleet_.get());
+    return absl::OkStatus();
+  }
+
+  void stop() {
+    if (std::exchange(stopped_, true)) return;
+    set_health(false);
+    if (engine_ != nullptr) engine_->stop();
+    if (generation_ != nullptr) generation_->stop(absl::Seconds(2));
+    if (http_ != nullptr) http_->stop();
+    if (fleet_ != nullptr) fleet_->shutdown(absl::Seconds(3));
+    if (grpc_ != nullptr) {
+      grpc_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(1));
+      grpc_->Wait();
+    }
+  }
+
+  std::string http_url() const {
+    return absl::StrCat("http://", reachable_address(config_.host, http_->port()));
+  }
+  std::string grpc_address() const { return reachable_address(config_.host, grpc_port_); }
+  bool ready() const { return engine_->stats().ready; }
+
+ private:
+  absl::Status load_model() {
+    QUIRE_ASSIGN_OR_RETURN(const ModelFile file, open_model(config_.model));
+    QUIRE_RETURN_IF_ERROR(check_ranks(config_, file.spec));
+    QUIRE_ASSIGN_OR_RETURN(model_, make_served_model(config_, file));
+    config_.max_model_len = model_.max_model_len;
+    model_hash_ = file.hash;
+    return absl::OkStatus();
+  }
+
+  absl::Status make_fleet() {
+    FleetOptions options;
+    options.build = QUIRE_VERSION;
+    QUIRE_ASSIGN_OR_RETURN(options.secret, read_secret(config_.worker_secret_file));
+    engine_ = std::make_unique<Engine>(config_, model_.spec);
+    FleetEvents events;
+    events.on_ready = [this](const GroupReady& ready) {
+      engine_->on_ready(ready);
+      set_health(true);
+      on_ready_();
+    };
+    events.on_result = [this](StepResult result) { engine_->on_result(std::move(result)); };
+    events.on_lost = [this](const std::string& why) {
+      engine_->on_lost(why);
+      set_health(false);
+    };
+    fleet_ = std::make_unique<Fleet>(config_, model_hash_, std::move(events), std::move(options));
+    return absl::OkStatus();
+  }
+
+  absl::Status start_grpc() {
+    QUIRE_RETURN_IF_ERROR(check_can_listen(config_.host, config_.grpc_port, "--grpc-port"));
+    grpc::EnableDefaultHealthCheckService(true);
+    grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+    grpc::ServerBuilder builder;
+    set_connection_arguments(builder);
+    builder.AddListeningPort(join_host_port(config_.host, config_.grpc_port),
+                             grpc::InsecureServerCredentials(), &grpc_port_);
+    builder.RegisterService(fleet_->service());
+    builder.RegisterService(generation_->service());
+    grpc_ = builder.BuildAndStart();
+    if (grpc_ == nullptr || grpc_port_ == 0) {
+      return absl::UnavailableError(absl::StrCat("Cannot listen for gRPC on ",
+                                                 join_host_port(config_.host, config_.grpc_port),
+                                                 "; choose another --host or --grpc-port."));
+    }
+    absl::MutexLock lock(&health_mutex_);
+    health_ = grpc_->GetHealthCheckService();
+    health_->SetServingStatus("live", true);
+    publish_health();
+    return absl::OkStatus();
+  }
+
+  void set_health(bool serving) {
+    absl::MutexLock lock(&health_mutex_);
+    serving_ = serving;
+    publish_health();
+  }
+
+  // "" is what clients ask for by default; "live" stays as it is. A worker may be ready while the
+  // gRPC server is still starting: then start_grpc publishes.
+  void publish_health() ABSL_EXCLUSIVE_LOCKS_REQUIRED(health_mutex_) {
+    if (health_ == nullptr) return;
+    for (const char* service : {"", "ready"}) health_->SetServingStatus(service, serving_);
+  }
+
+  EngineConfig config_;
+  const std::function<void()> on_ready_;
+  std::uint64_t model_hash_ = 0;
+  ServedModel model_;
+  std::unique_ptr<Metrics> metrics_;
+  Api api_;
+  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<Fleet> fleet_;
+  std::unique_ptr<GenerationService> generation_;
+  std::unique_ptr<grpc::Server> grpc_;
+  std::unique_ptr<HttpServer> http_;
+  int grpc_port_ = 0;
+  absl::Mutex health_mutex_;
+  grpc::HealthCheckServiceInterface* health_ ABSL_GUARDED_BY(health_mutex_) = nullptr;
+  bool serving_ ABSL_GUARDED_BY(health_mutex_) = false;
+  bool stopped_ = false;
+};
+
+absl::StatusOr<std::unique_ptr<Server>> Server::start(const EngineConfig& config,
+                                                      std::function<void()> on_ready) {
+  auto impl = std::make_unique<Impl>(config, std::move(on_ready));
+  QUIRE_RETURN_IF_ERROR(impl->start());
+  return std::unique_ptr<Server>(new Server(std::move(impl)));
+}
+
+Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Server::~Server() = default;
+
+std::string Server::http_url() const {
+  return impl_->http_url();
+}
+std::string Server::grpc_address() const {
+  return impl_->grpc_address();
+}
+bool Server::ready() const {
+  return impl_->ready();
+}
+void Server::stop() {
+  impl_->stop();
+}
+
+}  // namespace quire

@@ -1,0 +1,488 @@
+// quire.v1.Generation over loopback: a real engine and fleet, fake ranks with the hash model, so
+// every text and count is known exactly.
+#include "coordinator/api/grpc_generate.h"
+
+#include <gmock/gmock.h>
+
+#include "generate.grpc.pb.h"
+#include "tests/coordinator/api/letter_tokenizer.h"
+#include "tests/coordinator/fleet/serving_fixture.h"
+
+namespace quire::test {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+// Holds the workers' answers back while it is closed.
+class Gate {
+ public:
+  void close_after(StepId step) {
+    absl::MutexLock lock(&mutex_);
+    last_ = step;
+  }
+  void open() { close_after(~StepId{0}); }
+  void pass(StepId step) {
+    absl::MutexLock lock(&mutex_);
+    const auto may = [this, step] { return step <= last_; };
+    mutex_.AwaitWithTimeout(absl::Condition(&may), kPatience);
+  }
+
+ private:
+  absl::Mutex mutex_;
+  StepId last_ = ~StepId{0};
+};
+
+struct Answer {
+  grpc::Status status;
+  std::vector<std::string> text, finish, stop_reason;
+  std::vector<std::vector<TokenId>> tokens;
+  std::vector<v1::TokenLogprobs> logprobs;  // of choice 0
+  int messages = 0;
+  int usage_messages = 0;
+  v1::Usage usage;
+  std::string request_id;
+
+  void take(const v1::GenerateReply& reply) {
+    ++messages;
+    request_id = reply.request_id();
+    if (reply.has_usage()) {
+      ++usage_messages;
+      usage = reply.usage();
+      return;
+    }
+    EXPECT_EQ(usage_messages, 0) << "a delta after usage";
+    const v1::Delta& delta = reply.delta();
+    const std::size_t i = delta.index();
+    if (i >= text.size()) {
+      text.resize(i + 1);
+      finish.resize(i + 1);
+      stop_reason.resize(i + 1);
+      tokens.resize(i + 1);
+    }
+    EXPECT_EQ(finish[i], "") << "a delta after the finish";
+    text[i] += delta.text();
+    tokens[i].insert(tokens[i].end(), delta.token_ids().begin(), delta.token_ids().end());
+    if (i == 0) logprobs.insert(logprobs.end(), delta.logprobs().begin(), delta.logprobs().end());
+    finish[i] = delta.finish_reason();
+    stop_reason[i] = delta.stop_reason();
+  }
+};
+
+class GenerateTest : public ServingFixture {
+ protected:
+  virtual GenerationService::Options options() { return {}; }
+
+  void add_services(grpc::ServerBuilder& builder) override {
+    model_ = letter_model(config_.max_model_len);
+    generation_ = std::make_unique<GenerationService>(
+        Api{&config_, &model_, engine_.get(), nullptr}, options());
+    builder.RegisterService(generation_->service());
+  }
+  void stop_services() override { generation_->stop(absl::Seconds(5)); }
+
+  void SetUp() override {
+    ServingFixture::SetUp();
+    grpc::ChannelArguments args;  // a small window, so that a slow reader is felt soon
+    args.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+    channel_ = grpc::CreateCustomChannel(address_, grpc::InsecureChannelCredentials(), args);
+    stub_ = v1::Generation::NewStub(channel_);
+  }
+  void TearDown() override {
+    gate_.open();
+    ServingFixture::TearDown();
+    group_.reset();
+  }
+
+  void start_workers() {
+    FakeWorkerScript script;
+    script.num_blocks = 256;
+    script.before_answer = [this](StepId step) { gate_.pass(step); };
+    group_ = std::make_unique<FakeGroup>(address_, kWorld, "A", script);
+    ASSERT_TRUE(wait_ready());
+  }
+
+  v1::GenerateRequest request(const std::string& text, std::uint32_t max_tokens) {
+    v1::GenerateRequest r;
+    r.set_text(text);
+    r.set_max_tokens(max_tokens);
+    r.set_seed(7);
+    r.set_ignore_eos(true);
+    return r;
+  }
+
+  Answer generate(const v1::GenerateRequest& r, grpc::ClientContext* context = nullptr) {
+    grpc::ClientContext own;
+    if (context == nullptr) context = &own;
+    auto reader = stub_->Generate(context, r);
+    Answer answer;
+    v1::GenerateReply reply;
+    while (reader->Read(&reply)) answer.take(reply);
+    answer.status = reader->Finish();
+    return answer;
+  }
+
+  std::vector<TokenId> oracle(const std::string& text, int count, int choice = 0) {
+    return expected_tokens(model_.text.tokenizer->encode(text, true, true).value(), count, 7,
+                           choice);
+  }
+  std::string text_of(const std::vector<TokenId>& tokens) {
+    return model_.text.tokenizer->decode(tokens, true);
+  }
+
+  bool wait_idle() {
+    return wait_until([this] {
+      const EngineStats stats = engine_->stats();
+      return stats.running == 0 && stats.waiting == 0 && stats.used_blocks == 0;
+    });
+  }
+
+  ServedModel model_;
+  std::unique_ptr<GenerationService> generation_;
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<v1::Generation::Stub> stub_;
+  Gate gate_;
+  std::unique_ptr<FakeGroup> group_;
+};
+
+TEST_F(GenerateTest, StreamsTextTokensAndUsage) {
+  start_workers();
+  v1::GenerateRequest r = request("hello", 50);
+  r.set_request_id("mine");
+  const Answer answer = generate(r);
+  ASSERT_TRUE(answer.status.ok()) << answer.status.error_message();
+  ASSERT_EQ(answer.text.size(), 1u);
+  EXPECT_EQ(answer.tokens[0], oracle("hello", 50));
+  EXPECT_EQ(answer.text[0], text_of(oracle("hello", 50)));
+  EXPECT_EQ(answer.finish[0], "length");
+  EXPECT_EQ(answer.request_id, "mine");
+  EXPECT_EQ(answer.usage_messages, 1);
+  EXPECT_EQ(answer.usage.prompt_tokens(), 5u);
+  EXPECT_EQ(answer.usage.completion_tokens(), 50u);
+  EXPECT_TRUE(wait_idle());
+}
+
+TEST_F(GenerateTest, StreamsWhileItGenerates) {
+  start_workers();
+  gate_.close_after(6);
+  grpc::ClientContext context;
+  auto reader = stub_->Generate(&context, request("hello", 50));
+  Answer answer;
+  v1::GenerateReply reply;
+  ASSERT_TRUE(reader->Read(&reply));  // although no answer is complete
+  answer.take(reply);
+  gate_.open();
+  while (reader->Read(&reply)) answer.take(reply);
+  EXPECT_TRUE(reader->Finish().ok());
+  EXPECT_EQ(answer.tokens[0], oracle("hello", 50));
+  EXPECT_GT(answer.messages, 2);
+}
+
+TEST_F(GenerateTest, ServesManyChoicesAndLogprobs) {
+  start_workers();
+  v1::GenerateRequest r = request("abc", 20);
+  r.set_n(3);
+  r.set_logprobs(2);
+  const Answer answer = generate(r);
+  ASSERT_TRUE(answer.status.ok()) << answer.status.error_message();
+  ASSERT_EQ(answer.text.size(), 3u);
+  for (int choice = 0; choice < 3; ++choice) {
+    EXPECT_EQ(answer.tokens[static_cast<std::size_t>(choice)], oracle("abc", 20, choice));
+  }
+  EXPECT_EQ(answer.usage.completion_tokens(), 60u);
+  ASSERT_EQ(answer.logprobs.size(), 20u);
+  for (std::size_t i = 0; i < 20; ++i) {
+    EXPECT_EQ(answer.logprobs[i].token_id(), answer.tokens[0][i]);
+    EXPECT_EQ(answer.logprobs[i].top_size(), 2);
+  }
+}
+
+TEST_F(GenerateTest, TakesTokenIds) {
+  start_workers();
+  v1::GenerateRequest r = request("", 10);
+  for (const int id : {1, 2, 3}) r.mutable_token_ids()->add_ids(id);
+  const Answer answer = generate(r);
+  ASSERT_TRUE(answer.status.ok()) << answer.status.error_message();
+  EXPECT_EQ(answer.tokens[0], expected_tokens({1, 2, 3}, 10, 7));
+}
+
+TEST_F(GenerateTest, AStopStringCutsTextAndUsageAndFreesTheBlocks) {
+  start_workers();
+  const std::string whole = text_of(oracle("stop", 200));
+  const std::string stop = whole.substr(30, 4);
+  const std::size_t cut = whole.find(stop);
+  v1::GenerateRequest r = request("stop", 200);
+  r.add_stop(stop);
+  r.add_stop("no such text");
+  Answer answer = generate(r);
+  ASSERT_TRUE(answer.status.ok()) << answer.status.error_message();
+  EXPECT_EQ(answer.text[0], whole.substr(0, cut));
+  EXPECT_EQ(answer.finish[0], "stop");
+  EXPECT_EQ(answer.stop_reason[0], stop);
+  EXPECT_EQ(answer.usage.completion_tokens(), answer.tokens[0].size());
+  EXPECT_THAT(text_of(answer.tokens[0]), ::testing::EndsWith(stop));
+  EXPECT_TRUE(wait_idle());
+  EXPECT_EQ(engine_->stats().finished_stop, 1u);
+
+  r.set_include_stop(true);
+  answer = generate(r);
+  EXPECT_EQ(answer.text[0], whole.substr(0, cut + stop.size()));
+}
+
+TEST_F(GenerateTest, AStopTokenEndsTheChoiceAndIsNamed) {
+  start_workers();
+  const std::vector<TokenId> whole = oracle("token", 60);
+  const TokenId stop = whole[20];
+  const auto first = std::find(whole.begin(), whole.end(), stop) - whole.begin();
+  v1::GenerateRequest r = request("token", 60);
+  r.add_stop_token_ids(stop);
+  const Answer answer = generate(r);
+  ASSERT_TRUE(answer.status.ok()) << answer.status.error_message();
+  EXPECT_EQ(answer.finish[0], "stop");
+  EXPECT_EQ(answer.stop_reason[0], absl::StrCat(stop));
+  EXPECT_EQ(answer.text[0], text_of({whole.begin(), whole.begin() + first}));
+}
+
+TEST_F(GenerateTest, ADisconnectFreesTheRequest) {
+  start_workers();
+  {
+    grpc::ClientContext context;
+    gate_.close_after(10);  // it can not be finished before the client has gone
+    auto reader = stub_->Generate(&context, request("bye", 400));
+    v1::GenerateReply reply;
+    ASSERT_TRUE(reader->Read(&reply));
+    context.TryCancel();
+    while (reader->Read(&reply)) {
+    }
+    EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  }
+  EXPECT_TRUE(wait_until([this] { return engine_->stats().finished_abort == 1; }));
+  gate_.open();
+  EXPECT_TRUE(wait_idle());
+}
+
+TEST_F(GenerateTest, ADeadlineFreesTheRequest) {
+  start_workers();
+  gate_.close_after(5);
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(200));
+  const Answer answer = generate(request("late", 400), &context);
+  EXPECT_EQ(answer.status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_TRUE(wait_until([this] { return engine_->stats().finished_abort == 1; }));
+  gate_.open();
+  EXPECT_TRUE(wait_idle());
+}
+
+TEST_F(GenerateTest, CancelByIdEndsTheStreamInOrder) {
+  start_workers();
+  gate_.close_after(8);
+  v1::GenerateRequest r = request("long", 400);
+  r.set_request_id("victim");
+  r.set_n(2);
+  grpc::ClientContext context;
+  auto reader = stub_->Generate(&context, r);
+  Answer answer;
+  v1::GenerateReply reply;
+  ASSERT_TRUE(reader->Read(&reply));
+  answer.take(reply);
+  const auto cancel = [this](const std::string& id) {
+    grpc::ClientContext call;
+    v1::CancelRequest what;
+    what.set_request_id(id);
+    v1::CancelReply found;
+    EXPECT_TRUE(stub_->Cancel(&call, what, &found).ok());
+    return found.found();
+  };
+  EXPECT_FALSE(cancel("nobody"));
+  EXPECT_TRUE(cancel("victim"));
+  gate_.open();
+  while (reader->Read(&reply)) answer.take(reply);
+  EXPECT_TRUE(reader->Finish().ok());
+  EXPECT_EQ(answer.finish[0], "cancelled");
+  EXPECT_EQ(answer.finish[1], "cancelled");
+  EXPECT_EQ(answer.usage_messages, 1);
+  EXPECT_EQ(answer.usage.completion_tokens(), answer.tokens[0].size() + answer.tokens[1].size());
+  EXPECT_TRUE(wait_idle());
+  EXPECT_TRUE(wait_until([&] { return !cancel("victim"); }));
+}
+
+TEST_F(GenerateTest, RefusesInvalidFieldsByName) {
+  start_workers();
+  const struct {
+    const char* says;
+    std::function<void(v1::GenerateRequest&)> spoil;
+  } cases[] = {
+      {"`temperature` is 3", [](auto& r) { r.set_temperature(3); }},
+      {"`temperature` is nan", [](auto& r) { r.set_temperature(NAN); }},
+      {"`top_p` is 0", [](auto& r) { r.set_top_p(0); }},
+      {"`top_k` is -5", [](auto& r) { r.set_top_k(-5); }},
+      {"`min_p` is 2", [](auto& r) { r.set_min_p(2); }},
+      {"`n` is 0", [](auto& r) { r.set_n(0); }},
+      {"`n` is 4294967295", [](auto& r) { r.set_n(0xFFFFFFFF); }},
+      {"`logprobs` is 21", [](auto& r) { r.set_logprobs(21); }},
+      {"`max_tokens` is 0", [](auto& r) { r.set_max_tokens(0); }},
+      {"`max_tokens` is 4294967295", [](auto& r) { r.set_max_tokens(0xFFFFFFFF); }},
+      {"`max_tokens` is 510 and the prompt has 5 tokens", [](auto& r) { r.set_max_tokens(510); }},
+      {"`stop` string 0", [](auto& r) { r.add_stop(""); }},
+      {"`stop` string 0", [](auto& r) { r.add_stop(std::string(257, 'a')); }},
+      {"`stop` has 17",
+       [](auto& r) {
+         for (int i = 0; i < 17; ++i) r.add_stop("a");
+       }},
+      {"`stop_token_ids`", [](auto& r) { r.add_stop_token_ids(64); }},
+      {"`stop_token_ids`", [](auto& r) { r.add_stop_token_ids(-1); }},
+      {"`text` is empty", [](auto& r) { r.set_text(""); }},
+      {"`text` has 600 tokens", [](auto& r) { r.set_text(std::string(600, 'a')); }},
+      {"`token_ids` is empty", [](auto& r) { r.mutable_token_ids(); }},
+      {"`token_ids` entry 1 is 64",
+       [](auto& r) {
+         r.mutable_token_ids()->add_ids(1);
+         r.mutable_token_ids()->add_ids(64);
+       }},
+      {"`input` is missing", [](auto& r) { r.clear_input(); }},
+      {"`messages`", [](auto& r) { r.mutable_chat(); }},
+      {"`messages` cannot be used",  // this model has no chat template
+       [](auto& r) { r.mutable_chat()->add_messages()->set_role("user"); }},
+      {"`request_id` has 200", [](auto& r) { r.set_request_id(std::string(200, 'i')); }},
+  };
+  for (const auto& c : cases) {
+    SCOPED_TRACE(c.says);
+    v1::GenerateRequest r = request("hello", 10);
+    c.spoil(r);
+    const Answer answer = generate(r);
+    EXPECT_EQ(answer.status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+    EXPECT_THAT(answer.status.error_message(), StartsWith(c.says));
+    EXPECT_EQ(answer.messages, 0);
+  }
+  EXPECT_TRUE(generate(request("hello", 10)).status.ok());
+}
+
+TEST_F(GenerateTest, RefusesAnUnknownModelAndServesItsOwnName) {
+  start_workers();
+  v1::GenerateRequest r = request("hello", 10);
+  r.set_model("gpt-9");
+  const Answer answer = generate(r);
+  EXPECT_EQ(answer.status.error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_THAT(answer.status.error_message(), HasSubstr("serves \"letters\""));
+  r.set_model("letters");
+  EXPECT_TRUE(generate(r).status.ok());
+
+  grpc::ClientContext context;
+  v1::ModelsReply models;
+  ASSERT_TRUE(stub_->Models(&context, {}, &models).ok());
+  ASSERT_EQ(models.models_size(), 1);
+  EXPECT_EQ(models.models(0).id(), "letters");
+  EXPECT_EQ(models.models(0).max_model_len(), 512u);
+  EXPECT_EQ(models.models(0).tensor_parallel_size(), 2u);
+}
+
+TEST_F(GenerateTest, IsUnavailableWithoutWorkers) {
+  EXPECT_EQ(generate(request("hello", 10)).status.error_code(), grpc::StatusCode::UNAVAILABLE);
+}
+
+TEST_F(GenerateTest, ARunningRequestIdIsNotTakenTwice) {
+  start_workers();
+  gate_.close_after(4);
+  v1::GenerateRequest r = request("hello", 30);
+  r.set_request_id("same");
+  grpc::ClientContext context;
+  auto reader = stub_->Generate(&context, r);
+  v1::GenerateReply reply;
+  ASSERT_TRUE(reader->Read(&reply));
+  EXPECT_EQ(generate(r).status.error_code(), grpc::StatusCode::ALREADY_EXISTS);
+  gate_.open();
+  while (reader->Read(&reply)) {
+  }
+  EXPECT_TRUE(reader->Finish().ok());
+}
+
+TEST_F(GenerateTest, StoppingEndsOpenStreamsAsUnavailable) {
+  start_workers();
+  gate_.close_after(6);
+  grpc::ClientContext context;
+  auto reader = stub_->Generate(&context, request("hello", 400));
+  v1::GenerateReply reply;
+  ASSERT_TRUE(reader->Read(&reply));
+  engine_->stop();
+  generation_->stop(absl::Seconds(20));
+  while (reader->Read(&reply)) {
+  }
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
+}
+
+TEST_F(GenerateTest, AnAnswerSurvivesTheLossOfTheGroup) {
+  start_workers();
+  gate_.close_after(40);
+  grpc::ClientContext context;
+  auto reader = stub_->Generate(&context, request("hello", 300));
+  Answer answer;
+  v1::GenerateReply reply;
+  ASSERT_TRUE(reader->Read(&reply));
+  answer.take(reply);
+  gate_.open();
+  group_.reset();  // all ranks die
+  start_workers();
+  while (reader->Read(&reply)) answer.take(reply);
+  EXPECT_TRUE(reader->Finish().ok());
+  EXPECT_EQ(answer.tokens[0], oracle("hello", 300));
+  EXPECT_EQ(answer.text[0], text_of(oracle("hello", 300)));
+}
+
+class SlowClientTest : public GenerateTest {
+ protected:
+  GenerationService::Options options() override {
+    GenerationService::Options small;
+    small.max_buffered_bytes = 64 << 10;
+    return small;
+  }
+};
+
+TEST_F(SlowClientTest, AClientThatDoesNotReadIsDropped) {
+  start_workers();
+  v1::GenerateRequest r = request("slow", 500);
+  r.set_n(8);
+  r.set_logprobs(20);  // about two megabytes in all
+  grpc::ClientContext context;
+  auto reader = stub_->Generate(&context, r);
+  EXPECT_TRUE(wait_until([this] { return engine_->stats().finished_abort > 0; }));
+  v1::GenerateReply reply;
+  while (reader->Read(&reply)) {
+  }
+  const grpc::Status status = reader->Finish();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(status.error_message(), HasSubstr("reads too slowly"));
+  EXPECT_TRUE(wait_idle());
+}
+
+class ApiKeyTest : public GenerateTest {
+ protected:
+  EngineConfig make_config() override {
+    EngineConfig config = GenerateTest::make_config();
+    config.api_key = "sesame";
+    return config;
+  }
+};
+
+TEST_F(ApiKeyTest, AsksForTheKeyOnEveryCall) {
+  start_workers();
+  for (const char* given : {"", "sesame", "Bearer", "Bearer ", "Bearer sesam", "Bearer sesame1"}) {
+    SCOPED_TRACE(given);
+    grpc::ClientContext context;
+    if (*given != '\0') context.AddMetadata("authorization", given);
+    EXPECT_EQ(generate(request("a", 3), &context).status.error_code(),
+              grpc::StatusCode::UNAUTHENTICATED);
+  }
+  grpc::ClientContext models, cancel;
+  v1::ModelsReply models_reply;
+  v1::CancelReply cancel_reply;
+  EXPECT_EQ(stub_->Models(&models, {}, &models_reply).error_code(),
+            grpc::StatusCode::UNAUTHENTICATED);
+  EXPECT_EQ(stub_->Cancel(&cancel, {}, &cancel_reply).error_code(),
+            grpc::StatusCode::UNAUTHENTICATED);
+  grpc::ClientContext context;
+  context.AddMetadata("authorization", "Bearer sesame");
+  EXPECT_TRUE(generate(request("a", 3), &context).status.ok());
+}
+
+}  // namespace
+}  // namespace quire::test
