@@ -1,0 +1,63 @@
+// From statuses to OpenAI's error shape.
+#include "coordinator/api/api_error.h"
+
+#include "coordinator/api/service.h"
+#include "nlohmann/json.hpp"
+
+namespace quire {
+
+namespace {
+
+struct Mapping {
+  absl::StatusCode status;
+  int http;
+  const char* code;
+};
+constexpr Mapping kMappings[] = {
+    {absl::StatusCode::kInvalidArgument, 400, "invalid_value"},
+    {absl::StatusCode::kOutOfRange, 400, "context_length_exceeded"},
+    {absl::StatusCode::kNotFound, 404, "model_not_found"},
+    {absl::StatusCode::kUnimplemented, 415, "unsupported_media_type"},
+    {absl::StatusCode::kUnauthenticated, 401, "invalid_api_key"},
+    {absl::StatusCode::kResourceExhausted, 503, "overloaded"},
+    {absl::StatusCode::kFailedPrecondition, 503, "unavailable"},
+    {absl::StatusCode::kUnavailable, 503, "unavailable"},
+};
+
+nlohmann::ordered_json or_null(const std::string& text) {
+  if (text.empty()) return nullptr;
+  return text;
+}
+
+}  // namespace
+
+std::string error_json(const ApiError& error) {
+  const nlohmann::ordered_json body = {
+      {"error",
+       {{"message", error.message},
+        {"type", error.status >= 500 ? "server_error" : "invalid_request_error"},
+        {"param", or_null(error.param)},
+        {"code", or_null(error.code)}}}};
+  return body.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+HttpResponse error_response(const ApiError& error) {
+  HttpResponse response{.status = error.status, .body = error_json(error)};
+  if (error.status == 503) response.headers.emplace_back("Retry-After", "1");
+  return response;
+}
+
+ApiError to_api_error(const absl::Status& status) {
+  ApiError error{.status = 500,
+                 .message = std::string(status.message()),
+                 .param = field_of(status),
+                 .code = "internal_error"};
+  for (const Mapping& mapping : kMappings) {
+    if (mapping.status != status.code()) continue;
+    error.status = mapping.http;
+    error.code = mapping.code;
+  }
+  return error;
+}
+
+}  // namespace quire

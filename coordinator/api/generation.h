@@ -1,0 +1,73 @@
+// One HTTP request at work in the engine: a Request per prompt, n choices each. The engine's thread
+// only appends to an inbox and wakes the connection; text is made on the connection's strand, in
+// take().
+//
+// Invariant: when it is destroyed, nothing it submitted is still running: what is unfinished is
+// cancelled, and what the engine still says of it falls into an inbox that nobody empties.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "coordinator/api/choice_text.h"
+#include "coordinator/api/http.h"
+#include "coordinator/api/service.h"
+
+namespace quire {
+
+class Generation {
+ public:
+  // `waker` is called from the engine's thread whenever take() has something to return.
+  Generation(const Api& api, std::shared_ptr<Waker> waker);
+  ~Generation();
+  Generation(const Generation&) = delete;
+  Generation& operator=(const Generation&) = delete;
+
+  // Once. All prompts or none: at the first refusal what was already submitted is cancelled.
+  absl::Status submit(std::vector<Prepared> prompts);
+
+  // What has arrived since the last call, in order. Choices are counted over all prompts:
+  // prompt * n + choice of that prompt.
+  struct ChoicePiece {
+    int choice = 0;
+    ChoiceText::Piece piece;
+  };
+  std::vector<ChoicePiece> take();
+
+  void cancel();  // whatever is unfinished
+  bool finished() const { return num_open_ == 0; }
+
+  int num_choices() const { return static_cast<int>(choices_.size()); }
+  int num_prompt_tokens(int choice) const;  // of the choice's prompt
+  int num_tokens(int choice) const;         // generated and counted so far
+  int total_prompt_tokens() const;          // each prompt once
+  int total_tokens() const;                 // generated, all choices
+
+ private:
+  struct Arrival;
+  struct Inbox;
+  struct Prompt {
+    RequestId id = 0;
+    int num_tokens = 0;
+    int max_tokens = 0;
+    int num_open = 0;  // choices
+  };
+  struct Choice {
+    int prompt = 0;
+    ChoiceText text;
+    absl::Time last_token = absl::InfinitePast();
+  };
+
+  void take(Arrival arrival, std::vector<ChoicePiece>& out);
+  void observe(Choice& choice, const ChoiceText::Piece& piece, absl::Time at);
+
+  const Api api_;
+  const absl::Time start_;
+  std::shared_ptr<Inbox> inbox_;
+  std::vector<Prompt> prompts_;
+  std::vector<Choice> choices_;
+  int num_open_ = 0;  // choices
+};
+
+}  // namespace quire

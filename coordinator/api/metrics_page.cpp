@@ -1,0 +1,75 @@
+// GET /metrics: the engine's numbers are copied in at scrape time, requests are observed as they
+// go.
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "common/metrics.h"
+#include "coordinator/api/api_error.h"
+#include "coordinator/api/endpoints.h"
+#include "coordinator/api/request_metrics.h"
+
+namespace quire {
+
+namespace {
+
+double ratio(int part, int whole) {
+  return whole == 0 ? 0.0 : static_cast<double>(part) / static_cast<double>(whole);
+}
+
+void copy_gauges(Metrics& metrics, const EngineStats& stats) {
+  metrics.set(Metric::kRequestsRunning, stats.running);
+  metrics.set(Metric::kRequestsWaiting, stats.waiting);
+  metrics.set(Metric::kKvCacheUsage, ratio(stats.used_blocks, stats.total_blocks));
+  metrics.set(Metric::kReady, stats.ready ? 1.0 : 0.0);
+  metrics.set(Metric::kEpoch, static_cast<double>(stats.epoch));
+  metrics.set(Metric::kKvBlocks, stats.total_blocks);
+  metrics.set(Metric::kKvBlocksUsed, stats.used_blocks);
+  metrics.set(Metric::kPlanUs, stats.plan_us);
+  metrics.set(Metric::kStepUs, stats.step_us);
+}
+
+void copy_counters(Metrics& metrics, const EngineStats& stats) {
+  const auto raise = [&](Metric counter, std::uint64_t total, absl::string_view label = "") {
+    metrics.raise_to(counter, static_cast<double>(total), label);
+  };
+  raise(Metric::kPromptTokens, stats.prompt_tokens);
+  raise(Metric::kGenerationTokens, stats.generation_tokens);
+  raise(Metric::kPreemptions, stats.preemptions);
+  raise(Metric::kRequestSuccess, stats.finished_stop, "stop");
+  raise(Metric::kRequestSuccess, stats.finished_length, "length");
+  raise(Metric::kRequestSuccess, stats.finished_abort, "abort");
+  raise(Metric::kRequestSuccess, stats.finished_error, "error");
+  raise(Metric::kSteps, stats.steps);
+  raise(Metric::kGroupLosses, stats.group_losses);
+  raise(Metric::kStaleRepliesDropped, stats.stale_replies_dropped);
+}
+
+}  // namespace
+
+void handle_metrics(const Api& api, Exchange& exchange) {
+  if (api.metrics == nullptr) {
+    return exchange.respond(error_response(
+        {.status = 404, .message = "This server keeps no metrics.", .code = "not_found"}));
+  }
+  const EngineStats stats = api.engine->stats();
+  copy_gauges(*api.metrics, stats);
+  copy_counters(*api.metrics, stats);
+  api.metrics->set_cache_config({{"block_size", absl::StrCat(api.config->block_size)},
+                                 {"num_gpu_blocks", absl::StrCat(stats.total_blocks)}});
+  exchange.respond(
+      {.body = api.metrics->text(), .content_type = "text/plain; version=0.0.4; charset=utf-8"});
+}
+
+void observe_token(Metrics& metrics, bool first, absl::Duration since) {
+  metrics.observe(first ? Metric::kTimeToFirstToken : Metric::kInterTokenLatency,
+                  absl::ToDoubleSeconds(since));
+}
+
+void observe_finish(Metrics& metrics, const FinishedChoice& choice) {
+  metrics.observe(Metric::kRequestLatency, absl::ToDoubleSeconds(choice.latency));
+  metrics.observe(Metric::kRequestPromptTokens, choice.prompt_tokens);
+  metrics.observe(Metric::kRequestGenerationTokens, choice.generation_tokens);
+  metrics.observe(Metric::kRequestMaxTokens, choice.max_tokens);
+}
+
+}  // namespace quire

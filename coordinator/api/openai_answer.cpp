@@ -1,0 +1,213 @@
+// Whole answers and event streams. Chunks are written by hand: one is made for every token of every
+// stream, and their outer part is the same all along.
+#include "coordinator/api/openai_answer.h"
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "coordinator/api/api_error.h"
+#include "coordinator/api/json_input.h"
+
+namespace quire {
+
+namespace {
+
+constexpr float kLogprobFloor = -9999.0f;
+
+// What the client is told when a choice did not end by itself.
+ApiError failure_of(const ChoiceText::Piece& piece) {
+  switch (piece.finish) {
+    case FinishReason::kCancelled:
+      return {
+          .status = 503,
+          .message = "The request was cancelled before it was finished: the server is stopping.",
+          .code = "cancelled"};
+    case FinishReason::kDeadline:
+      return {.status = 503,
+              .message = "The request's deadline has passed.",
+              .code = "deadline_exceeded"};
+    default:
+      return {.status = 500,
+              .message = piece.error.empty() ? "The request failed." : piece.error,
+              .code = "internal_error"};
+  }
+}
+
+void append_usage(std::string& out, int prompt_tokens, int completion_tokens) {
+  absl::StrAppend(&out, "{\"prompt_tokens\":", prompt_tokens,
+                  ",\"total_tokens\":", prompt_tokens + completion_tokens,
+                  ",\"completion_tokens\":", completion_tokens, "}");
+}
+
+class Answer {
+ public:
+  Answer(const Api& api, const Dialect& dialect, const AnswerPlan& plan, Exchange& exchange)
+      : api_(api),
+        dialect_(dialect),
+        stream_(plan.stream),
+        ignore_eos_(plan.prompts.front().request.params.ignore_eos),
+        exchange_(exchange) {
+    const char* object = stream_.stream ? dialect.chunk_object : dialect.object;
+    absl::StrAppend(&head_, "{\"id\":");
+    append_json_string(head_, absl::StrCat(dialect.id_prefix, exchange.request().id));
+    absl::StrAppend(&head_, ",\"object\":\"", object,
+                    "\",\"created\":", absl::ToUnixSeconds(absl::Now()), ",\"model\":");
+    append_json_string(head_, api.model->name);
+    absl::StrAppend(&head_, ",\"choices\":[");
+  }
+
+  absl::Status start(std::shared_ptr<Waker> waker, std::vector<Prepared> prompts) {
+    generation_ = std::make_unique<Generation>(api_, std::move(waker));
+    absl::Status status = generation_->submit(std::move(prompts));
+    if (!status.ok()) return status;
+    choices_.resize(static_cast<std::size_t>(generation_->num_choices()));
+    for (std::size_t i = 0; i < choices_.size(); ++i) choices_[i].index = static_cast<int>(i);
+    return status;
+  }
+
+  void on_wake() {
+    if (failed_) return;
+    for (Generation::ChoicePiece& arrived : generation_->take()) {
+      take(arrived.choice, std::move(arrived.piece));
+      if (failed_) return;
+    }
+    if (generation_->finished()) finish();
+  }
+
+  void on_abort() { generation_->cancel(); }
+
+ private:
+  void take(int index, ChoiceText::Piece piece) {
+    if (piece.finish != FinishReason::kNone && piece.finish != FinishReason::kStop &&
+        piece.finish != FinishReason::kLength) {
+      return fail(failure_of(piece));
+    }
+    AnswerChoice& choice = choices_[static_cast<std::size_t>(index)];
+    choice.finish_reason = finish_reason_name(piece.finish);
+    if (!piece.stop_string.empty()) {
+      choice.stop_reason = piece.stop_string;
+    } else if (piece.stop_token >= 0 && !is_eos(piece.stop_token)) {
+      choice.stop_reason = piece.stop_token;
+    }
+    if (stream_.stream) return send(choice, piece);
+    choice.text += piece.text;
+    std::move(piece.logprobs.begin(), piece.logprobs.end(), std::back_inserter(choice.logprobs));
+  }
+
+  // An end by the model's own wish has no stop_reason.
+  bool is_eos(TokenId token) const {
+    const auto& eos = api_.model->spec.eos;
+    if (ignore_eos_) return false;
+    return std::find(eos.begin(), eos.end(), token) != eos.end();
+  }
+
+  void send(AnswerChoice& choice, const ChoiceText::Piece& piece) {
+    const bool ends = piece.finish != FinishReason::kNone;
+    if (choice.begun && piece.text.empty() && piece.logprobs.empty() && !ends) return;
+    begin_events();
+    line_ = head_;
+    absl::StrAppend(&line_, "{\"index\":", choice.index, ",");
+    dialect_.append_delta(line_, choice, piece);
+    append_end(line_, choice);
+    line_.append("}]");
+    if (stream_.continuous_usage_stats) {
+      line_.append(",\"usage\":");
+      append_usage(line_, generation_->num_prompt_tokens(choice.index),
+                   generation_->num_tokens(choice.index));
+    }
+    line_.push_back('}');
+    exchange_.send_event(line_);
+    choice.begun = true;
+  }
+
+  void append_end(std::string& out, const AnswerChoice& choice) {
+    out.append("\"finish_reason\":");
+    if (choice.finish_reason.empty()) {
+      out.append("null,\"stop_reason\":null");
+    } else {
+      absl::StrAppend(&out, "\"", choice.finish_reason,
+                      "\",\"stop_reason\":", choice.stop_reason.dump());
+    }
+  }
+
+  void begin_events() {
+    if (begun_) return;
+    begun_ = true;
+    exchange_.start_events();
+  }
+
+  void finish() {
+    if (stream_.stream) {
+      if (stream_.include_usage) {
+        line_ = absl::StrCat(head_, "],\"usage\":");
+        append_usage(line_, generation_->total_prompt_tokens(), generation_->total_tokens());
+        line_.push_back('}');
+        exchange_.send_event(line_);
+      }
+      exchange_.send_event("[DONE]");
+      return exchange_.end_events();
+    }
+    std::string body = std::move(head_);
+    for (AnswerChoice& choice : choices_) {
+      absl::StrAppend(&body, choice.index > 0 ? "," : "", "{\"index\":", choice.index, ",");
+      dialect_.append_whole(body, choice);
+      append_end(body, choice);
+      body.push_back('}');
+    }
+    body.append("],\"service_tier\":null,\"system_fingerprint\":null,\"usage\":");
+    append_usage(body, generation_->total_prompt_tokens(), generation_->total_tokens());
+    body.push_back('}');
+    exchange_.respond({.body = std::move(body)});
+  }
+
+  // Ends everything: an error answer, or an error event if events have begun.
+  void fail(const ApiError& error) {
+    failed_ = true;
+    generation_->cancel();
+    if (!begun_) return exchange_.respond(error_response(error));
+    exchange_.send_event(error_json(error));
+    exchange_.send_event("[DONE]");
+    exchange_.end_events();
+  }
+
+  const Api api_;
+  const Dialect& dialect_;
+  const StreamOptions stream_;
+  const bool ignore_eos_;
+  Exchange& exchange_;
+  std::string head_;  // {"id":...,"choices":[
+  std::string line_;  // the event being made; keeps its memory
+  std::unique_ptr<Generation> generation_;
+  std::vector<AnswerChoice> choices_;
+  bool begun_ = false;  // events
+  bool failed_ = false;
+};
+
+}  // namespace
+
+void run_answer(const Api& api, const Dialect& dialect, AnswerPlan plan, Exchange& exchange) {
+  const absl::Status ready = check_ready(*api.engine);
+  if (!ready.ok()) return respond_error(exchange, ready);
+  auto answer = std::make_shared<Answer>(api, dialect, plan, exchange);
+  auto waker =
+      exchange.keep_running([answer] { answer->on_wake(); }, [answer] { answer->on_abort(); });
+  const absl::Status status = answer->start(std::move(waker), std::move(plan.prompts));
+  if (!status.ok()) respond_error(exchange, status);
+}
+
+void respond_error(Exchange& exchange, const absl::Status& status) {
+  exchange.respond(error_response(to_api_error(status)));
+}
+
+double json_logprob(float logprob) {
+  return std::max(logprob, kLogprobFloor);
+}
+
+std::string token_text(const NamedLogprob& token) {
+  return to_valid_utf8(token.bytes);
+}
+
+}  // namespace quire

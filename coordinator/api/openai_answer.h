@@ -1,0 +1,54 @@
+// The way out of both generation endpoints: one JSON object at the end, or server-sent events. What
+// differs between completions and chat is in a Dialect, a few functions.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "coordinator/api/generation.h"
+#include "coordinator/api/http.h"
+#include "coordinator/api/openai_params.h"
+#include "coordinator/api/service.h"
+#include "nlohmann/json.hpp"
+
+namespace quire {
+
+// One choice as the client gets to see it.
+struct AnswerChoice {
+  int index = 0;
+  bool begun = false;                      // a chunk was sent
+  std::string text;                        // whole answers only
+  std::vector<TokenLogprobText> logprobs;  // whole answers only
+  int text_offset = 0;                     // characters of the tokens listed so far (completions)
+  std::string finish_reason;               // empty while it goes on
+  nlohmann::ordered_json stop_reason;      // a stop string, a token id, or null
+};
+
+struct Dialect {
+  const char* id_prefix;     // "cmpl-"
+  const char* object;        // of a whole answer
+  const char* chunk_object;  // of a chunk
+  // The parts of a choice that the endpoints spell differently, as `"key":value,` pairs appended
+  // to an open object; `piece` holds what is new.
+  void (*append_delta)(std::string& out, AnswerChoice& choice, const ChoiceText::Piece& piece);
+  // The same for a whole choice.
+  void (*append_whole)(std::string& out, AnswerChoice& choice);
+};
+
+// A request that is ready to run.
+struct AnswerPlan {
+  std::vector<Prepared> prompts;  // at least one
+  StreamOptions stream;
+};
+
+// Submits and answers. Owned by the exchange from then on.
+void run_answer(const Api& api, const Dialect& dialect, AnswerPlan plan, Exchange& exchange);
+
+void respond_error(Exchange& exchange, const absl::Status& status);
+
+// The floor vLLM uses: JSON has no -inf.
+double json_logprob(float logprob);
+// A token's text for a JSON string.
+std::string token_text(const NamedLogprob& token);
+
+}  // namespace quire
