@@ -9,7 +9,7 @@
 
 namespace quire::bench {
 
-// Spins until `size` threads have arrived; reusable.
+// Spins until `size` threads have arrived, and yields when that takes long; reusable.
 class SpinBarrier {
  public:
   explicit SpinBarrier(int size) : size_(size) {}
@@ -20,7 +20,13 @@ class SpinBarrier {
       phase_.store(phase + 1);
       return;
     }
-    while (phase_.load() == phase) __builtin_ia32_pause();
+    for (int spins = 0; phase_.load() == phase; ++spins) {
+      if (spins < 10000) {
+        __builtin_ia32_pause();
+      } else {
+        std::this_thread::yield();
+      }
+    }
   }
 
  private:

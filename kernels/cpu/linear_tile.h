@@ -137,7 +137,7 @@ void dispatch_tile(std::integer_sequence<int, kT...>, const LinearJob& job, int 
 template <int R>
 Prefetch next_group(const LinearJob& job, int panel, int i, int num_tiles) {
   const int panels = job.panel_end - panel - R < R ? job.panel_end - panel - R : R;
-  if (panels <= 0) return {};
+  if (panels <= 0 || job.panel_bytes == 0) return {};
   const std::size_t lines = static_cast<std::size_t>(panels) * job.panel_bytes / 64;
   const std::byte* base = job.panels + static_cast<std::size_t>(panel + R) * job.panel_bytes;
   const auto line = [&](int tile) {
