@@ -2,12 +2,13 @@
 // where threads meet in the engine.
 #pragma once
 
+#include <condition_variable>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <variant>
 #include <vector>
 
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "common/step.h"
 #include "coordinator/engine/engine.h"
@@ -27,37 +28,44 @@ struct GroupLost {
 };
 using Message = std::variant<Request, CancelRequest, StopChoice, GroupReady, StepResult, GroupLost>;
 
+// std::mutex rather than absl's: ThreadSanitizer sees through it in a build against packages.
 class Mailbox {
  public:
   // False once closed: the message is not taken.
   bool push(Message message) {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     if (closed_) return false;
     messages_.push_back(std::move(message));
+    news_.notify_one();
     return true;
   }
 
   void close() {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     closed_ = true;
+    news_.notify_one();
   }
 
   // Sleeps until there are messages, or `until`, or the mailbox is closed. Replaces `inbox` by what
   // came, also by the last messages before closing; false once closed.
   bool wait(absl::Time until, std::vector<Message>* inbox) {
     inbox->clear();
-    absl::MutexLock lock(&mutex_);
-    mutex_.AwaitWithDeadline(absl::Condition(this, &Mailbox::has_news), until);
+    const auto has_news = [this] { return closed_ || !messages_.empty(); };
+    std::unique_lock lock(mutex_);
+    if (until == absl::InfiniteFuture()) {
+      news_.wait(lock, has_news);
+    } else {
+      news_.wait_until(lock, absl::ToChronoTime(until), has_news);
+    }
     std::swap(messages_, *inbox);
     return !closed_;
   }
 
  private:
-  bool has_news() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return closed_ || !messages_.empty(); }
-
-  absl::Mutex mutex_;
-  std::vector<Message> messages_ ABSL_GUARDED_BY(mutex_);
-  bool closed_ ABSL_GUARDED_BY(mutex_) = false;
+  std::mutex mutex_;  // guards what follows
+  std::condition_variable news_;
+  std::vector<Message> messages_;
+  bool closed_ = false;
 };
 
 }  // namespace quire

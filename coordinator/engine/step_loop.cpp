@@ -217,12 +217,12 @@ void StepLoop::publish() {
   counted_.total_blocks = scheduler_.num_blocks();
   counted_.used_blocks = scheduler_.num_used_blocks();
   counted_.preemptions = scheduler_.num_preemptions();
-  absl::MutexLock lock(&stats_mutex_);
+  std::lock_guard lock(stats_mutex_);
   stats_ = counted_;
 }
 
 EngineStats StepLoop::stats() const {
-  absl::MutexLock lock(&stats_mutex_);
+  std::lock_guard lock(stats_mutex_);
   return stats_;
 }
 

@@ -5,10 +5,10 @@
 #pragma once
 
 #include <deque>
+#include <mutex>
 #include <string>
 #include <vector>
 
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "coordinator/engine/engine.h"
 #include "coordinator/engine/live_requests.h"
@@ -58,8 +58,8 @@ class StepLoop {
   absl::Time answer_due_ = absl::InfiniteFuture();  // of the oldest plan in flight
   EngineStats counted_;
 
-  mutable absl::Mutex stats_mutex_;
-  EngineStats stats_ ABSL_GUARDED_BY(stats_mutex_);
+  mutable std::mutex stats_mutex_;  // guards stats_
+  EngineStats stats_;
 };
 
 }  // namespace quire

@@ -3,12 +3,14 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <condition_variable>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "coordinator/engine/engine.h"
 #include "tests/fakes/hash_group.h"
@@ -29,11 +31,12 @@ class Client {
   explicit Client(int n = 1) : choices_(static_cast<std::size_t>(n)), open_(n) {}
 
   void take(OutputDelta delta) {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     Choice& choice = choices_[static_cast<std::size_t>(delta.choice)];
     choice.late |= choice.finish != FinishReason::kNone;
     choice.tokens.insert(choice.tokens.end(), delta.tokens.begin(), delta.tokens.end());
     num_tokens_ += static_cast<int>(delta.tokens.size());
+    changed_.notify_all();
     if (delta.finish == FinishReason::kNone) return;
     choice.finish = delta.finish;
     choice.stop_token = delta.stop_token;
@@ -42,33 +45,32 @@ class Client {
   }
   // For choices that stop_choice() ends: nothing is delivered for them.
   void close_one() {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     --open_;
+    changed_.notify_all();
   }
-  // Waits for the end of every choice; false after a minute, far longer than any test needs.
+  // Waits for the end of every choice; false after kPatience, far longer than any test needs.
   bool wait() {
-    absl::MutexLock lock(&mutex_);
-    return mutex_.AwaitWithTimeout(absl::Condition(this, &Client::done), absl::Seconds(60));
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, kPatience, [this] { return open_ == 0; });
   }
   bool wait_for_tokens(int count) {
-    absl::MutexLock lock(&mutex_);
-    wanted_ = count;
-    return mutex_.AwaitWithTimeout(absl::Condition(this, &Client::enough), absl::Seconds(60));
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, kPatience, [&] { return num_tokens_ >= count; });
   }
   Choice choice(int i) {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     return choices_[static_cast<std::size_t>(i)];
   }
 
  private:
-  bool done() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return open_ == 0; }
-  bool enough() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return num_tokens_ >= wanted_; }
+  static constexpr std::chrono::seconds kPatience{60};
 
-  absl::Mutex mutex_;
-  std::vector<Choice> choices_ ABSL_GUARDED_BY(mutex_);
-  int open_ ABSL_GUARDED_BY(mutex_);
-  int num_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
-  int wanted_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::mutex mutex_;  // guards what follows
+  std::condition_variable changed_;
+  std::vector<Choice> choices_;
+  int open_;
+  int num_tokens_ = 0;
 };
 
 class EngineTest : public testing::Test {

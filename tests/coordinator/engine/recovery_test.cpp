@@ -29,6 +29,23 @@ TEST_F(RecoveryTest, AKilledGroupLosesNoToken) {
   EXPECT_EQ(engine_->stats().epoch, 5u);
 }
 
+TEST_F(RecoveryTest, WithoutAGroupRequestsWaitAndCanBeCancelled) {
+  make_and_attach(absl::ZeroDuration(), absl::Microseconds(300));
+  auto stays = std::make_shared<Client>();
+  auto goes = std::make_shared<Client>();
+  ASSERT_TRUE(submit(request({3}, 60), stays).ok());
+  const absl::StatusOr<RequestId> id = submit(request({4}, 60), goes);
+  ASSERT_TRUE(id.ok());
+  ASSERT_TRUE(goes->wait_for_tokens(3));
+  group_->leave();
+  engine_->cancel(*id);
+  ASSERT_TRUE(goes->wait());
+  EXPECT_EQ(goes->choice(0).finish, FinishReason::kCancelled);
+  group_->attach(engine_.get());
+  ASSERT_TRUE(stays->wait());
+  EXPECT_EQ(stays->choice(0).tokens, oracle({3}, 60, 0));
+}
+
 TEST_F(RecoveryTest, AStepWithoutAnswerEndsTheEpoch) {
   make_and_attach(/*step_deadline=*/absl::Milliseconds(50));
   group_->hang();
