@@ -89,8 +89,7 @@ void GenerateStream::observe(Choice& choice, const ChoiceText::Piece& piece) con
   observe_finish(*api_.metrics, {.latency = now - start_,
                                  .prompt_tokens = setup_.prompt_tokens,
                                  .generation_tokens = choice.text.num_tokens(),
-                                 .max_tokens = setup_.max_tokens,
-                                 .reason = piece.finish});
+                                 .max_tokens = setup_.max_tokens});
 }
 
 void GenerateStream::add(int choice, ChoiceText::Piece piece) {
@@ -185,9 +184,6 @@ void GenerateStream::OnDone() {
   {
     absl::MutexLock lock(&mutex_);
     stop_request();
-    if (api_.metrics != nullptr && open_choices_ > 0) {
-      observe_cancel(*api_.metrics, open_choices_);
-    }
   }
   setup_.on_done(setup_.request_id);
   self_.reset();
