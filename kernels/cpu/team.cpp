@@ -55,21 +55,24 @@ void Team::work(int thread) {
 }
 
 void Team::run_list(int thread) {
-  // After the last barrier the caller may start the next list: read the members only before it.
+  // Once a thread has passed the last barrier the caller may already be building the next list, so
+  // nothing of this one is read after it.
   const absl::Span<const Command> commands = commands_;
+  const int last = static_cast<int>(commands.size()) - 1;
   std::uint32_t phase = phase_.load(std::memory_order_relaxed);
-  for (int i = 0; i < static_cast<int>(commands.size()); ++i) {
+  for (int i = 0; i <= last; ++i) {
     const Command& command = commands[static_cast<std::size_t>(i)];
-    if (command.compute) {
+    const bool host = command.host != nullptr;
+    if (!host) {
       command.compute(thread, num_threads_);
     } else if (thread == 0) {
       status_ = command.host();
       if (!status_.ok()) failed_at_.store(i, std::memory_order_relaxed);
     }
     meet(phase);
-    // Thread 0 may already have failed a later command; everyone leaves after that one.
-    if (command.host && failed_at_.load(std::memory_order_relaxed) == i) {
-      meet(phase);  // all have seen it before the next run resets it
+    // Thread 0 may be ahead and have failed a later command: only this one's failure counts here.
+    if (host && i < last && failed_at_.load(std::memory_order_relaxed) == i) {
+      meet(phase);  // nobody still looks when the next run resets it
       return;
     }
   }
