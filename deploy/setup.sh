@@ -25,7 +25,6 @@ packages=(
   "openmpi-bin             4.1"
   "libboost-dev            1.74"
   "nlohmann-json3-dev      3.11"
-  "libcli11-dev            2.1"
   "libyaml-cpp-dev         0.7"
   "libspdlog-dev           1.10"
   "prometheus-cpp-dev      1.0"
