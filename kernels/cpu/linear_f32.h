@@ -62,15 +62,18 @@ struct F32Kernel {
 
     // A line of bf16 pairs: the lower half of each dword is the even k.
     [[gnu::always_inline]] inline void add_pair(int k, F (&sum)[R][T]) const {
-      F even[R], odd[R];
+      F w[R];
 #pragma GCC unroll 4
       for (int r = 0; r < R; ++r) {
-        const I pair = V::load_line(in_.value(r));
-        even[r] = V::as_float(V::template shift_left<16>(pair));
-        odd[r] = V::as_float(V::bits_and(pair, V::broadcast(std::int32_t{-65536})));
+        w[r] = V::as_float(V::template shift_left<16>(V::load_line(in_.value(r))));
       }
-      add_column(k, even, sum);
-      add_column(k + 1, odd, sum);
+      add_column(k, w, sum);
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) {
+        const I upper = V::broadcast(std::int32_t{-65536});
+        w[r] = V::as_float(V::bits_and(V::load_line(in_.value(r)), upper));
+      }
+      add_column(k + 1, w, sum);
     }
 
     // Four k of a block: a byte each, or the nibble of it that starts at bit kShift.

@@ -1,4 +1,4 @@
-// The walk all matrix products share: a thread's panels in groups of 1, 2 or 4, and for each group
+// The walk all matrix products share: a thread's panels in groups of a few, and for each group
 // all tokens in tiles of a few, so a group's weights stay in cache over the
 // tokens. A tile sums each leaf of the SumPlan in registers and merges the leaves on a small stack.
 //
@@ -159,21 +159,22 @@ void compute_group(const LinearJob& job, int panel) {
   }
 }
 
-// Groups of 4 panels up to Shape.wide_limit tokens (few tokens need many panels, to have enough
-// independent sums side by side), else of 2: tiles as large as the registers hold.
+// All groups of R panels that are left.
+template <class Kernel, int R, int kMaxTokens>
+int compute_groups(const LinearJob& job, int panel) {
+  for (; panel + R <= job.panel_end; panel += R) compute_group<Kernel, R, kMaxTokens>(job, panel);
+  return panel;
+}
+
 template <class Kernel>
 void compute(const LinearJob& job) {
   constexpr TileShape kShape = Kernel::kShape;
   int panel = job.panel_begin;
-  if (job.tokens <= kShape.wide_limit) {
-    for (; panel + 4 <= job.panel_end; panel += 4) {
-      compute_group<Kernel, 4, kShape.wide_tokens>(job, panel);
-    }
+  if (job.tokens <= kShape.few.tokens) {
+    panel = compute_groups<Kernel, kShape.few.panels, kShape.few.tokens>(job, panel);
   }
-  for (; panel + 2 <= job.panel_end; panel += 2) {
-    compute_group<Kernel, 2, kShape.tokens>(job, panel);
-  }
-  for (; panel < job.panel_end; ++panel) compute_group<Kernel, 1, kShape.tokens>(job, panel);
+  panel = compute_groups<Kernel, kShape.many.panels, kShape.many.tokens>(job, panel);
+  compute_groups<Kernel, 1, kShape.many.tokens>(job, panel);
 }
 
 }  // namespace quire::cpu

@@ -30,12 +30,15 @@ constexpr const PanelUnit& panel_unit(Format format) {
   return kPanelUnits[static_cast<std::size_t>(format)];
 }
 
-// How many tokens a tile takes beside 1 or 2 panels, and beside 4; 4 are taken where a job has at
-// most wide_limit tokens.
-struct TileShape {
+// The largest tiles a kernel's registers hold: up to few.tokens tokens, few.panels panels side by
+// side (to have enough independent sums); beyond, tiles of at most many.panels x many.tokens.
+struct TileSize {
+  int panels;
   int tokens;
-  int wide_tokens;
-  int wide_limit;
+};
+struct TileShape {
+  TileSize few;
+  TileSize many;
 };
 
 }  // namespace quire::cpu

@@ -19,9 +19,9 @@ struct Avx2 {
     __m256i lo, hi;
   };
 
-  // 16 registers of half a panel each.
-  static constexpr TileShape kInt8Shape = {2, 1, 1};
-  static constexpr TileShape kFloatShape = {3, 1, 1};
+  // In 16 registers of half a panel.
+  static constexpr TileShape kInt8Shape = {.few = {2, 1}, .many = {2, 2}};
+  static constexpr TileShape kFloatShape = {.few = {4, 1}, .many = {1, 6}};
 
   static F zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
   static F broadcast(float x) {
