@@ -11,8 +11,8 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "common/status.h"
-#include "coordinator/api/grpc_delivery.h"
 #include "coordinator/api/grpc_stream.h"
+#include "coordinator/api/task_thread.h"
 #include "generate.grpc.pb.h"
 #include "nlohmann/json.hpp"
 
@@ -104,6 +104,11 @@ class GenerationService::Impl final : public v1::Generation::CallbackService {
       grpc::CallbackServerContext* context, const v1::GenerateRequest* request) override {
     auto stream = open(*context, *request);
     if (!stream.ok()) return new RefusedCall(to_grpc(stream.status()));
+    // The call may be over before its turn comes: the task owns copies.
+    intake_.leave([this, stream = *stream, asked = *request, deadline = deadline_of(*context)] {
+      const absl::Status begun = begin(stream, asked, deadline);
+      if (!begun.ok()) stream->fail(to_grpc(begun));
+    });
     return stream->get();
   }
 
@@ -164,8 +169,9 @@ class GenerationService::Impl final : public v1::Generation::CallbackService {
         "The API key is missing or wrong; send it as metadata `authorization: Bearer <key>`.");
   }
 
-  absl::StatusOr<Prepared> check(const grpc::CallbackServerContext& context,
-                                 const v1::GenerateRequest& request) const {
+  // What is cheap to check, and the stream under its request id.
+  absl::StatusOr<std::shared_ptr<GenerateStream>> open(const grpc::CallbackServerContext& context,
+                                                       const v1::GenerateRequest& request) {
     QUIRE_RETURN_IF_ERROR(check_key(context));
     QUIRE_RETURN_IF_ERROR(check_model(*api_.model, request.model()));
     if (request.request_id().size() > kMaxRequestIdBytes) {
@@ -173,42 +179,34 @@ class GenerationService::Impl final : public v1::Generation::CallbackService {
           absl::StrCat("`request_id` has ", request.request_id().size(), " bytes; at most ",
                        kMaxRequestIdBytes, " are allowed."));
     }
+    const std::string id = request.request_id().empty() ? new_request_id() : request.request_id();
+    auto stream = std::make_shared<GenerateStream>(
+        api_, GenerateStream::Setup{id, options_.max_buffered_bytes,
+                                    [this](const std::string& done) { forget(done); }});
+    QUIRE_RETURN_IF_ERROR(remember(id, stream));
+    stream->keep_alive();
+    return stream;
+  }
+
+  // Intake thread: everything that takes time.
+  absl::Status begin(const std::shared_ptr<GenerateStream>& stream,
+                     const v1::GenerateRequest& request, absl::Time deadline) {
     GenerationInput input = input_of(request);
     QUIRE_ASSIGN_OR_RETURN(std::vector<TokenId> prompt, prompt_of(*api_.model, request, input));
     QUIRE_ASSIGN_OR_RETURN(Prepared prepared, prepare(api_, std::move(prompt), input));
-    prepared.request.deadline = deadline_of(context);
-    if (prepared.request.deadline <= absl::Now()) {
+    QUIRE_RETURN_IF_ERROR(check_ready(*api_.engine));
+    if (deadline <= absl::Now()) {
       return absl::DeadlineExceededError("The call's deadline has passed before it began.");
     }
-    QUIRE_RETURN_IF_ERROR(check_ready(*api_.engine));
-    return prepared;
-  }
-
-  absl::StatusOr<std::shared_ptr<GenerateStream>> open(const grpc::CallbackServerContext& context,
-                                                       const v1::GenerateRequest& request) {
-    QUIRE_ASSIGN_OR_RETURN(Prepared prepared, check(context, request));
-    GenerateStream::Setup setup;
-    setup.request_id = request.request_id().empty() ? new_request_id() : request.request_id();
-    setup.n = prepared.request.n;
-    setup.prompt_tokens = static_cast<int>(prepared.request.prompt.size());
-    setup.max_tokens = prepared.request.params.max_tokens;
-    setup.text = std::move(prepared.text);
-    setup.max_buffered_bytes = options_.max_buffered_bytes;
-    setup.on_done = [this](const std::string& id) { forget(id); };
-    const std::string id = setup.request_id;
-    auto stream = std::make_shared<GenerateStream>(api_, std::move(setup));
-    QUIRE_RETURN_IF_ERROR(remember(id, stream));
+    stream->begin(prepared);
+    prepared.request.deadline = deadline;
     prepared.request.deliver = [this, stream](OutputDelta delta) {
-      delivery_.leave(stream, std::move(delta));
+      delivery_.leave(
+          [stream, letter = std::move(delta)]() mutable { stream->take(std::move(letter)); });
     };
-    const absl::StatusOr<RequestId> submitted = api_.engine->submit(std::move(prepared.request));
-    if (!submitted.ok()) {
-      forget(id);
-      return submitted.status();
-    }
-    stream->keep_alive();
-    stream->submitted(*submitted);
-    return stream;
+    QUIRE_ASSIGN_OR_RETURN(const RequestId id, api_.engine->submit(std::move(prepared.request)));
+    stream->submitted(id);
+    return absl::OkStatus();
   }
 
   absl::Status remember(const std::string& id, const std::shared_ptr<GenerateStream>& stream) {
@@ -236,7 +234,8 @@ class GenerationService::Impl final : public v1::Generation::CallbackService {
   absl::Mutex mutex_;
   std::unordered_map<std::string, std::weak_ptr<GenerateStream>> open_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  DeliveryThread delivery_;  // last: it stops first
+  TaskThread delivery_;
+  TaskThread intake_;  // last: it stops first
 };
 
 GenerationService::GenerationService(const Api& api) : GenerationService(api, Options()) {}

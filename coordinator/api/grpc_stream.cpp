@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "coordinator/api/request_metrics.h"
 
 namespace quire {
@@ -42,14 +41,14 @@ void append(ChoiceText::Piece piece, v1::Delta& delta) {
 
 }  // namespace
 
-GenerateStream::GenerateStream(const Api& api, Setup setup)
-    : api_(api),
-      setup_(std::move(setup)),
-      start_(absl::Now()),
-      waiting_(static_cast<std::size_t>(setup_.n)),
-      open_choices_(setup_.n) {
-  for (int i = 0; i < setup_.n; ++i)
-    choices_.push_back({ChoiceText(api_.model->text, setup_.text)});
+void GenerateStream::begin(const Prepared& prepared) {
+  const int n = prepared.request.n;
+  prompt_tokens_ = static_cast<int>(prepared.request.prompt.size());
+  max_tokens_ = prepared.request.params.max_tokens;
+  for (int i = 0; i < n; ++i) choices_.push_back({ChoiceText(api_.model->text, prepared.text)});
+  absl::MutexLock lock(&mutex_);
+  waiting_.resize(static_cast<std::size_t>(n));
+  open_choices_ = n;
 }
 
 void GenerateStream::submitted(RequestId id) {
@@ -87,9 +86,9 @@ void GenerateStream::observe(Choice& choice, const ChoiceText::Piece& piece) con
   }
   if (piece.finish == FinishReason::kNone) return;
   observe_finish(*api_.metrics, {.latency = now - start_,
-                                 .prompt_tokens = setup_.prompt_tokens,
+                                 .prompt_tokens = prompt_tokens_,
                                  .generation_tokens = choice.text.num_tokens(),
-                                 .max_tokens = setup_.max_tokens});
+                                 .max_tokens = max_tokens_});
 }
 
 void GenerateStream::add(int choice, ChoiceText::Piece piece) {
@@ -163,7 +162,7 @@ void GenerateStream::pump() {
 void GenerateStream::write_usage() {
   usage_written_ = true;
   reply_.set_request_id(setup_.request_id);
-  reply_.mutable_usage()->set_prompt_tokens(static_cast<std::uint32_t>(setup_.prompt_tokens));
+  reply_.mutable_usage()->set_prompt_tokens(static_cast<std::uint32_t>(prompt_tokens_));
   reply_.mutable_usage()->set_completion_tokens(completion_tokens_);
   writing_ = true;
   StartWrite(&reply_);

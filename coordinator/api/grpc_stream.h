@@ -1,6 +1,6 @@
-// One Generate call on its way out: deltas come from the delivery thread, are coalesced per choice
-// while a write is pending, and leave one write at a time. It never waits for its client: what
-// waits is bounded, and beyond the bound the call ends.
+// One Generate call on its way out: the intake thread begins it, deltas come from the delivery
+// thread, are coalesced per choice while a write is pending, and leave one write at a time. It
+// never waits for its client: what waits is bounded, and beyond the bound the call ends.
 //
 // It lives until gRPC is done with it and nobody delivers to it any more (shared ownership); every
 // way it can end early (disconnect, deadline, Cancel, too slow) cancels the engine's request.
@@ -12,10 +12,12 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "coordinator/api/choice_text.h"
 #include "generate.pb.h"
@@ -27,18 +29,16 @@ class GenerateStream final : public grpc::ServerWriteReactor<v1::GenerateReply>,
  public:
   struct Setup {
     std::string request_id;
-    int n = 1;
-    int prompt_tokens = 0;
-    int max_tokens = 0;
-    TextOptions text;
     std::size_t max_buffered_bytes = 0;
     std::function<void(const std::string& request_id)> on_done;  // gRPC is done with it
   };
-  GenerateStream(const Api& api, Setup setup);
+  GenerateStream(const Api& api, Setup setup) : api_(api), setup_(std::move(setup)) {}
 
   // gRPC holds raw pointers: the stream keeps itself alive from here to OnDone.
   void keep_alive() { self_ = shared_from_this(); }
-  void submitted(RequestId id);  // once, when the engine has taken the request
+  // Intake thread, in this order: what was asked, then that the engine has taken it.
+  void begin(const Prepared& prepared);
+  void submitted(RequestId id);
 
   void take(OutputDelta delta);    // delivery thread only, in order
   void cancel();                   // the Cancel call: ends with finish_reason "cancelled"
@@ -63,8 +63,11 @@ class GenerateStream final : public grpc::ServerWriteReactor<v1::GenerateReply>,
 
   const Api api_;
   const Setup setup_;
-  const absl::Time start_;
-  std::vector<Choice> choices_;  // delivery thread only
+  const absl::Time start_ = absl::Now();
+  // Written by begin(), then the delivery thread's.
+  int prompt_tokens_ = 0;
+  int max_tokens_ = 0;
+  std::vector<Choice> choices_;
   std::shared_ptr<GenerateStream> self_;
 
   absl::Mutex mutex_;
@@ -72,7 +75,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<v1::GenerateReply>,
   std::vector<std::optional<v1::Delta>> waiting_ ABSL_GUARDED_BY(mutex_);  // [choice]
   std::size_t waiting_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   std::size_t next_choice_ ABSL_GUARDED_BY(mutex_) = 0;  // whose turn it is
-  int open_choices_ ABSL_GUARDED_BY(mutex_);
+  int open_choices_ ABSL_GUARDED_BY(mutex_) = 0;
   std::uint32_t completion_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;  // by the Cancel call
   bool stopped_ ABSL_GUARDED_BY(mutex_) = false;    // the engine need not go on
