@@ -4,7 +4,8 @@
 //
 // There are no phases: num_computed_tokens chases the tokens that exist, and each step grants some.
 // Invariants: `running_` and `waiting_` are in order of arrival and every waiting sequence arrived
-// after every running one; only running sequences hold a slot and blocks.
+// after every running one; only running sequences hold a slot and blocks; all running ones but the
+// latest are through with their prompts.
 #pragma once
 
 #include <deque>
@@ -94,7 +95,7 @@ class Scheduler {
     StepId step;
     std::vector<RowInFlight> rows;  // in plan order
   };
-  // A row of the plan being made; it may still be dropped when its sequence is preempted.
+  // A row of the plan being made.
   struct Grant {
     Sequence* sequence;
     int num_tokens;

@@ -1,7 +1,7 @@
 // Makes the next plan: decodes first, then prefills, then newcomers, each in order of arrival.
 //
-// A draft collects grants; sequences change only in emit(), so that a row can still be dropped when
-// its sequence must give way to an earlier one. Blocks are reserved at once.
+// A draft collects grants and reserves their blocks; sequences advance only in emit(), so that what
+// a row still needs does not change while the plan is made.
 #include <algorithm>
 #include <utility>
 
@@ -55,12 +55,10 @@ void Scheduler::grant(Sequence* sequence, Draft* draft) {
 // Recompute: the victim gives up slot and blocks and waits with all its tokens. A token of it that
 // is in flight is still applied when its result comes.
 void Scheduler::preempt(Sequence* victim, Draft* draft) {
-  const auto row = std::find_if(draft->grants.begin(), draft->grants.end(),
-                                [&](const Grant& grant) { return grant.sequence == victim; });
-  if (row != draft->grants.end()) {
-    draft->budget_tokens += row->num_tokens;
-    draft->grants.erase(row);
-  }
+  // Prefills take the budget in order, so only the latest running sequence can be in the middle of
+  // its prompt, and whoever asks comes before those that are granted later.
+  QUIRE_CHECK(std::none_of(draft->grants.begin(), draft->grants.end(),
+                           [&](const Grant& grant) { return grant.sequence == victim; }));
   leave_group(victim);
   victim->state = SequenceState::kWaiting;
   waiting_.emplace(victim->id, victim);

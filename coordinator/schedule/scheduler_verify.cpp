@@ -53,6 +53,9 @@ absl::Status Scheduler::verify_running() const {
       return broken(*sequence, absl::StrCat("holds ", sequence->tables.num_blocks(), " blocks for ",
                                             computed, " computed tokens"));
     }
+    if (sequence != running_.back() && sequence->num_missing_tokens() != 1) {
+      return broken(*sequence, "is in the middle of its prompt, but a later one runs");
+    }
     tables.push_back(&sequence->tables);
   }
   if (epoch_ != 0 && static_cast<int>(slots.size()) != config_.max_num_seqs) {

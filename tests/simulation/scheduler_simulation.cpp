@@ -40,7 +40,7 @@ SchedulerConfig SchedulerSimulation::random_config() {
   SchedulerConfig config;
   config.max_num_seqs = pick(1, 12);
   config.max_num_batched_tokens = pick(1, 1 << pick(0, 9));
-  config.steps_in_flight = pick(1, 2);
+  config.steps_in_flight = pick(1, 3);  // the engine allows 2; the rules hold for any depth
   config.block_size = 1 << pick(0, 4);
   config.num_kv_groups = chance(0.2) ? 2 : 1;
   config.max_model_len = pick(2, 1 << pick(2, 7));
