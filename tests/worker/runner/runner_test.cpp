@@ -1,0 +1,120 @@
+// The flat batch that a plan becomes, and what a runner refuses.
+#include "worker/runner/runner.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/worker/harness.h"
+#include "tests/worker/tiny_model.h"
+#include "worker/runner/batch_builder.h"
+
+namespace quire {
+namespace {
+
+using testing::ElementsAre;
+
+constexpr StepLimits kLimits{.num_blocks = 32,
+                             .block_size = 16,
+                             .max_num_seqs = 4,
+                             .max_num_batched_tokens = 64,
+                             .max_model_len = 100};
+
+template <typename T>
+std::vector<T> list(const T* data, int count) {
+  return {data, data + count};
+}
+
+TEST(BatchBuilder, FlattensRowsInPlanOrder) {
+  const auto device = open_device({"reference", "auto", "auto", 1});
+  ASSERT_TRUE(device.ok()) << device.status();
+  const auto shards = make_shard_map(test::tiny_spec(), 2, 32);
+  ASSERT_TRUE(shards.ok()) << shards.status();
+  auto builder = BatchBuilder::create(kLimits, *shards, **device);
+  ASSERT_TRUE(builder.ok()) << builder.status();
+  const TokenId far = shards->ranks[1].vocab.begin;  // rank 1 owns it, rank 0 the one below
+  SlotTable slots(kLimits, 2500, 1);
+  StepPlan plan;
+  plan.admits = {{2, {5, far - 1, far}, 3, 0, {}}, {0, std::vector<TokenId>(40, 8), 40, 0, {}}};
+  plan.rows = {{2, 1, 2, true, {{9}}}, {0, 0, 3, false, {{4, 6}}}};
+  ASSERT_TRUE(slots.apply(plan).ok());
+  const Batch& batch = builder->build(plan, slots);
+  EXPECT_EQ(batch.num_tokens, 5);
+  EXPECT_EQ(batch.num_rows, 2);
+  EXPECT_THAT(list(batch.tokens, 5), ElementsAre(far - 1, far, 8, 8, 8));
+  EXPECT_THAT(list(batch.positions, 5), ElementsAre(1, 2, 0, 1, 2));
+  EXPECT_THAT(list(batch.row_of_token, 5), ElementsAre(0, 0, 1, 1, 1));
+  EXPECT_THAT(list(batch.row_begin, 3), ElementsAre(0, 2, 5));
+  EXPECT_THAT(list(batch.context, 2), ElementsAre(3, 3));
+  EXPECT_THAT(list(builder->owners(), 5), ElementsAre(0, 1, 0, 0, 0));
+  EXPECT_EQ(batch.max_blocks, 1);  // only blocks that hold positions of this step's contexts
+  EXPECT_THAT(list(batch.block_tables, 2), ElementsAre(9, 4));
+  EXPECT_THAT(list(batch.sample_tokens, batch.num_samples), ElementsAre(1));
+  EXPECT_THAT(builder->sampling_rows(), ElementsAre(0));
+}
+
+class RunnerTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    test::write_tiny_gguf(scratch_ / "tiny.gguf", {});
+    test::GroupOptions options;
+    options.world = 2;
+    options.device = "cpu";
+    auto group = test::RankGroup::open(scratch_ / "tiny.gguf", options);
+    ASSERT_TRUE(group.ok()) << group.status();
+    group_ = *std::move(group);
+  }
+  test::ScratchFolder scratch_;
+  std::unique_ptr<test::RankGroup> group_;
+};
+
+TEST_F(RunnerTest, APlanWithoutRowsIsAStep) {
+  const auto result = group_->step({});
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->step, 1u);
+  EXPECT_TRUE(result->rows.empty());
+}
+
+TEST_F(RunnerTest, AnyRankMaySample) {
+  const test::Prompt prompt = test::greedy({1, 2, 3}, 1, 3);
+  std::vector<TokenId> picked;
+  for (int rank = 0; rank < 2; ++rank) {
+    StepPlan plan;
+    plan.sampling_rank = rank;
+    if (rank > 0) plan.releases = {0};
+    plan.admits = {{0, prompt.ids, 3, 0, prompt.params}};
+    plan.rows = {{0, 0, 3, true, {{1}}}};
+    const auto result = group_->step(plan);
+    ASSERT_TRUE(result.ok()) << result.status();
+    EXPECT_EQ(result->rows[0].logprobs.size(), 4u);
+    picked.push_back(result->rows[0].token);
+  }
+  EXPECT_EQ(picked[0], picked[1]);
+}
+
+TEST_F(RunnerTest, RefusesASamplingRankThatDoesNotExist) {
+  StepPlan plan;
+  plan.sampling_rank = 2;
+  EXPECT_EQ(group_->rank(0).place().world, 2);
+  auto& runner = const_cast<Rank&>(group_->rank(0)).runner();
+  const auto result = runner.run(plan);
+  EXPECT_EQ(result.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(result.status().message()), testing::HasSubstr("sampling_rank"));
+}
+
+TEST_F(RunnerTest, FactsForHello) {
+  const Rank& zero = group_->rank(0);
+  const Rank& one = group_->rank(1);
+  EXPECT_EQ(zero.numerics_id(), one.numerics_id());
+  EXPECT_EQ(zero.layout_digest(16), one.layout_digest(16));
+  EXPECT_NE(zero.layout_digest(16), zero.layout_digest(32));
+  EXPECT_GT(zero.weights().bytes, 0u);
+  // 9 heads in 3 groups over 2 ranks: the group in the middle lives on both, or none does.
+  const Range kv0 = zero.shards().ranks[0].kv_heads;
+  const Range kv1 = zero.shards().ranks[1].kv_heads;
+  EXPECT_EQ(zero.kv_replicated(), kv0.end > kv1.begin);
+  EXPECT_EQ(zero.kv_block_bytes(16) / static_cast<std::size_t>(kv0.size()),
+            one.kv_block_bytes(16) / static_cast<std::size_t>(kv1.size()));
+}
+
+}  // namespace
+}  // namespace quire
