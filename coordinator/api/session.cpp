@@ -69,7 +69,8 @@ void Session::read() {
   if (phase_ == Phase::kAnswering && buffer_.size() > kMaxReadAhead) return;
   reading_ = true;
   const std::size_t size = phase_ == Phase::kBody ? kBodyReadBytes : kReadBytes;
-  socket_.async_read_some(buffer_.prepare(size),
+  if (incoming_.size() != size) incoming_ = std::string(size, '\0');
+  socket_.async_read_some(asio::buffer(incoming_),
                           [self = shared_from_this()](ErrorCode error, std::size_t num_bytes) {
                             self->on_read(error, num_bytes);
                           });
@@ -79,7 +80,7 @@ void Session::on_read(ErrorCode error, std::size_t num_bytes) {
   reading_ = false;
   if (phase_ == Phase::kClosed) return;
   if (error) return client_gone();
-  buffer_.commit(num_bytes);
+  buffer_.append(incoming_, 0, num_bytes);
   switch (phase_) {
     case Phase::kIdle:
       return next_request();
@@ -87,7 +88,7 @@ void Session::on_read(ErrorCode error, std::size_t num_bytes) {
     case Phase::kBody:
       return parse();
     case Phase::kLingering:
-      buffer_.consume(buffer_.size());
+      buffer_.clear();
       return read();
     case Phase::kAnswering:
       return read();
@@ -98,7 +99,7 @@ void Session::on_read(ErrorCode error, std::size_t num_bytes) {
 
 // Begins the next request with what has already arrived, or waits for its first byte.
 void Session::next_request() {
-  if (buffer_.size() == 0) {
+  if (buffer_.empty()) {
     phase_ = Phase::kIdle;
     parser_.reset();
     set_deadline(limits_.idle);
@@ -117,14 +118,14 @@ void Session::next_request() {
 void Session::parse() {
   ErrorCode error;
   while (!parser_->is_done()) {
-    const std::size_t used = parser_->put(buffer_.data(), error);
-    buffer_.consume(used);
+    const std::size_t used = parser_->put(asio::buffer(buffer_), error);
+    buffer_.erase(0, used);
     if (error && error != http::error::need_more) return refuse_parse_error(error);
     if (parser_->is_header_done() && !header_checked_) {
       header_checked_ = true;
       if (!accept_header()) return;
     }
-    if (error == http::error::need_more || buffer_.size() == 0) break;
+    if (error == http::error::need_more || buffer_.empty()) break;
   }
   if (!parser_->is_done()) return read();
   dispatch();

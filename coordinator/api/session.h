@@ -9,7 +9,6 @@
 
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
-#include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http/parser.hpp>
 #include <boost/beast/http/string_body.hpp>
 #include <chrono>
@@ -87,7 +86,8 @@ class Session : public std::enable_shared_from_this<Session> {
   std::function<void(Session*)> on_close_;
 
   Phase phase_ = Phase::kIdle;
-  boost::beast::flat_buffer buffer_;  // bytes read and not parsed
+  std::string incoming_;  // where the read in flight puts its bytes
+  std::string buffer_;    // bytes read and not parsed; never touched by a read in flight
   std::optional<Parser> parser_;
   bool reading_ = false;
   bool header_checked_ = false;

@@ -152,7 +152,7 @@ void Session::linger() {
   phase_ = Phase::kLingering;
   ErrorCode ignored;
   socket_.shutdown(Tcp::socket::shutdown_send, ignored);
-  buffer_.consume(buffer_.size());
+  buffer_.clear();
   set_deadline(limits_.linger);
   read();
 }
