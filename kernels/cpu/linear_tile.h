@@ -166,8 +166,10 @@ int compute_groups(const LinearJob& job, int panel) {
   return panel;
 }
 
+inline constexpr int kChunkTokens = 96;
+
 template <class Kernel>
-void compute(const LinearJob& job) {
+void compute_chunk(const LinearJob& job) {
   constexpr TileShape kShape = Kernel::kShape;
   int panel = job.panel_begin;
   if (job.tokens <= kShape.few.tokens) {
@@ -175,6 +177,19 @@ void compute(const LinearJob& job) {
   }
   panel = compute_groups<Kernel, kShape.many.panels, kShape.many.tokens>(job, panel);
   compute_groups<Kernel, 1, kShape.many.tokens>(job, panel);
+}
+
+// Many tokens are taken in chunks: their activations stay in L2 and their outputs in reach of the
+// TLB, while reading the weights again costs little beside so much work.
+template <class Kernel>
+void compute(const LinearJob& job) {
+  LinearJob chunk = job;
+  for (int token = 0; token < job.tokens; token += chunk.tokens) {
+    chunk.tokens = job.tokens - token < kChunkTokens ? job.tokens - token : kChunkTokens;
+    chunk.in = job.in + static_cast<std::size_t>(token) * job.in_stride;
+    chunk.out = job.out + static_cast<std::size_t>(token) * job.out_stride;
+    compute_chunk<Kernel>(chunk);
+  }
 }
 
 }  // namespace quire::cpu

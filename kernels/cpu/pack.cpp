@@ -15,11 +15,9 @@
 namespace quire::cpu {
 namespace {
 
-int num_units(Format format, const SumPlan& sum) {
+int num_units(Format format, const Range& leaf) {
   const int columns = panel_unit(format).columns;
-  int units = 0;
-  for (const Range& leaf : sum.leaves) units += (leaf.size() + columns - 1) / columns;
-  return units;
+  return (leaf.size() + columns - 1) / columns;
 }
 
 // First bytes of the 16 rows of a panel; null for padding rows.
@@ -41,41 +39,53 @@ PanelRows panel_rows(const MatrixSource& source, int panel) {
   return rows;
 }
 
-// Word w of row i of a unit goes to 16 * w + i; `flip` is xored onto it.
+// Word w of row i goes to 16 * w + i; `flip` is xored onto it.
 template <class Word>
-void interleave(const std::byte* words, int num_words, Word flip, int i, std::byte* unit) {
+void interleave(const std::byte* words, int num_words, int i, std::byte* values, Word flip = 0) {
   for (int w = 0; w < num_words; ++w) {
     Word word;
     std::memcpy(&word, words + sizeof(Word) * static_cast<std::size_t>(w), sizeof(Word));
     word ^= flip;
-    std::memcpy(unit + sizeof(Word) * static_cast<std::size_t>(kPanelRows * w + i), &word,
+    std::memcpy(values + sizeof(Word) * static_cast<std::size_t>(kPanelRows * w + i), &word,
                 sizeof(Word));
   }
 }
 
-// One unit of row i; `columns` of it are there (the others stay zero).
-void pack_unit(Format format, const std::byte* stored, int columns, int i, std::byte* values,
+// One block of row i: d, q4_1's m, and the values.
+void pack_block(Format format, const std::byte* block, int i, std::byte* values,
+                std::byte* headers) {
+  std::memcpy(headers + 2 * i, block, 2);
+  if (format == Format::kQ4_1) std::memcpy(headers + 32 + 2 * i, block + 2, 2);
+  if (format == Format::kQ8_0) return interleave(block + 2, 8, i, values, 0x80808080u);
+  interleave<std::uint32_t>(block + (format == Format::kQ4_1 ? 4 : 2), 4, i, values);
+}
+
+// `columns` elements of row i, a leaf.
+void pack_leaf(Format format, const std::byte* stored, int columns, int i, std::byte* values,
                std::byte* headers) {
-  const std::size_t place = 2 * static_cast<std::size_t>(i);
+  const PanelUnit& unit = panel_unit(format);
   switch (format) {
     case Format::kF32:
-      return interleave<std::uint32_t>(stored, 1, 0, i, values);
+      return interleave<std::uint32_t>(stored, columns, i, values);
     case Format::kF16:
-      return interleave<std::uint16_t>(stored, 1, 0, i, values);
-    case Format::kBf16:  // a pair of k, or half of one
-      std::memcpy(values + 4 * static_cast<std::size_t>(i), stored,
-                  2 * static_cast<std::size_t>(columns));
+      return interleave<std::uint16_t>(stored, columns, i, values);
+    case Format::kBf16: {  // pairs of k; an odd last one is half a pair
+      const int pairs = columns / 2;
+      interleave<std::uint32_t>(stored, pairs, i, values);
+      if (columns % 2 != 0) {
+        std::memcpy(values + 4 * (kPanelRows * pairs + i), stored + 4 * pairs, 2);
+      }
       return;
+    }
     case Format::kQ8_0:
-      std::memcpy(headers + place, stored, 2);
-      return interleave<std::uint32_t>(stored + 2, 8, 0x80808080u, i, values);
     case Format::kQ4_0:
-      std::memcpy(headers + place, stored, 2);
-      return interleave<std::uint32_t>(stored + 2, 4, 0, i, values);
     case Format::kQ4_1:
-      std::memcpy(headers + place, stored, 2);
-      std::memcpy(headers + 32 + place, stored + 2, 2);
-      return interleave<std::uint32_t>(stored + 4, 4, 0, i, values);
+      for (int k = 0; k < columns; k += unit.columns) {
+        pack_block(format, stored + row_bytes(format, k), i, values, headers);
+        values += unit.value_bytes;
+        headers += unit.header_bytes;
+      }
+      return;
   }
 }
 
@@ -86,50 +96,53 @@ void pack_panel(const MatrixSource& source, const PanelLayout& layout, int panel
   std::byte* values = packed;
   std::byte* headers = packed + layout.header_offset;
   for (const Range& leaf : source.sum.leaves) {
-    for (int k = leaf.begin; k < leaf.end; k += unit.columns) {
-      const std::size_t offset = row_bytes(source.format, k);
-      for (int i = 0; i < kPanelRows; ++i) {
-        if (rows.row[i] == nullptr) continue;
-        pack_unit(source.format, rows.row[i] + offset, std::min(unit.columns, leaf.end - k), i,
-                  values, headers);
-      }
-      values += unit.value_bytes;
-      headers += unit.header_bytes;
+    for (int i = 0; i < kPanelRows; ++i) {
+      if (rows.row[i] == nullptr) continue;
+      pack_leaf(source.format, rows.row[i] + row_bytes(source.format, leaf.begin), leaf.size(), i,
+                values, headers);
     }
+    const int units = num_units(source.format, leaf);
+    values += units * unit.value_bytes;
+    headers += units * unit.header_bytes;
   }
 }
 
-// Element `j` of row i of a unit, the exact value of the format.
-float unpack_element(Format format, const std::byte* values, const std::byte* headers, int i,
-                     int j) {
-  const std::size_t place = static_cast<std::size_t>(i);
-  const auto byte_of = [&](int line, int byte) {
-    return static_cast<int>(
-        values[64 * static_cast<std::size_t>(line) + 4 * place + static_cast<std::size_t>(byte)]);
-  };
-  const auto nibble = [&] { return (byte_of(j % 16 / 4, j % 4) >> (j / 16 * 4)) & 15; };
+// Elements 0 .. count - 1 of row i of a unit, the exact values of the format.
+void unpack_unit(Format format, const std::byte* values, const std::byte* headers, int i, int count,
+                 float* out) {
+  const std::byte* row = values + 4 * i;  // its word of the first line
+  const auto byte_of = [row](int j) { return static_cast<int>(row[j / 4 * 64 + j % 4]); };
+  const auto nibble = [&byte_of](int j) { return byte_of(j % 16) >> (j / 16 * 4) & 15; };
   switch (format) {
-    case Format::kF32: {
-      float x;
-      std::memcpy(&x, values + 4 * place, 4);
-      return x;
-    }
+    case Format::kF32:
+      std::memcpy(out, row, 4);
+      return;
     case Format::kF16:
-      return load_half(values + 2 * place);
-    case Format::kBf16: {
-      Bf16 x;
-      std::memcpy(&x.bits, values + 4 * place + 2 * static_cast<std::size_t>(j), 2);
-      return to_float(x);
+      *out = load_half(values + 2 * i);
+      return;
+    case Format::kBf16:
+      for (int j = 0; j < count; ++j) {
+        Bf16 x;
+        std::memcpy(&x.bits, row + 2 * j, 2);
+        out[j] = to_float(x);
+      }
+      return;
+    case Format::kQ8_0: {
+      const float d = load_half(headers + 2 * i);
+      for (int j = 0; j < count; ++j) out[j] = d * static_cast<float>(byte_of(j) - 128);
+      return;
     }
-    case Format::kQ8_0:
-      return load_half(headers + 2 * place) * static_cast<float>(byte_of(j / 4, j % 4) - 128);
-    case Format::kQ4_0:
-      return load_half(headers + 2 * place) * static_cast<float>(nibble() - 8);
-    case Format::kQ4_1:
-      return load_half(headers + 2 * place) * static_cast<float>(nibble()) +
-             load_half(headers + 32 + 2 * place);
+    case Format::kQ4_0: {
+      const float d = load_half(headers + 2 * i);
+      for (int j = 0; j < count; ++j) out[j] = d * static_cast<float>(nibble(j) - 8);
+      return;
+    }
+    case Format::kQ4_1: {
+      const float d = load_half(headers + 2 * i), m = load_half(headers + 32 + 2 * i);
+      for (int j = 0; j < count; ++j) out[j] = d * static_cast<float>(nibble(j)) + m;
+      return;
+    }
   }
-  return 0.0f;
 }
 
 int total_rows(const MatrixSource& source) {
@@ -148,7 +161,8 @@ ActivationLayout input_layout(Format format, Isa isa, bool float32) {
 
 PanelLayout panel_layout(Format format, const SumPlan& sum, int rows) {
   const PanelUnit& unit = panel_unit(format);
-  const auto units = static_cast<std::size_t>(num_units(format, sum));
+  std::size_t units = 0;
+  for (const Range& leaf : sum.leaves) units += static_cast<std::size_t>(num_units(format, leaf));
   PanelLayout layout;
   layout.num_panels = (rows + kPanelRows - 1) / kPanelRows;
   layout.num_units = units;
@@ -201,10 +215,9 @@ void unpack_row(Isa, const Weight& weight, int n, float* out) {
                             static_cast<std::size_t>(n / kPanelRows) * layout.panel_bytes;
   const std::byte* headers = values + layout.header_offset;
   for (const Range& leaf : weight.sum.leaves) {
-    for (int k = leaf.begin; k < leaf.end; ++k) {
-      const int j = (k - leaf.begin) % unit.columns;
-      out[k] = unpack_element(weight.format, values, headers, n % kPanelRows, j);
-      if (j + 1 < unit.columns && k + 1 < leaf.end) continue;
+    for (int k = leaf.begin; k < leaf.end; k += unit.columns) {
+      unpack_unit(weight.format, values, headers, n % kPanelRows,
+                  std::min(unit.columns, leaf.end - k), out + k);
       values += unit.value_bytes;
       headers += unit.header_bytes;
     }
