@@ -1,0 +1,103 @@
+// The size of the KV cache, the place of a rank without MPI, and exit codes.
+#include "worker/session/capacity.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "worker/session/exit_code.h"
+#include "worker/session/process_group.h"
+
+namespace quire {
+namespace {
+
+using testing::HasSubstr;
+
+CapacityInputs inputs() {
+  CapacityInputs in;
+  in.block_bytes = 1000;
+  in.block_size = 16;
+  in.max_num_seqs = 4;
+  in.max_model_len = 8192;
+  in.free_bytes = 100'000'000;
+  return in;
+}
+
+TEST(Capacity, EnoughForTheSequencesThatMayRun) {
+  const auto capacity = choose_capacity(inputs());
+  ASSERT_TRUE(capacity.ok());
+  EXPECT_EQ(capacity->blocks, 4 * 2048 / 16);
+  EXPECT_THAT(capacity->reason, HasSubstr("4 sequences of 2048 tokens"));
+}
+
+TEST(Capacity, ALongestSequenceFits) {
+  CapacityInputs in = inputs();
+  in.max_num_seqs = 1;
+  EXPECT_EQ(choose_capacity(in)->blocks, 8192 / 16);
+}
+
+TEST(Capacity, AtMostAQuarterOfFreeMemory) {
+  CapacityInputs in = inputs();
+  in.free_bytes = 800'000;
+  in.num_local_ranks = 2;
+  const auto capacity = choose_capacity(in);
+  EXPECT_EQ(capacity->blocks, 100);
+  EXPECT_THAT(capacity->reason, HasSubstr("a quarter"));
+}
+
+TEST(Capacity, AsTold) {
+  CapacityInputs in = inputs();
+  in.kv_cache_memory_bytes = 5'500;
+  EXPECT_EQ(choose_capacity(in)->blocks, 5);
+  in.kv_cache_memory_bytes = 999;
+  const auto none = choose_capacity(in);
+  EXPECT_EQ(none.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(none.status().message()), HasSubstr("--kv-cache-memory-bytes"));
+}
+
+TEST(Capacity, ThisMachineHasMemory) {
+  EXPECT_GT(free_memory_bytes(), 0);
+}
+
+TEST(ProcessGroup, ByHand) {
+  EngineConfig config;
+  config.rank = 1;
+  config.world_size = 3;
+  auto group = ProcessGroup::open(config);
+  EXPECT_EQ(group.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(group.status().message()), HasSubstr("--instance-id"));
+  config.instance_id = "abc";
+  group = ProcessGroup::open(config);
+  ASSERT_TRUE(group.ok()) << group.status();
+  EXPECT_EQ((*group)->place().rank, 1);
+  EXPECT_EQ((*group)->place().num_local_ranks, 3);
+  EXPECT_EQ((*group)->instance_id(), "abc");
+  config.rank = 3;
+  EXPECT_THAT(std::string(ProcessGroup::open(config).status().message()), HasSubstr("--rank 3"));
+}
+
+TEST(ProcessGroup, AloneItNamesItself) {
+  EngineConfig config;
+  config.rank = 0;
+  config.world_size = 1;
+  const auto one = ProcessGroup::open(config);
+  const auto two = ProcessGroup::open(config);
+  EXPECT_NE((*one)->instance_id(), (*two)->instance_id());
+}
+
+TEST(ExitCode, SaysWhatAnotherStartCanChange) {
+  EXPECT_EQ(exit_code(Stage::kOptions, absl::InvalidArgumentError("")), 64);
+  EXPECT_EQ(exit_code(Stage::kModel, absl::InvalidArgumentError("")), 65);
+  EXPECT_EQ(exit_code(Stage::kModel, absl::DataLossError("")), 65);
+  EXPECT_EQ(exit_code(Stage::kModel, absl::NotFoundError("")), 66);
+  EXPECT_EQ(exit_code(Stage::kModel, absl::PermissionDeniedError("")), 74);
+  EXPECT_EQ(exit_code(Stage::kServing, absl::InvalidArgumentError("")), 70);
+  EXPECT_EQ(exit_code(Stage::kServing, absl::ResourceExhaustedError("")), 71);
+  EXPECT_EQ(exit_code(Stage::kServing, absl::DeadlineExceededError("")), 75);
+  EXPECT_EQ(exit_code(Stage::kServing, absl::UnavailableError("")), 75);
+  EXPECT_EQ(exit_code(Stage::kServing, absl::FailedPreconditionError("")), 76);
+  EXPECT_EQ(exit_code(Stage::kServing, absl::UnauthenticatedError("")), 77);
+  EXPECT_EQ(exit_code(Stage::kServing, absl::OkStatus()), 0);
+}
+
+}  // namespace
+}  // namespace quire

@@ -1,0 +1,83 @@
+#include "tests/worker/session/fake_coordinator.h"
+
+#include <chrono>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/check.h"
+#include "common/wire.h"
+
+namespace quire::test {
+
+FakeCoordinator::FakeCoordinator(Script script, int port) : script_(std::move(script)) {
+  grpc::ServerBuilder builder;
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder.AddListeningPort(absl::StrCat("127.0.0.1:", port), grpc::InsecureServerCredentials(),
+                           &port_);
+  builder.RegisterService(this);
+  server_ = builder.BuildAndStart();
+  QUIRE_CHECK(server_ != nullptr);
+}
+
+FakeCoordinator::~FakeCoordinator() {
+  server_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(1));
+}
+
+std::string FakeCoordinator::address() const {
+  return absl::StrCat("127.0.0.1:", port_);
+}
+
+grpc::Status FakeCoordinator::Attach(grpc::ServerContext*, AttachStream* stream) {
+  v1::Up first;
+  if (!stream->Read(&first) || !first.has_hello()) {
+    return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "no Hello");
+  }
+  return script_(first.hello(), *stream);
+}
+
+void send_welcome(AttachStream& stream, int num_blocks, int lease_ms) {
+  v1::Down down;
+  v1::Welcome& welcome = *down.mutable_welcome();
+  welcome.set_epoch(7);
+  welcome.set_num_blocks(static_cast<std::uint32_t>(num_blocks));
+  welcome.set_block_size(16);
+  welcome.set_max_num_seqs(4);
+  welcome.set_max_num_batched_tokens(64);
+  welcome.set_max_model_len(256);
+  welcome.set_heartbeat_ms(20);
+  welcome.set_lease_ms(static_cast<std::uint32_t>(lease_ms));
+  stream.Write(down);
+}
+
+void send_plan(AttachStream& stream, const StepPlan& plan) {
+  v1::Down down;
+  down.set_plan(wire::encode(plan));
+  stream.Write(down);
+}
+
+void send_drain(AttachStream& stream) {
+  v1::Down down;
+  down.mutable_drain()->set_epoch(7);
+  stream.Write(down);
+}
+
+void send_refusal(AttachStream& stream, const std::string& reason) {
+  v1::Down down;
+  down.mutable_refusal()->set_reason(reason);
+  stream.Write(down);
+}
+
+bool await(AttachStream& stream, v1::Up::KindCase kind, v1::Up* message) {
+  while (stream.Read(message)) {
+    if (message->kind_case() == kind) return true;
+  }
+  return false;
+}
+
+void read_to_end(AttachStream& stream) {
+  v1::Up message;
+  while (stream.Read(&message)) {
+  }
+}
+
+}  // namespace quire::test

@@ -1,0 +1,294 @@
+// A worker's session against a scripted coordinator over loopback: every way it can go on and end.
+#include "worker/session/session.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <latch>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "common/wire.h"
+#include "tests/worker/session/fake_coordinator.h"
+#include "tests/worker/tiny_model.h"
+
+namespace quire::test {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr EpochId kEpoch = 7;
+
+StepPlan first_plan() {
+  StepPlan plan;
+  plan.epoch = kEpoch;
+  plan.step = 1;
+  AdmitRow admit;
+  admit.tokens = {1, 2, 3};
+  admit.num_prompt_tokens = 3;
+  admit.params.temperature = 0.0f;
+  plan.admits = {admit};
+  plan.rows = {{0, 0, 3, true, {{0}}}};
+  return plan;
+}
+
+StepPlan next_plan(StepId step, int position) {
+  StepPlan plan;
+  plan.epoch = kEpoch;
+  plan.step = step;
+  plan.rows = {{0, position, 1, true, {}}};
+  return plan;
+}
+
+class SessionTest : public testing::Test {
+ protected:
+  void SetUp() override { write_tiny_gguf(scratch_ / "tiny.gguf", {}); }
+
+  std::unique_ptr<Rank> load(int rank = 0, int world = 1) {
+    auto file = open_model(scratch_ / "tiny.gguf");
+    EXPECT_TRUE(file.ok()) << file.status();
+    auto loaded = Rank::load(*std::move(file), {"cpu", "auto", "auto", 1}, {rank, world, 0, world},
+                             make_progress("none", ""));
+    EXPECT_TRUE(loaded.ok()) << loaded.status();
+    return *std::move(loaded);
+  }
+  SessionOptions options(const std::string& coordinator) {
+    static std::atomic<int> counter{0};
+    SessionOptions options;
+    options.coordinator = coordinator;
+    options.instance_id = absl::StrCat("test-", ::getpid(), "-", counter++);
+    options.secret = "pst";
+    options.kv_cache_memory_bytes = 8 << 20;
+    options.max_num_seqs = 4;
+    options.max_model_len = 256;
+    options.patience = absl::Seconds(5);
+    return options;
+  }
+  absl::Status run(Script script) {
+    FakeCoordinator coordinator(std::move(script));
+    const auto rank = load();
+    return run_session(*rank, options(coordinator.address()));
+  }
+
+  ScratchFolder scratch_;
+};
+
+TEST_F(SessionTest, RunsPlansInOrderAndDrains) {
+  v1::Hello seen;
+  std::vector<StepResult> results;
+  v1::Heartbeat last;
+  std::uint64_t digest = 0;
+  const absl::Status status = run([&](const v1::Hello& hello, AttachStream& stream) {
+    seen = hello;
+    send_welcome(stream, 8);
+    // Two plans in flight: the second's input is the token the first one picks.
+    const std::vector<StepPlan> plans = {first_plan(), next_plan(2, 3), next_plan(3, 4)};
+    for (const StepPlan& plan : plans) {
+      send_plan(stream, plan);
+      digest = wire::plan_digest(digest, wire::encode(plan));
+    }
+    v1::Up up;
+    while (results.size() < plans.size() && await(stream, v1::Up::kResult, &up)) {
+      results.push_back(*wire::decode(up.result()));
+    }
+    while (last.step() < 3 && await(stream, v1::Up::kHeartbeat, &up)) last = up.heartbeat();
+    send_drain(stream);
+    read_to_end(stream);
+    return grpc::Status::OK;
+  });
+  ASSERT_TRUE(status.ok()) << status;
+  EXPECT_EQ(seen.protocol(), wire::kProtocolVersion);
+  EXPECT_EQ(seen.build(), QUIRE_VERSION);
+  EXPECT_EQ(seen.secret(), "pst");
+  EXPECT_EQ(seen.world(), 1u);
+  EXPECT_EQ(seen.kv_groups_size(), 1);
+  EXPECT_EQ(seen.kv_groups(0).local_heads(), 3u);
+  EXPECT_EQ(seen.kv_capacity_blocks(), (8u << 20) / seen.kv_block_bytes());
+  ASSERT_EQ(results.size(), 3u);
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    EXPECT_EQ(results[i].epoch, kEpoch);
+    EXPECT_EQ(results[i].step, i + 1);
+    ASSERT_EQ(results[i].rows.size(), 1u);
+  }
+  EXPECT_EQ(last.epoch(), kEpoch);
+  EXPECT_EQ(last.step(), 3u);
+  EXPECT_EQ(last.plan_digest(), digest);
+}
+
+TEST_F(SessionTest, RefusalSaysWhy) {
+  const absl::Status status = run([](const v1::Hello&, AttachStream& stream) {
+    send_refusal(stream, "its build is 9, but the coordinator's is 8");
+    return grpc::Status::OK;
+  });
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("its build is 9"));
+}
+
+TEST_F(SessionTest, ClosedDoorIsUnauthenticated) {
+  const absl::Status status = run([](const v1::Hello&, AttachStream&) {
+    return grpc::Status(grpc::StatusCode::UNAUTHENTICATED, "who are you");
+  });
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnauthenticated);
+}
+
+TEST_F(SessionTest, SilenceLongerThanTheLeaseEndsIt) {
+  const absl::Time start = absl::Now();
+  const absl::Status status = run([](const v1::Hello&, AttachStream& stream) {
+    send_welcome(stream, 8, 200);
+    read_to_end(stream);
+    return grpc::Status::OK;
+  });
+  EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("200ms"));
+  EXPECT_LT(absl::Now() - start, absl::Seconds(30));
+}
+
+TEST_F(SessionTest, HeartbeatsHoldTheLease) {
+  const absl::Status status = run([](const v1::Hello&, AttachStream& stream) {
+    send_welcome(stream, 8, 1000);
+    v1::Down beat;
+    beat.mutable_heartbeat()->set_epoch(kEpoch);
+    for (int i = 0; i < 15; ++i) {
+      absl::SleepFor(absl::Milliseconds(100));
+      stream.Write(beat);
+    }
+    send_drain(stream);
+    read_to_end(stream);
+    return grpc::Status::OK;
+  });
+  EXPECT_TRUE(status.ok()) << status;
+}
+
+TEST_F(SessionTest, EndOfTheStreamEndsIt) {
+  const absl::Status status = run([](const v1::Hello&, AttachStream& stream) {
+    send_welcome(stream, 8);
+    return grpc::Status(grpc::StatusCode::ABORTED, "rank 1 was silent");
+  });
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("rank 1 was silent"));
+}
+
+struct BadMessage {
+  const char* name;
+  std::function<StepPlan()> plan;
+  absl::StatusCode code;
+  const char* says;
+};
+class BadMessages : public SessionTest, public testing::WithParamInterface<BadMessage> {};
+
+// The worker tells the coordinator what was wrong before it goes.
+TEST_P(BadMessages, IsReportedAndFatal) {
+  std::string reported;
+  const absl::Status status = run([&](const v1::Hello&, AttachStream& stream) {
+    send_welcome(stream, 8);
+    send_plan(stream, GetParam().plan());
+    v1::Up up;
+    if (await(stream, v1::Up::kError, &up)) reported = up.error().message();
+    read_to_end(stream);
+    return grpc::Status::OK;
+  });
+  EXPECT_EQ(status.code(), GetParam().code) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr(GetParam().says));
+  EXPECT_THAT(reported, HasSubstr(GetParam().says));
+}
+
+const BadMessage kBadMessages[] = {
+    {"step_gap", [] { return next_plan(2, 0); }, absl::StatusCode::kFailedPrecondition,
+     "step 2 arrived after step 0"},
+    {"other_epoch",
+     [] {
+       StepPlan plan = first_plan();
+       plan.epoch = 6;
+       return plan;
+     },
+     absl::StatusCode::kFailedPrecondition, "epoch 6"},
+    {"unknown_slot",
+     [] {
+       StepPlan plan = first_plan();
+       plan.admits.clear();
+       return plan;
+     },
+     absl::StatusCode::kInvalidArgument, "slot 0"},
+};
+INSTANTIATE_TEST_SUITE_P(Plans, BadMessages, testing::ValuesIn(kBadMessages),
+                         [](const auto& each) { return std::string(each.param.name); });
+
+TEST_F(SessionTest, MoreBlocksThanOfferedIsRefused) {
+  const absl::Status status = run([](const v1::Hello&, AttachStream& stream) {
+    send_welcome(stream, 1 << 20);
+    read_to_end(stream);
+    return grpc::Status::OK;
+  });
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(status.message()), HasSubstr(absl::StrCat(1 << 20)));
+}
+
+TEST_F(SessionTest, NobodyThere) {
+  int port = 0;
+  { port = FakeCoordinator(nullptr).port(); }
+  const auto rank = load();
+  SessionOptions with = options(absl::StrCat("127.0.0.1:", port));
+  with.patience = absl::Milliseconds(300);
+  const absl::Status status = run_session(*rank, with);
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(status.message()), HasSubstr(absl::StrCat("127.0.0.1:", port)));
+}
+
+TEST_F(SessionTest, ACoordinatorThatComesLater) {
+  int port = 0;
+  { port = FakeCoordinator(nullptr).port(); }
+  const auto rank = load();
+  absl::Status status;
+  std::thread worker([&] {
+    SessionOptions with = options(absl::StrCat("127.0.0.1:", port));
+    with.patience = absl::Seconds(30);
+    status = run_session(*rank, with);
+  });
+  absl::SleepFor(absl::Milliseconds(300));
+  FakeCoordinator coordinator(
+      [](const v1::Hello&, AttachStream& stream) {
+        send_welcome(stream, 8);
+        send_drain(stream);
+        read_to_end(stream);
+        return grpc::Status::OK;
+      },
+      port);
+  worker.join();
+  EXPECT_TRUE(status.ok()) << status;
+}
+
+// Rank 0 runs a step that rank 1 never hears of. When the streams are closed it must come out of
+// the exchange at once, not at its deadline of a minute.
+TEST_F(SessionTest, ABrokenStreamFreesAPeerThatWaits) {
+  std::latch both(2);
+  FakeCoordinator coordinator([&](const v1::Hello& hello, AttachStream& stream) {
+    send_welcome(stream, 8);
+    both.arrive_and_wait();
+    if (hello.rank() == 0) send_plan(stream, first_plan());
+    v1::Up up;  // a few heartbeats: both ranks are past their start
+    for (int i = 0; i < 15 && stream.Read(&up); ++i) {
+    }
+    return grpc::Status(grpc::StatusCode::ABORTED, "the epoch is over");
+  });
+  SessionOptions with = options(coordinator.address());
+  std::vector<absl::Status> statuses(2);
+  std::vector<std::thread> threads;
+  const absl::Time start = absl::Now();
+  for (int r = 0; r < 2; ++r) {
+    threads.emplace_back([&, r] {
+      const auto rank = load(r, 2);
+      statuses[static_cast<std::size_t>(r)] = run_session(*rank, with);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_LT(absl::Now() - start, absl::Seconds(30));
+  for (const absl::Status& status : statuses) {
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("the epoch is over"));
+  }
+}
+
+}  // namespace
+}  // namespace quire::test
