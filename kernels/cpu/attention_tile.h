@@ -23,7 +23,8 @@ struct TilePointers {
 };
 
 template <class T>
-TilePointers<T> locate_tile(const AttendJob& job, int position, int num_positions) {
+TilePointers<T> locate_tile(const AttendJob& job, std::size_t head_offset, int position,
+                            int num_positions) {
   const KvHead& kv = job.kv;
   TilePointers<T> tile;
   for (int j = 0; j < kTilePositions / 16; ++j) {
@@ -31,7 +32,7 @@ TilePointers<T> locate_tile(const AttendJob& job, int position, int num_position
     const int p = 16 * j < num_positions ? position + 16 * j : position;
     const BlockId block = job.block_table[p / kv.block_size];
     const auto* base = reinterpret_cast<const T*>(
-        kv.arena + static_cast<std::size_t>(block) * kv.block_bytes + kv.head_offset);
+        kv.arena + static_cast<std::size_t>(block) * kv.block_bytes + head_offset);
     const int offset = p % kv.block_size;
     tile.k[j] = base + offset;
     tile.v[j] = base + kv.head_dim * kv.block_size + offset * kv.padded_dim;
@@ -39,9 +40,27 @@ TilePointers<T> locate_tile(const AttendJob& job, int position, int num_position
   return tile;
 }
 
+// A decoding row reads each K and V once, from memory rather than cache. So while the scores of a
+// tile are computed the keys of the next one are fetched into L2, and while its values are added
+// the next one's values: 1/64 of them per step.
+template <class T>
+void fetch_keys(const KvHead& kv, const TilePointers<T>& next, int d) {
+  const int bytes = kv.block_size * static_cast<int>(sizeof(T));
+  if (d * bytes % 64 != 0) return;  // in a line that has been asked for
+  for (const T* k : next.k) __builtin_prefetch(k + d * kv.block_size, 0, 2);
+}
+template <class T>
+void fetch_values(const KvHead& kv, const TilePointers<T>& next, int p) {
+  const T* row = next.v[p / 16] + (p % 16) * kv.padded_dim;
+  for (int i = 0; i < kv.padded_dim; i += static_cast<int>(64 / sizeof(T))) {
+    __builtin_prefetch(row + i, 0, 2);
+  }
+}
+
 // scores[r][p] = q[r] . k[p] for R rows and the tile's positions.
 template <class V, class T, int R>
-void score_tile(const float* q, const KvHead& kv, const TilePointers<T>& tile, float* scores) {
+void score_tile(const float* q, const KvHead& kv, const TilePointers<T>& tile,
+                const TilePointers<T>* next, float* scores) {
   constexpr int kC = V::kColumns;
   const int d_end = kv.head_dim;
   const int step = kv.block_size;
@@ -53,6 +72,7 @@ void score_tile(const float* q, const KvHead& kv, const TilePointers<T>& tile, f
       for (int j = 0; j < kC; ++j) sum[r][j] = V::zero();
     }
     for (int d = 0; d < d_end; ++d) {
+      if (next != nullptr && c == 0) fetch_keys(kv, *next, d);
       typename V::F k[kC];
 #pragma GCC unroll 4
       for (int j = 0; j < kC; ++j) k[j] = V::load(tile.k[c + j] + d * step);
@@ -73,8 +93,9 @@ void score_tile(const float* q, const KvHead& kv, const TilePointers<T>& tile, f
 
 // values[r] += weight[r][p] * v[p] for positions [begin, end) of the tile, C vectors wide.
 template <class V, class T, int R, int C>
-void value_columns(const float* weights, const T* const* v, int padded_dim, int begin, int end,
-                   float* values) {
+void value_columns(const float* weights, const KvHead& kv, const T* const* v,
+                   const TilePointers<T>* next, int begin, int end, float* values) {
+  const int padded_dim = kv.padded_dim;
   typename V::F sum[R][C];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
@@ -82,6 +103,7 @@ void value_columns(const float* weights, const T* const* v, int padded_dim, int 
     for (int c = 0; c < C; ++c) sum[r][c] = V::load(values + r * padded_dim + 16 * c);
   }
   for (int p = begin; p < end; ++p) {
+    if (next != nullptr) fetch_values(kv, *next, p);
     const T* row = v[p / 16] + (p % 16) * padded_dim;
     typename V::F x[C];
 #pragma GCC unroll 4
@@ -100,30 +122,32 @@ void value_columns(const float* weights, const T* const* v, int padded_dim, int 
   }
 }
 
+// All columns.
 template <class V, class T, int R>
-void value_tile(const float* weights, const KvHead& kv, const TilePointers<T>& tile, int begin,
-                int end, float* values) {
+void value_tile(const float* weights, const KvHead& kv, const TilePointers<T>& tile,
+                const TilePointers<T>* next, int begin, int end, float* values) {
   constexpr int kWide = 16 * V::kColumns;
-  int d = 0;
   const T* v[kTilePositions / 16];
-  const auto shift_to = [&](int column) {
-    for (int j = 0; j < kTilePositions / 16; ++j) v[j] = tile.v[j] + column;
-  };
-  for (; d + kWide <= kv.padded_dim; d += kWide) {
-    shift_to(d);
-    value_columns<V, T, R, V::kColumns>(weights, v, kv.padded_dim, begin, end, values + d);
-  }
-  for (; d < kv.padded_dim; d += 16) {
-    shift_to(d);
-    value_columns<V, T, R, 1>(weights, v, kv.padded_dim, begin, end, values + d);
+  for (int d = 0; d < kv.padded_dim;) {
+    for (int j = 0; j < kTilePositions / 16; ++j) v[j] = tile.v[j] + d;
+    const TilePointers<T>* ahead = d == 0 ? next : nullptr;
+    if (d + kWide <= kv.padded_dim) {
+      value_columns<V, T, R, V::kColumns>(weights, kv, v, ahead, begin, end, values + d);
+      d += kWide;
+    } else {
+      value_columns<V, T, R, 1>(weights, kv, v, ahead, begin, end, values + d);
+      d += 16;
+    }
   }
 }
 
 // The two passes by number of rows, 1..kRows.
 template <class V, class T>
 struct TileKernels {
-  void (*scores)(const float*, const KvHead&, const TilePointers<T>&, float*);
-  void (*values)(const float*, const KvHead&, const TilePointers<T>&, int, int, float*);
+  void (*scores)(const float*, const KvHead&, const TilePointers<T>&, const TilePointers<T>*,
+                 float*);
+  void (*values)(const float*, const KvHead&, const TilePointers<T>&, const TilePointers<T>*, int,
+                 int, float*);
 };
 
 template <class V, class T, int... R>
@@ -236,11 +260,12 @@ inline int visible(const AttendJob& job, int r, int position) {
   return n < 0 ? 0 : n > kTilePositions ? kTilePositions : n;
 }
 
-// One tile for rows [first, first + count), which see rising numbers of its positions.
+// One tile for rows [first, first + count), which see rising numbers of its positions. `next` is
+// null unless memory is to be read ahead.
 template <class V, class T>
 void attend_tile(const AttendJob& job, const AttendScratch& s, const TilePointers<T>& tile,
-                 int position, int first, int count, int set) {
-  tile_kernels<V, T>(count).scores(s.q + first * job.kv.head_dim, job.kv, tile, s.scores);
+                 const TilePointers<T>* next, int position, int first, int count, int set) {
+  tile_kernels<V, T>(count).scores(s.q + first * job.kv.head_dim, job.kv, tile, next, s.scores);
   for (int r = 0; r < count; ++r) {
     const int n = visible(job, first + r, position);
     if (n > 0) {
@@ -252,10 +277,18 @@ void attend_tile(const AttendJob& job, const AttendScratch& s, const TilePointer
   for (int r = 0; r < count; ++r) {
     const int n = visible(job, first + r, position);
     if (n <= done) continue;
-    tile_kernels<V, T>(count - r).values(s.scores + r * kTilePositions, job.kv, tile, done, n,
+    tile_kernels<V, T>(count - r).values(s.scores + r * kTilePositions, job.kv, tile, next, done, n,
                                          s.row(set, first + r).values);
     done = n;
   }
+}
+
+// The first tile of what this thread attends to after the job.
+template <class T>
+TilePointers<T> first_tile_after(const AttendJob& job) {
+  const int position = job.split_begin * kSplitPositions;
+  return locate_tile<T>(job, job.next_head_offset, position,
+                        visible(job, job.num_tokens * job.num_heads - 1, position));
 }
 
 template <class V, class T>
@@ -267,15 +300,23 @@ void attend_split(const AttendJob& job, const AttendScratch& s, int split, int s
     for (int d = 0; d < s.padded_dim; d += 16) V::store(row.values + d, V::zero());
   }
   const int begin = split * kSplitPositions;
-  for (int p = begin; p < begin + kSplitPositions; p += kTilePositions) {
-    const int seen = visible(job, s.rows - 1, p);
-    if (seen == 0) break;
-    const TilePointers<T> tile = locate_tile<T>(job, p, seen);
+  int seen = visible(job, s.rows - 1, begin);
+  TilePointers<T> tile = locate_tile<T>(job, job.kv.head_offset, begin, seen);
+  for (int p = begin; seen > 0 && p < begin + kSplitPositions; p += kTilePositions) {
+    const int position = p + kTilePositions;
+    const int seen_next = visible(job, s.rows - 1, position);
+    const bool last = seen_next == 0 || position == job.split_end * kSplitPositions;
+    const TilePointers<T> next = last
+                                     ? first_tile_after<T>(job)
+                                     : locate_tile<T>(job, job.kv.head_offset, position, seen_next);
+    const TilePointers<T>* ahead = s.rows <= V::kRows ? &next : nullptr;
     for (int first = 0; first < s.rows; first += V::kRows) {
       const int count = s.rows - first < V::kRows ? s.rows - first : V::kRows;
       if (visible(job, first + count - 1, p) == 0) continue;
-      attend_tile<V, T>(job, s, tile, p, first, count, set);
+      attend_tile<V, T>(job, s, tile, ahead, p, first, count, set);
     }
+    tile = next;
+    seen = seen_next;
   }
 }
 

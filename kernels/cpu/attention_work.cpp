@@ -78,11 +78,20 @@ AttentionWork::AttentionWork(const VectorOps& ops, const float* qkv, const Atten
   scratch_.reserve(spec, batch, convert_);
 }
 
-AttentionWork::Row AttentionWork::row_at(int index, bool divide_context) const {
-  Row row{.index = index, .begin = batch_.row_begin[index], .end = batch_.row_begin[index + 1]};
+AttentionWork::Row AttentionWork::row_at(int index, int num_threads) const {
+  Row row{.index = index,
+          .begin = batch_.row_begin[index],
+          .end = batch_.row_begin[index + 1],
+          .tiles = 0,
+          .splits = 1,
+          .head_items = spec_.num_kv_heads};
   const int tokens = row.end - row.begin;
   row.tiles = (tokens + tile_tokens_ - 1) / tile_tokens_;
-  if (tokens == 1 && divide_context) row.splits = batch_.positions[row.begin] / kSplitPositions + 1;
+  if (tokens != 1) return row;
+  if (num_threads > 1) row.splits = batch_.positions[row.begin] / kSplitPositions + 1;
+  // With enough rows to keep all threads busy one item takes all heads: their K and V are
+  // neighbours in memory and are read ahead from one head to the next.
+  if (batch_.num_rows >= 4 * num_threads) row.head_items = 1;
   return row;
 }
 
@@ -90,8 +99,8 @@ void AttentionWork::run(int thread, int num_threads) {
   int wanted = next_->fetch_add(1, std::memory_order_relaxed);
   int first = 0;  // number of items before this row's
   for (int index = 0; index < batch_.num_rows; ++index) {
-    const Row row = row_at(index, num_threads > 1);
-    const int items = row.tiles * spec_.num_kv_heads * row.splits;
+    const Row row = row_at(index, num_threads);
+    const int items = row.tiles * row.items_per_tile();
     while (wanted < first + items) {
       run_item(row, wanted - first, thread);
       wanted = next_->fetch_add(1, std::memory_order_relaxed);
@@ -108,69 +117,81 @@ float* AttentionWork::partial_of(int row, int split) const {
 
 void AttentionWork::run_item(const Row& row, int item, int thread) {
   const int split = item % row.splits;
-  const int g = item / row.splits % spec_.num_kv_heads;
-  const int tile = row.tiles - 1 - item / row.splits / spec_.num_kv_heads;  // longest context first
+  const int head_item = item / row.splits % row.head_items;
+  const int tile = row.tiles - 1 - item / row.items_per_tile();  // the longest context first
   const int token = row.begin + tile * tile_tokens_;
   const int num_tokens = std::min(tile_tokens_, row.end - token);
-  // The local query heads of KV head g: a rank may hold only a part of a group.
-  const int group_begin = (spec_.first_kv_head + g) * spec_.group_heads - spec_.first_head;
-  const int head = std::max(0, group_begin);
-  const int num_heads = std::min(spec_.num_heads, group_begin + spec_.group_heads) - head;
-  if (num_heads > 0) {
-    const int d = spec_.head_dim;
-    const auto q_stride = static_cast<std::size_t>((spec_.num_heads + 2 * spec_.num_kv_heads) * d);
-    const auto row_floats = static_cast<std::size_t>(spec_.num_heads * d);
-    AttendJob job{
-        .q = qkv_ + static_cast<std::size_t>(token) * q_stride + head * d,
-        .q_stride = q_stride,
-        .num_tokens = num_tokens,
-        .num_heads = num_heads,
-        .positions = batch_.positions + token,
-        .block_table = batch_.block_tables + static_cast<std::size_t>(row.index) *
-                                                 static_cast<std::size_t>(batch_.max_blocks),
-        .kv = kv_head(kv_),
-        .scale = spec_.scale,
-        .split_begin = split,
-        .split_end = split + 1,
-        .scratch = scratch_.of_thread(thread)};
-    job.kv.head_offset =
-        static_cast<std::size_t>(g) * kv_head_bytes(kv_.dtype, kv_.head_dim, kv_.block_size);
-    job.out_stride = convert_ ? row_floats : out_.stride / sizeof(float);
-    job.out = (convert_ ? scratch_.rows() : reinterpret_cast<float*>(out_.data)) +
-              static_cast<std::size_t>(token) * job.out_stride + head * d;
-    if (row.splits > 1) {
-      job.partial = partial_of(row.index, split) +
-                    static_cast<std::size_t>(head) * partial_stride(job.kv.padded_dim);
-    } else {
-      job.split_begin = 0;
-      job.split_end = batch_.positions[token + num_tokens - 1] / kSplitPositions + 1;
-    }
-    ops_.attend(job);
+  AttendJob job{
+      .num_tokens = num_tokens,
+      .positions = batch_.positions + token,
+      .block_table = batch_.block_tables + static_cast<std::size_t>(row.index) *
+                                               static_cast<std::size_t>(batch_.max_blocks),
+      .kv = kv_head(kv_),
+      .scale = spec_.scale,
+      .split_begin = split,
+      .split_end = split + 1,
+      .scratch = scratch_.of_thread(thread)};
+  if (row.splits == 1) {
+    job.split_end = batch_.positions[token + num_tokens - 1] / kSplitPositions + 1;
+  } else {
+    job.partial = partial_of(row.index, split);
   }
-  const int items = spec_.num_kv_heads * row.splits;
+  const int heads_each = spec_.num_kv_heads / row.head_items;
+  for (int g = head_item * heads_each; g < (head_item + 1) * heads_each; ++g) {
+    const bool more = g + 1 < (head_item + 1) * heads_each;
+    run_head(job, token, g, more ? g + 1 : g);
+  }
   std::atomic<int>& done = scratch_.done(token);
-  if (done.fetch_add(1, std::memory_order_acq_rel) + 1 == items) {
+  if (done.fetch_add(1, std::memory_order_acq_rel) + 1 == row.items_per_tile()) {
     done.store(0, std::memory_order_relaxed);
     finish_tile(row, token, num_tokens);
   }
 }
 
+void AttentionWork::run_head(AttendJob job, int token, int g, int next_g) {
+  // The local query heads of KV head g: a rank may hold only a part of a group.
+  const int group_begin = (spec_.first_kv_head + g) * spec_.group_heads - spec_.first_head;
+  const int head = std::max(0, group_begin);
+  job.num_heads = std::min(spec_.num_heads, group_begin + spec_.group_heads) - head;
+  if (job.num_heads <= 0) return;
+  const int column = head * spec_.head_dim;
+  job.q_stride =
+      static_cast<std::size_t>((spec_.num_heads + 2 * spec_.num_kv_heads) * spec_.head_dim);
+  job.q = qkv_ + static_cast<std::size_t>(token) * job.q_stride + column;
+  const std::size_t head_bytes = kv_head_bytes(kv_.dtype, kv_.head_dim, kv_.block_size);
+  job.kv.head_offset = static_cast<std::size_t>(g) * head_bytes;
+  job.next_head_offset = static_cast<std::size_t>(next_g) * head_bytes;
+  job.out_stride = row_stride();
+  job.out = rows() + static_cast<std::size_t>(token) * job.out_stride + column;
+  if (job.partial != nullptr) {
+    job.partial += static_cast<std::size_t>(head) * partial_stride(job.kv.padded_dim);
+  }
+  ops_.attend(job);
+}
+
+float* AttentionWork::rows() const {
+  return convert_ ? scratch_.rows() : reinterpret_cast<float*>(out_.data);
+}
+
+std::size_t AttentionWork::row_stride() const {
+  return convert_ ? static_cast<std::size_t>(spec_.num_heads * spec_.head_dim)
+                  : out_.stride / sizeof(float);
+}
+
 void AttentionWork::finish_tile(const Row& row, int first_token, int num_tokens) {
   const int d = spec_.head_dim;
-  float* rows = convert_ ? scratch_.rows() : reinterpret_cast<float*>(out_.data);
-  const std::size_t stride =
-      convert_ ? static_cast<std::size_t>(spec_.num_heads * d) : out_.stride / sizeof(float);
+  const std::size_t stride = row_stride();
   if (row.splits > 1) {
     const std::size_t partial = partial_stride(padded(d));
     for (int h = 0; h < spec_.num_heads; ++h) {
       ops_.merge_splits(partial_of(row.index, 0) + static_cast<std::size_t>(h) * partial,
                         static_cast<std::size_t>(spec_.num_heads) * partial, row.splits, d,
-                        padded(d), rows + static_cast<std::size_t>(first_token) * stride + h * d);
+                        padded(d), rows() + static_cast<std::size_t>(first_token) * stride + h * d);
     }
   }
   if (!convert_) return;
   for (int t = first_token; t < first_token + num_tokens; ++t) {
-    ops_.store_row(rows + static_cast<std::size_t>(t) * stride, out_, t);
+    ops_.store_row(rows() + static_cast<std::size_t>(t) * stride, out_, t);
   }
 }
 

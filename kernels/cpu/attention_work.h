@@ -1,7 +1,7 @@
 // How an attention op is divided among threads: work items (sequence, tile of query tokens, KV
-// head, and for single tokens split of the context), dealt by a counter. Which thread computes an
-// item changes nothing; whoever finishes the last item of a query tile merges its splits in order
-// and converts its rows.
+// head or all of them, and for single tokens split of the context), dealt by a counter. Which
+// thread computes an item changes nothing; whoever finishes the last item of a query tile merges
+// its splits in order and converts its rows.
 #pragma once
 
 #include <atomic>
@@ -49,12 +49,18 @@ class AttentionWork {
     int begin = 0;  // its tokens
     int end = 0;
     int tiles = 0;
-    int splits = 1;  // items per tile and KV head
+    int splits = 1;      // each an item, or 1: one item takes all of the context
+    int head_items = 1;  // KV heads one by one, or 1: one item takes all of them
+    int items_per_tile() const { return splits * head_items; }
   };
-  Row row_at(int index, bool divide_context) const;
+  Row row_at(int index, int num_threads) const;
   void run_item(const Row& row, int item, int thread);
+  // One KV head of an item; next_g is the one after it, to be read ahead.
+  void run_head(AttendJob job, int token, int g, int next_g);
   void finish_tile(const Row& row, int first_token, int num_tokens);
   float* partial_of(int row, int split) const;
+  float* rows() const;  // where results go before conversion
+  std::size_t row_stride() const;
 
   const VectorOps& ops_;
   const float* qkv_;

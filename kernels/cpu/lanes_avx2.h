@@ -97,7 +97,16 @@ struct Lanes256 {
   }
   static float first_lane(F x) { return _mm256_cvtss_f32(x.lo); }
 
-  static int store_int8(std::int8_t* p, F x) {
+  static int store_int8(std::int8_t* p, F a, F b) {
+    return store16_int8(p, a) + store16_int8(p + 16, b);
+  }
+
+  static F rotate_pairs(F x, F cos_sin) {
+    return {rotate8(x.lo, cos_sin.lo), rotate8(x.hi, cos_sin.hi)};
+  }
+
+ private:
+  static int store16_int8(std::int8_t* p, F x) {
     const __m256i lo = _mm256_cvtps_epi32(x.lo), hi = _mm256_cvtps_epi32(x.hi);
     const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(lo, hi), 0xd8);
     _mm_storeu_si128(
@@ -109,12 +118,6 @@ struct Lanes256 {
     y = _mm_add_epi32(y, _mm_shuffle_epi32(y, 0xb1));
     return _mm_cvtsi128_si32(y);
   }
-
-  static F rotate_pairs(F x, F cos_sin) {
-    return {rotate8(x.lo, cos_sin.lo), rotate8(x.hi, cos_sin.hi)};
-  }
-
- private:
   static __m256i first(int n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
   }

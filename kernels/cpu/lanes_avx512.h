@@ -74,11 +74,12 @@ struct Lanes512 {
   }
   static float first_lane(F x) { return _mm512_cvtss_f32(x); }
 
-  // 16 whole numbers in [-127, 127] to bytes; returns their sum.
-  static int store_int8(std::int8_t* p, F x) {
-    const __m512i q = _mm512_cvtps_epi32(x);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(q));
-    return _mm512_reduce_add_epi32(q);
+  // 32 whole numbers in [-127, 127] to bytes; returns their sum.
+  static int store_int8(std::int8_t* p, F a, F b) {
+    const __m512i qa = _mm512_cvtps_epi32(a), qb = _mm512_cvtps_epi32(b);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(qa));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 16), _mm512_cvtsepi32_epi8(qb));
+    return _mm512_reduce_add_epi32(_mm512_add_epi32(qa, qb));
   }
 
   // 8 pairs (a, b) turned by 8 angles (cos, sin): (a cos - b sin, b cos + a sin).

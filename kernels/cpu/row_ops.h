@@ -32,12 +32,10 @@ void put_q8(const RowTarget& out, std::byte* row, int i, Block32<V> x) {
   const float scale = V::largest(V::max(V::abs(x.a), V::abs(x.b))) / 127.0f;
   int sum = 0;
   if (scale < kSmallestNormal) {
-    V::store_int8(values, V::zero());
-    V::store_int8(values + 16, V::zero());
+    V::store_int8(values, V::zero(), V::zero());
   } else {
     const typename V::F divisor = V::set(scale);
-    sum = V::store_int8(values, V::round(V::div(x.a, divisor)));
-    sum += V::store_int8(values + 16, V::round(V::div(x.b, divisor)));
+    sum = V::store_int8(values, V::round(V::div(x.a, divisor)), V::round(V::div(x.b, divisor)));
   }
   reinterpret_cast<float*>(row + out.scales_offset)[i / 32] =
       scale < kSmallestNormal ? 0.0f : scale;
@@ -74,8 +72,7 @@ void finish_row(const RowTarget& out, std::byte* row) {
   const int blocks = (out.columns + 31) / 32;
   if (blocks % 2 != 0) {
     auto* values = reinterpret_cast<std::int8_t*>(row) + blocks * 32;
-    V::store_int8(values, V::zero());
-    V::store_int8(values + 16, V::zero());
+    V::store_int8(values, V::zero(), V::zero());
   }
   float* scales = reinterpret_cast<float*>(row + out.scales_offset);
   auto* sums = reinterpret_cast<std::int32_t*>(row + out.sums_offset);

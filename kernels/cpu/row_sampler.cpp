@@ -46,16 +46,42 @@ float kth_largest(std::vector<float> values, int k) {
   return *nth;
 }
 
-// Zeroes the weights outside the smallest set that reaches `wanted`, largest first.
+// Zeroes the weights outside the smallest set that reaches `wanted`, largest logits first. Halves
+// the part that holds the boundary until little is left to sort.
 void keep_mass(const Candidates& c, double wanted, std::vector<float>& weights) {
-  double sum = 0.0;
-  bool first = true;
-  for (const int i : ranked(c)) {
-    float& w = weights[static_cast<std::size_t>(i)];
-    const bool reached = !first && sum >= wanted;
-    sum += w;
-    if (reached) w = 0.0f;
-    first = false;
+  constexpr std::ptrdiff_t kSorted = 64;
+  struct Entry {
+    float logit;
+    float weight;
+    int index;
+  };
+  std::vector<Entry> entries(weights.size());
+  for (std::size_t i = 0; i < entries.size(); ++i) {
+    entries[i] = {c.logits[i], weights[i], static_cast<int>(i)};
+  }
+  const auto before = [](const Entry& a, const Entry& b) {
+    return a.logit != b.logit ? a.logit > b.logit : a.index < b.index;
+  };
+  double mass = 0.0;  // of what lies before `begin`, which stays
+  auto begin = entries.begin(), end = entries.end();
+  while (end - begin > kSorted) {
+    const auto middle = begin + (end - begin) / 2;
+    std::nth_element(begin, middle, end, before);
+    double first_half = 0.0;
+    for (auto i = begin; i < middle; ++i) first_half += i->weight;
+    if (mass + first_half >= wanted) {
+      for (auto i = middle; i < end; ++i) weights[static_cast<std::size_t>(i->index)] = 0.0f;
+      end = middle;
+    } else {
+      mass += first_half;
+      begin = middle;
+    }
+  }
+  std::sort(begin, end, before);
+  for (auto i = begin; i < end; ++i) {
+    const bool reached = i != entries.begin() && mass >= wanted;
+    mass += i->weight;
+    if (reached) weights[static_cast<std::size_t>(i->index)] = 0.0f;
   }
 }
 

@@ -79,6 +79,7 @@ struct AttendJob {
   const std::int32_t* positions = nullptr;  // [num_tokens]
   const BlockId* block_table = nullptr;
   KvHead kv;
+  std::size_t next_head_offset = 0;  // of the KV head attended next in these splits: read ahead
   float scale = 1.0f;
   int split_begin = 0;
   int split_end = 0;

@@ -236,7 +236,7 @@ TEST(Sample, FiltersFollowTheRecordedDistributions) {
   std::ifstream file(path);
   const nlohmann::json data = nlohmann::json::parse(file);
   const auto device = open_backend(cpu_backends().empty() ? "reference" : cpu_backends().front());
-  constexpr int kVocab = 49152, kDraws = 4000;
+  constexpr int kVocab = 49152, kDraws = 2000;
   int checked = 0;
   for (const auto& item : data.at("items")) {
     const auto& plain = item.at("step1").at(0);
