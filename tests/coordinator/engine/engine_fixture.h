@@ -25,7 +25,8 @@ class Client {
     FinishReason finish = FinishReason::kNone;
     TokenId stop_token = -1;
     std::string error;
-    bool late = false;  // something came after the end: always a bug
+    bool late = false;    // something came after the end: always a bug
+    bool closed = false;  // the reader has stopped it and waits for nothing more
   };
 
   explicit Client(int n = 1) : choices_(static_cast<std::size_t>(n)), open_(n) {}
@@ -41,11 +42,14 @@ class Client {
     choice.finish = delta.finish;
     choice.stop_token = delta.stop_token;
     choice.error = delta.error;
-    --open_;
+    open_ -= choice.closed ? 0 : 1;
   }
-  // For choices that stop_choice() ends: nothing is delivered for them.
-  void close_one() {
+  // Beside Engine::stop_choice(): no end is delivered, unless it was already on its way.
+  void close(int i) {
     std::lock_guard lock(mutex_);
+    Choice& choice = choices_[static_cast<std::size_t>(i)];
+    if (choice.closed || choice.finish != FinishReason::kNone) return;
+    choice.closed = true;
     --open_;
     changed_.notify_all();
   }

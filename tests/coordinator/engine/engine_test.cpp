@@ -82,7 +82,7 @@ TEST_F(EngineTest, AStoppedChoiceHearsNothingMoreAndTheOthersGoOn) {
   engine_->stop_choice(*id, 0);
   engine_->stop_choice(*id, 0);
   engine_->stop_choice(*id, 7);
-  client->close_one();
+  client->close(0);
   ASSERT_TRUE(client->wait());
   engine_->stop();
   EXPECT_EQ(client->choice(0).finish, FinishReason::kNone);

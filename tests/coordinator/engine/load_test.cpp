@@ -1,6 +1,7 @@
 // Many clients on several threads, with cancels, deadlines, dying groups and a stop in the middle.
 #include <gmock/gmock.h>
 
+#include <algorithm>
 #include <random>
 #include <thread>
 
@@ -11,6 +12,7 @@ namespace quire::test {
 namespace {
 
 constexpr int kThreads = 6;
+constexpr TokenId kEos = 7;
 
 // A request's wish and what became of it.
 struct Order {
@@ -18,16 +20,21 @@ struct Order {
   int max_tokens = 0;
   int n = 1;
   std::uint64_t seed = 0;
-  bool disturbed = false;  // may end early: cancelled, or with a deadline
+  bool disturbed = false;  // may end early: cancelled, stopped, or with a deadline
   std::shared_ptr<Client> client;
 };
 
 class LoadTest : public EngineTest {
  protected:
+  LoadTest() {
+    spec_.vocab = worker_.model.vocab = 100;
+    spec_.eos = {kEos};
+  }
+
   Order random_order(std::mt19937* random) {
     Order order;
     order.prompt.resize(1 + (*random)() % 40);
-    for (TokenId& token : order.prompt) token = static_cast<TokenId>((*random)() % 5000);
+    for (TokenId& token : order.prompt) token = static_cast<TokenId>((*random)() % 100);
     order.max_tokens = static_cast<int>(1 + (*random)() % 50);
     order.n = (*random)() % 4 == 0 ? 3 : 1;
     order.seed = (*random)();
@@ -50,8 +57,15 @@ class LoadTest : public EngineTest {
       const int count = static_cast<int>(choice.tokens.size());
       EXPECT_FALSE(choice.late);
       EXPECT_EQ(choice.tokens, oracle(order.prompt, count, i, order.seed));
+      const auto eos = std::count(choice.tokens.begin(), choice.tokens.end(), kEos);
+      EXPECT_EQ(eos, choice.finish == FinishReason::kStop ? 1 : 0);
       if (choice.finish == FinishReason::kLength) {
         EXPECT_EQ(count, order.max_tokens);
+      } else if (choice.finish == FinishReason::kStop) {
+        EXPECT_EQ(choice.tokens.back(), kEos);
+        EXPECT_EQ(choice.stop_token, kEos);
+      } else if (choice.closed) {
+        EXPECT_EQ(choice.finish, FinishReason::kNone);
       } else {
         EXPECT_TRUE(order.disturbed);
         EXPECT_THAT(choice.finish,
@@ -64,8 +78,8 @@ class LoadTest : public EngineTest {
     std::mt19937 random(static_cast<unsigned>(thread));
     for (int i = 0; i < orders; ++i) {
       Order order = random_order(&random);
-      const unsigned fate = random() % 5;
-      order.disturbed = fate < 2;
+      const unsigned fate = random() % 6;
+      order.disturbed = fate < 3;
       const absl::StatusOr<RequestId> id =
           place(&order, fate == 0 ? absl::Now() + absl::Microseconds(random() % 3000)
                                   : absl::InfiniteFuture());
@@ -74,10 +88,16 @@ class LoadTest : public EngineTest {
         absl::SleepFor(absl::Microseconds(random() % 1000));
         engine_->cancel(*id);
       }
-      if (random() % 3 == 0)
-        check(order);  // otherwise the next comes at once
-      else
+      if (fate == 2) {
+        absl::SleepFor(absl::Microseconds(random() % 1000));
+        engine_->stop_choice(*id, order.n - 1);
+        order.client->close(order.n - 1);
+      }
+      if (random() % 3 == 0) {
+        check(order);
+      } else {  // the next one comes at once
         open_orders_[static_cast<std::size_t>(thread)].push_back(std::move(order));
+      }
     }
     for (const Order& order : open_orders_[static_cast<std::size_t>(thread)]) check(order);
   }
