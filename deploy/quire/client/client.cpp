@@ -34,10 +34,18 @@ v1::GenerateRequest to_request(const Prompt& prompt) {
 
 struct Client::Impl {
   ClientOptions options;
-  std::shared_ptr<grpc::Channel> channel;
   std::unique_ptr<v1::Generation::Stub> stub;
   std::mutex mutex;
   grpc::ClientContext* running = nullptr;  // guarded by mutex
+
+  // A new channel with connections of its own: one that failed resolves again only after 30 s.
+  void connect() {
+    grpc::ChannelArguments arguments;
+    arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+    stub = v1::Generation::NewStub(
+        grpc::CreateCustomChannel(options.server, grpc::InsecureChannelCredentials(), arguments));
+  }
 
   absl::StatusOr<Answer> call(const v1::GenerateRequest& request,
                               const std::function<void(const std::string&)>& on_text) {
@@ -77,13 +85,7 @@ struct Client::Impl {
 
 Client::Client(ClientOptions options) : impl_(std::make_unique<Impl>()) {
   impl_->options = std::move(options);
-  grpc::ChannelArguments arguments;
-  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
-  impl_->channel = grpc::CreateCustomChannel(impl_->options.server,
-                                             grpc::InsecureChannelCredentials(), arguments);
-  impl_->stub = v1::Generation::NewStub(impl_->channel);
+  impl_->connect();
 }
 
 Client::~Client() = default;
@@ -101,6 +103,7 @@ absl::StatusOr<Answer> Client::generate(const Prompt& prompt,
     // Only "not there yet" is worth another try, and only before anything was shown.
     if (began || !absl::IsUnavailable(answer.status()) || absl::Now() >= give_up) return answer;
     absl::SleepFor(absl::Milliseconds(50));
+    impl_->connect();
   }
 }
 
