@@ -13,6 +13,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <optional>
+
 #include "absl/strings/str_split.h"
 #include "absl/synchronization/notification.h"
 #include "common/model_file/model_file.h"
@@ -54,17 +56,16 @@ std::vector<std::unique_ptr<FakeWorker>> attach(const std::string& address, int 
   return ranks;
 }
 
-// grpc.health.v1.Health/Check by hand: the compiled stub is not in the distribution's package.
-// 1 = SERVING, 2 = NOT_SERVING, -1 = an error.
-int health(const std::shared_ptr<grpc::Channel>& channel, const std::string& service) {
+// A unary call by its bytes: for services whose compiled stubs the distribution does not ship.
+std::optional<std::string> raw_call(const std::shared_ptr<grpc::Channel>& channel,
+                                    const std::string& method, const std::string& request) {
   grpc::GenericStub stub(channel);
   grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
   grpc::CompletionQueue queue;
-  std::string request;
-  if (!service.empty()) request = std::string("\x0a") + static_cast<char>(service.size()) + service;
   const grpc::Slice slice(request);
   const grpc::ByteBuffer out(&slice, 1);
-  auto call = stub.PrepareUnaryCall(&context, "/grpc.health.v1.Health/Check", out, &queue);
+  auto call = stub.PrepareUnaryCall(&context, method, out, &queue);
   call->StartCall();
   grpc::ByteBuffer in;
   grpc::Status status;
@@ -74,8 +75,20 @@ int health(const std::shared_ptr<grpc::Channel>& channel, const std::string& ser
   queue.Next(&tag, &ok);
   queue.Shutdown();
   grpc::Slice reply;
-  if (!status.ok() || !in.DumpToSingleSlice(&reply).ok() || reply.size() != 2) return -1;
-  return reply.begin()[1];
+  if (!status.ok() || !in.DumpToSingleSlice(&reply).ok()) return std::nullopt;
+  return std::string(reply.begin(), reply.end());
+}
+
+// 1 = SERVING, 2 = NOT_SERVING, -1 = an error.
+int health(const std::shared_ptr<grpc::Channel>& channel, const std::string& service) {
+  std::string request;
+  if (!service.empty()) {
+    request = "\x0a";
+    request.push_back(static_cast<char>(service.size()));
+    request.append(service);
+  }
+  const auto reply = raw_call(channel, "/grpc.health.v1.Health/Check", request);
+  return reply.has_value() && reply->size() == 2 ? (*reply)[1] : -1;
 }
 
 template <typename Predicate>
@@ -140,6 +153,18 @@ TEST(ServerTest, HealthFollowsTheGroup) {
   ranks.clear();
   ASSERT_TRUE(wait_until([&] { return health(channel, "ready") == 2; }));
   EXPECT_EQ(health(channel, "live"), 1);
+}
+
+TEST(ServerTest, DescribesItsServicesByReflection) {
+  QUIRE_NEED_DATA(model_path());
+  auto server = Server::start(config_of(1), [] {});
+  ASSERT_TRUE(server.ok()) << server.status();
+  const auto reply =
+      raw_call(grpc::CreateChannel((*server)->grpc_address(), grpc::InsecureChannelCredentials()),
+               "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", "\x3a\x01*");
+  ASSERT_TRUE(reply.has_value());
+  EXPECT_THAT(*reply, HasSubstr("quire.v1.Generation"));
+  EXPECT_THAT(*reply, HasSubstr("grpc.health.v1.Health"));
 }
 
 TEST(ServerTest, SaysWhatIsWrongAtTheStart) {
