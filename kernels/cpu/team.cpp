@@ -12,7 +12,7 @@
 namespace quire::cpu {
 namespace {
 
-constexpr int kSpins = 32;
+constexpr int kSpins = 16;
 constexpr int kNoFailure = std::numeric_limits<int>::max();
 constexpr unsigned kMxcsr = 0x1f80;  // exceptions masked, nearest even, no flush to zero
 
