@@ -6,6 +6,7 @@
 #include "kernels/cpu/linear_tile.h"
 
 namespace quire::cpu {
+namespace {
 
 template <class Simd, Format kFormat>
 struct F32Kernel {
@@ -112,4 +113,5 @@ struct F32Kernel {
   };
 };
 
+}  // namespace
 }  // namespace quire::cpu

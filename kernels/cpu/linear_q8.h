@@ -10,6 +10,7 @@
 #include "kernels/cpu/linear_tile.h"
 
 namespace quire::cpu {
+namespace {
 
 template <class Simd, Format kFormat>
 struct Q8Kernel {
@@ -135,4 +136,5 @@ struct Q8Kernel {
   };
 };
 
+}  // namespace
 }  // namespace quire::cpu

@@ -1,6 +1,6 @@
-// The walk all matrix products share: a thread's panels in groups of a few, and for each group
-// all tokens in tiles of a few, so a group's weights stay in cache over the
-// tokens. A tile sums each leaf of the SumPlan in registers and merges the leaves on a small stack.
+// The walk all matrix products share: a thread's panels in groups of a few, and for each group all
+// tokens in tiles of a few, so a group's weights stay in cache over the tokens. A tile sums each
+// leaf of the SumPlan in registers and merges the leaves on a small stack.
 //
 // An element (token, row) takes the same float operations in the same order whichever group and
 // tile it falls in: group and tile sizes only say how many elements run side by side.
@@ -12,6 +12,7 @@
 #include "kernels/cpu/panel.h"
 
 namespace quire::cpu {
+namespace {  // each file has its own copy, compiled for its own instruction set
 
 // Bytes to be fetched into L2 while a tile computes, a few lines per unit of K: its share of the
 // next group of panels, so that all tiles of a group together fetch it evenly.
@@ -51,7 +52,7 @@ struct TileInput {
 };
 
 template <class V, int R, int T>
-inline void clear(typename V::F (&sum)[R][T]) {
+void clear(typename V::F (&sum)[R][T]) {
 #pragma GCC unroll 4
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 12
@@ -166,7 +167,7 @@ int compute_groups(const LinearJob& job, int panel) {
   return panel;
 }
 
-inline constexpr int kChunkTokens = 96;
+constexpr int kChunkTokens = 96;
 
 template <class Kernel>
 void compute_chunk(const LinearJob& job) {
@@ -192,4 +193,5 @@ void compute(const LinearJob& job) {
   }
 }
 
+}  // namespace
 }  // namespace quire::cpu
