@@ -57,36 +57,48 @@ void fetch_values(const KvHead& kv, const TilePointers<T>& next, int p) {
   }
 }
 
-// scores[r][p] = q[r] . k[p] for R rows and the tile's positions.
-template <class V, class T, int R>
-void score_tile(const float* q, const KvHead& kv, const TilePointers<T>& tile,
-                const TilePointers<T>* next, float* scores) {
-  constexpr int kC = V::kColumns;
+// scores[r][p] = q[r] . k[p] for R rows and C vectors of positions from vector c of the tile on.
+template <class V, class T, int R, int C>
+void score_columns(const float* q, const KvHead& kv, const TilePointers<T>& tile, int c,
+                   const TilePointers<T>* next, float* scores) {
   const int d_end = kv.head_dim;
   const int step = kv.block_size;
-  for (int c = 0; c < kTilePositions / 16; c += kC) {
-    typename V::F sum[R][kC];
+  typename V::F sum[R][C];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+    for (int j = 0; j < C; ++j) sum[r][j] = V::zero();
+  }
+  for (int d = 0; d < d_end; ++d) {
+    if (next != nullptr) fetch_keys(kv, *next, d);
+    typename V::F k[C];
+#pragma GCC unroll 4
+    for (int j = 0; j < C; ++j) k[j] = V::load(tile.k[c + j] + d * step);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
+      const typename V::F x = V::set(q[r * d_end + d]);
 #pragma GCC unroll 4
-      for (int j = 0; j < kC; ++j) sum[r][j] = V::zero();
+      for (int j = 0; j < C; ++j) sum[r][j] = V::fma(x, k[j], sum[r][j]);
     }
-    for (int d = 0; d < d_end; ++d) {
-      if (next != nullptr && c == 0) fetch_keys(kv, *next, d);
-      typename V::F k[kC];
-#pragma GCC unroll 4
-      for (int j = 0; j < kC; ++j) k[j] = V::load(tile.k[c + j] + d * step);
+  }
 #pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) {
-        const typename V::F x = V::set(q[r * d_end + d]);
+  for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
-        for (int j = 0; j < kC; ++j) sum[r][j] = V::fma(x, k[j], sum[r][j]);
-      }
-    }
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 4
-      for (int j = 0; j < kC; ++j) V::store(scores + r * kTilePositions + 16 * (c + j), sum[r][j]);
+    for (int j = 0; j < C; ++j) V::store(scores + r * kTilePositions + 16 * (c + j), sum[r][j]);
+  }
+}
+
+// The tile's first `seen` positions; what it writes behind them has no meaning.
+template <class V, class T, int R>
+void score_tile(const float* q, const KvHead& kv, const TilePointers<T>& tile, int seen,
+                const TilePointers<T>* next, float* scores) {
+  constexpr int kC = V::kColumns;
+  for (int c = 0; 16 * c < seen; c += kC) {
+    const TilePointers<T>* ahead = c == 0 ? next : nullptr;
+    if (seen - 16 * c > 8 * kC) {
+      score_columns<V, T, R, kC>(q, kv, tile, c, ahead, scores);
+    } else {
+      score_columns<V, T, R, kC / 2>(q, kv, tile, c, ahead, scores);
     }
   }
 }
@@ -144,7 +156,7 @@ void value_tile(const float* weights, const KvHead& kv, const TilePointers<T>& t
 // The two passes by number of rows, 1..kRows.
 template <class V, class T>
 struct TileKernels {
-  void (*scores)(const float*, const KvHead&, const TilePointers<T>&, const TilePointers<T>*,
+  void (*scores)(const float*, const KvHead&, const TilePointers<T>&, int, const TilePointers<T>*,
                  float*);
   void (*values)(const float*, const KvHead&, const TilePointers<T>&, const TilePointers<T>*, int,
                  int, float*);
@@ -265,7 +277,9 @@ inline int visible(const AttendJob& job, int r, int position) {
 template <class V, class T>
 void attend_tile(const AttendJob& job, const AttendScratch& s, const TilePointers<T>& tile,
                  const TilePointers<T>* next, int position, int first, int count, int set) {
-  tile_kernels<V, T>(count).scores(s.q + first * job.kv.head_dim, job.kv, tile, next, s.scores);
+  const int seen = visible(job, first + count - 1, position);
+  tile_kernels<V, T>(count).scores(s.q + first * job.kv.head_dim, job.kv, tile, seen, next,
+                                   s.scores);
   for (int r = 0; r < count; ++r) {
     const int n = visible(job, first + r, position);
     if (n > 0) {
