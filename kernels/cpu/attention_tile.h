@@ -98,7 +98,7 @@ void score_tile(const float* q, const KvHead& kv, const TilePointers<T>& tile, i
     if (seen - 16 * c > 8 * kC) {
       score_columns<V, T, R, kC>(q, kv, tile, c, ahead, scores);
     } else {
-      score_columns<V, T, R, kC / 2>(q, kv, tile, c, ahead, scores);
+      score_columns<V, T, R, (kC > 1 ? kC / 2 : 1)>(q, kv, tile, c, ahead, scores);
     }
   }
 }

@@ -14,8 +14,8 @@ struct Lanes256 {
   struct F {
     __m256 lo, hi;
   };
-  static constexpr int kRows = 3;
-  static constexpr int kColumns = 2;
+  static constexpr int kRows = 6;
+  static constexpr int kColumns = 1;
 
   static F zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
   static F set(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
