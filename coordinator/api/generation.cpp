@@ -86,7 +86,7 @@ void Generation::take(Arrival arrival, std::vector<ChoicePiece>& out) {
     --prompt.num_open;
     --num_open_;
   }
-  out.push_back({index, std::move(piece)});
+  out.push_back({index, choice.text.num_tokens(), std::move(piece)});
 }
 
 void Generation::observe(Choice& choice, const ChoiceText::Piece& piece, absl::Time at) {
@@ -115,10 +115,6 @@ void Generation::cancel() {
 int Generation::num_prompt_tokens(int choice) const {
   const int prompt = choices_[static_cast<std::size_t>(choice)].prompt;
   return prompts_[static_cast<std::size_t>(prompt)].num_tokens;
-}
-
-int Generation::num_tokens(int choice) const {
-  return choices_[static_cast<std::size_t>(choice)].text.num_tokens();
 }
 
 int Generation::total_prompt_tokens() const {

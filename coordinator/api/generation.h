@@ -31,6 +31,7 @@ class Generation {
   // prompt * n + choice of that prompt.
   struct ChoicePiece {
     int choice = 0;
+    int num_tokens = 0;  // generated and counted up to and with this piece
     ChoiceText::Piece piece;
   };
   std::vector<ChoicePiece> take();
@@ -40,7 +41,6 @@ class Generation {
 
   int num_choices() const { return static_cast<int>(choices_.size()); }
   int num_prompt_tokens(int choice) const;  // of the choice's prompt
-  int num_tokens(int choice) const;         // generated and counted so far
   int total_prompt_tokens() const;          // each prompt once
   int total_tokens() const;                 // generated, all choices
 

@@ -71,7 +71,7 @@ class Answer {
   void on_wake() {
     if (failed_) return;
     for (Generation::ChoicePiece& arrived : generation_->take()) {
-      take(arrived.choice, std::move(arrived.piece));
+      take(std::move(arrived));
       if (failed_) return;
     }
     if (generation_->finished()) finish();
@@ -80,19 +80,20 @@ class Answer {
   void on_abort() { generation_->cancel(); }
 
  private:
-  void take(int index, ChoiceText::Piece piece) {
+  void take(Generation::ChoicePiece arrived) {
+    ChoiceText::Piece& piece = arrived.piece;
     if (piece.finish != FinishReason::kNone && piece.finish != FinishReason::kStop &&
         piece.finish != FinishReason::kLength) {
       return fail(failure_of(piece));
     }
-    AnswerChoice& choice = choices_[static_cast<std::size_t>(index)];
+    AnswerChoice& choice = choices_[static_cast<std::size_t>(arrived.choice)];
     choice.finish_reason = finish_reason_name(piece.finish);
     if (!piece.stop_string.empty()) {
       choice.stop_reason = piece.stop_string;
     } else if (piece.stop_token >= 0 && !is_eos(piece.stop_token)) {
       choice.stop_reason = piece.stop_token;
     }
-    if (stream_.stream) return send(choice, piece);
+    if (stream_.stream) return send(choice, piece, arrived.num_tokens);
     choice.text += piece.text;
     std::move(piece.logprobs.begin(), piece.logprobs.end(), std::back_inserter(choice.logprobs));
   }
@@ -104,7 +105,7 @@ class Answer {
     return std::find(eos.begin(), eos.end(), token) != eos.end();
   }
 
-  void send(AnswerChoice& choice, const ChoiceText::Piece& piece) {
+  void send(AnswerChoice& choice, const ChoiceText::Piece& piece, int num_tokens) {
     const bool ends = piece.finish != FinishReason::kNone;
     if (choice.begun && piece.text.empty() && piece.logprobs.empty() && !ends) return;
     begin_events();
@@ -115,8 +116,7 @@ class Answer {
     line_.append("}]");
     if (stream_.continuous_usage_stats) {
       line_.append(",\"usage\":");
-      append_usage(line_, generation_->num_prompt_tokens(choice.index),
-                   generation_->num_tokens(choice.index));
+      append_usage(line_, generation_->num_prompt_tokens(choice.index), num_tokens);
     }
     line_.push_back('}');
     exchange_.send_event(line_);

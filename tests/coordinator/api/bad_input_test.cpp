@@ -1,0 +1,233 @@
+// Bad input over HTTP, row by row: status, the field it names, a part of the sentence. After all of
+// it a good request still gets the right answer and nothing runs.
+#include <gmock/gmock.h>
+
+#include "tests/coordinator/api/openai_fixture.h"
+
+namespace quire::test {
+namespace {
+
+using ::testing::HasSubstr;
+
+struct Row {
+  std::string fields;  // replace or extend a good body's
+  int status;
+  const char* param;    // "" = null
+  const char* message;  // a part of it
+};
+
+class BadInputTest : public OpenAiTest {
+ protected:
+  void expect_error(const HttpAnswer& answer, const Row& row) {
+    EXPECT_EQ(answer.status, row.status) << row.fields.substr(0, 200) << "\n" << answer.body;
+    const Json error = answer.json().value("error", Json::object());
+    EXPECT_EQ(error.value("param", Json()), *row.param == '\0' ? Json() : Json(row.param))
+        << row.fields.substr(0, 200) << "\n"
+        << answer.body;
+    EXPECT_THAT(error.value("message", ""), HasSubstr(row.message)) << row.fields.substr(0, 200);
+    EXPECT_EQ(error.value("type", ""), "invalid_request_error");
+    EXPECT_TRUE(error.contains("code"));
+    EXPECT_LT(answer.body.size(), 2000u);
+  }
+
+  void check(const std::string& path, const Json& good, const std::vector<Row>& rows) {
+    HttpClient client(port());  // one connection for all: none of this may close it
+    for (const Row& row : rows) {
+      Json body = good;
+      const Json fields = Json::parse("{" + row.fields + "}", nullptr, false);
+      ASSERT_FALSE(fields.is_discarded()) << row.fields;
+      body.update(fields);
+      ASSERT_TRUE(client.send(post(path, body.dump())));
+      expect_error(client.read_answer(), row);
+    }
+    ASSERT_TRUE(client.send(post(path, good.dump())));
+    EXPECT_EQ(client.read_answer().status, 200);
+    EXPECT_TRUE(wait_idle());
+    EXPECT_EQ(engine_->stats().finished_length, 1u);
+  }
+
+  static Json completion() { return {{"prompt", "hello"}, {"max_tokens", 3}, {"seed", kSeed}}; }
+  static Json chat_body() {
+    return {{"messages", {{{"role", "user"}, {"content", "hello"}}}}, {"max_tokens", 3}};
+  }
+};
+
+std::string list_of(const std::string& element, int count) {
+  std::string out = "[";
+  for (int i = 0; i < count; ++i) absl::StrAppend(&out, i > 0 ? "," : "", element);
+  return out + "]";
+}
+
+TEST_F(BadInputTest, SamplingFields) {
+  check("/v1/completions", completion(),
+        {
+            {R"("n": 0)", 400, "n", "[1, 8]"},
+            {R"("n": -1)", 400, "n", "[1, 8]"},
+            {R"("n": 1000000000)", 400, "n", "[1, 8]"},
+            {R"("n": 9223372036854775808)", 400, "n", "[1, 8]"},
+            {R"("n": 1.5)", 400, "n", "integer"},
+            {R"("n": "3")", 400, "n", "integer"},
+            {R"("n": true)", 400, "n", "integer"},
+            {R"("logprobs": 21)", 400, "logprobs", "[0, 20]"},
+            {R"("logprobs": -1)", 400, "logprobs", "[0, 20]"},
+            {R"("logprobs": true)", 400, "logprobs", "integer"},
+            {R"("max_tokens": 0)", 400, "max_tokens", "at least 1"},
+            {R"("max_tokens": -1)", 400, "max_tokens", "at least 1"},
+            {R"("max_tokens": 2147483648)", 400, "max_tokens", "2048"},
+            {R"("max_tokens": 2044)", 400, "max_tokens", "At most 2043"},
+            {R"("temperature": -1)", 400, "temperature", "[0, 2]"},
+            {R"("temperature": 1e308)", 400, "temperature", "[0, 2]"},
+            {R"("temperature": "hot")", 400, "temperature", "number"},
+            {R"("temperature": false)", 400, "temperature", "number"},
+            {R"("top_p": 0)", 400, "top_p", "(0, 1]"},
+            {R"("top_p": 2)", 400, "top_p", "(0, 1]"},
+            {R"("top_k": -5)", 400, "top_k", "-1"},
+            {R"("top_k": 2.5)", 400, "top_k", "integer"},
+            {R"("min_p": 1.5)", 400, "min_p", "[0, 1]"},
+            {R"("seed": 1180591620717411303424)", 400, "seed", "integer"},
+            {R"("seed": "x")", 400, "seed", "integer"},
+            {R"("stop": )" + list_of("\"x\"", 17), 400, "stop", "at most 16"},
+            {R"("stop": ")" + std::string(1 << 20, 's') + "\"", 400, "stop", "256"},
+            {R"("stop": "")", 400, "stop", "1 to 256"},
+            {R"("stop": [1])", 400, "stop", "list of texts"},
+            {R"("stop_token_ids": [64])", 400, "stop_token_ids", "[0, 63]"},
+            {R"("stop_token_ids": [-1])", 400, "stop_token_ids", "[0, 63]"},
+            {R"("stop_token_ids": "1")", 400, "stop_token_ids", "list of integers"},
+            {R"("stop_token_ids": )" + list_of("1", 65), 400, "stop_token_ids", "64"},
+            {R"("ignore_eos": 1)", 400, "ignore_eos", "true or false"},
+            {R"("stream": "yes")", 400, "stream", "true or false"},
+            {R"("stream_options": {"include_usage": true})", 400, "stream_options", "`stream`"},
+            {R"("stream": true, "stream_options": 3)", 400, "stream_options", "object"},
+        });
+}
+
+TEST_F(BadInputTest, Prompts) {
+  check("/v1/completions", completion(),
+        {
+            {R"("prompt": null)", 400, "prompt", "missing"},
+            {R"("prompt": "")", 400, "prompt", "at least one token"},
+            {R"("prompt": [])", 400, "prompt", "at least one token"},
+            {R"("prompt": 5)", 400, "prompt", "text"},
+            {R"("prompt": {})", 400, "prompt", "text"},
+            {R"("prompt": [-1])", 400, "prompt", "[0, 63]"},
+            {R"("prompt": [1, 64])", 400, "prompt", "entry 1 is 64"},
+            {R"("prompt": [1, "a"])", 400, "prompt", "text"},
+            {R"("prompt": [1, 1.5])", 400, "prompt", "text"},
+            {R"("prompt": [[1], [[2]]])", 400, "prompt", "text"},
+            {R"("prompt": ["a", ""])", 400, "prompt", "at least one token"},
+            {R"("prompt": )" + list_of("\"a\"", 257), 400, "prompt", "at most 256"},
+            {R"("prompt": )" + list_of("1", 1000000), 400, "prompt", "2048"},
+            {R"("prompt": ")" + std::string(5000, 'p') + "\"", 400, "prompt", "5000 tokens"},
+            {R"("model": "other")", 404, "model", "\"letters\""},
+            {R"("model": "../x")", 404, "model", "letters"},
+            {R"("model": ")" + std::string(1 << 20, 'm') + "\"", 404, "model", "letters"},
+            {R"("model": 5)", 400, "model", "text"},
+        });
+}
+
+TEST_F(BadInputTest, FieldsThatAreNotBuilt) {
+  check("/v1/completions", completion(),
+        {
+            {R"("presence_penalty": 0.5)", 400, "presence_penalty",
+             "`presence_penalty` other than 0 is not supported by this version"},
+            {R"("frequency_penalty": 1e9)", 400, "frequency_penalty", "not supported"},
+            {R"("repetition_penalty": 1.1)", 400, "repetition_penalty", "other than 1"},
+            {R"("logit_bias": {"5": 1})", 400, "logit_bias", "not supported"},
+            {R"("best_of": 2)", 400, "best_of", "other than 1"},
+            {R"("use_beam_search": true)", 400, "use_beam_search", "not supported"},
+            {R"("echo": true)", 400, "echo", "not supported"},
+            {R"("suffix": "x")", 400, "suffix", "not supported"},
+            {R"("min_tokens": 3)", 400, "min_tokens", "not supported"},
+            {R"("prompt_logprobs": 1)", 400, "prompt_logprobs", "not supported"},
+            {R"("guided_json": {})", 400, "guided_json", "is not supported"},
+            {R"("response_format": {"type": "json_object"})", 400, "response_format", "other than"},
+            {R"("prompt_embeds": "gASV")", 400, "prompt_embeds", "not supported"},
+            {R"("priority": 1)", 400, "priority", "not supported"},
+            {R"("add_special_tokens": false)", 400, "add_special_tokens", "not supported"},
+        });
+}
+
+TEST_F(BadInputTest, Messages) {
+  check("/v1/chat/completions", chat_body(),
+        {
+            {R"("messages": null)", 400, "messages", "at least one"},
+            {R"("messages": [])", 400, "messages", "at least one"},
+            {R"("messages": "hi")", 400, "messages", "list"},
+            {R"("messages": ["hi"])", 400, "messages", "entry 0 must be an object"},
+            {R"("messages": [{"content": "x"}])", 400, "messages", "`role`"},
+            {R"("messages": [{"role": 5, "content": "x"}])", 400, "messages", "`role`"},
+            {R"("messages": [{"role": "user"}])", 400, "messages", "`content`"},
+            {R"("messages": [{"role": "user", "content": 5}])", 400, "messages", "text parts"},
+            {R"("messages": [{"role": "user", "content": [{"type": "image_url", "image_url":)"
+             R"( {"url": "http://169.254.169.254/"}}]}])",
+             400, "messages", "reads text only"},
+            {R"("messages": [{"role": "assistant", "content": "x", "tool_calls": [{}]}])", 400,
+             "messages", "tool calls"},
+            {R"("messages": )" + list_of(R"({"role":"user","content":"x"})", 4097), 400, "messages",
+             "4096"},
+            {R"("messages": [{"role": "user", "content": ")" + std::string(3000, 'x') + "\"}]", 400,
+             "messages", "2048"},
+            {R"("chat_template": "{{ 1 }}")", 400, "chat_template", "not supported"},
+            {R"("chat_template_kwargs": {"chat_template": "x"})", 400, "chat_template_kwargs",
+             "not supported"},
+            {R"("tools": [{"type": "function"}])", 400, "tools", "not supported"},
+            {R"("tool_choice": "required")", 400, "tool_choice", "not supported"},
+            {R"("response_format": {"type": "json_schema"})", 400, "response_format", "other than"},
+            {R"("logprobs": 3)", 400, "logprobs", "true or false"},
+            {R"("top_logprobs": 2)", 400, "top_logprobs", "`logprobs`"},
+            {R"("logprobs": true, "top_logprobs": 21)", 400, "top_logprobs", "[0, 20]"},
+            {R"("logprobs": true, "top_logprobs": -1)", 400, "top_logprobs", "[0, 20]"},
+            {R"("max_completion_tokens": 4)", 400, "max_completion_tokens", "`max_tokens`"},
+            {R"("max_tokens": null, "max_completion_tokens": 0)", 400, "max_completion_tokens",
+             "at least 1"},
+            {R"("n": 9)", 400, "n", "[1, 8]"},
+        });
+}
+
+TEST_F(BadInputTest, ContextLengthHasItsCode) {
+  Json request = completion();
+  request["prompt"] = std::string(3000, 'x');
+  Json error = ask("/v1/completions", request).json()["error"];
+  EXPECT_EQ(error["code"], "context_length_exceeded");
+  EXPECT_THAT(error["message"].get<std::string>(), HasSubstr("3000"));
+  EXPECT_THAT(error["message"].get<std::string>(), HasSubstr("2048"));
+  request = completion();
+  request["max_tokens"] = 5000;
+  EXPECT_EQ(ask("/v1/completions", request).json()["error"]["code"], "context_length_exceeded");
+  request["model"] = "x";
+  EXPECT_EQ(ask("/v1/completions", request).json()["error"]["code"], "model_not_found");
+}
+
+TEST_F(BadInputTest, Bodies) {
+  const std::pair<std::string, const char*> cases[] = {
+      {"", "at byte"},
+      {"{", "at byte 2"},
+      {R"({"prompt": "a"} junk)", "at byte 17"},
+      {R"({"prompt": NaN})", "at byte 12"},
+      {R"({"temperature": 1e400})", "at byte"},
+      {"{\"prompt\": \"\xff\"}", "at byte"},
+      {R"({"prompt": "\ud800"})", "at byte"},
+      {std::string("{\"prompt\": \"a\0b\"}", 17), "at byte"},
+      {"\xEF\xBB\xBF{}", "byte order mark"},
+      {R"({"prompt": "a", "prompt": "b"})", "twice"},
+      {std::string(100000, '['), "deeper than 64"},
+      {list_of("1", 3), "must be a JSON object"},
+      {"null", "must be a JSON object"},
+  };
+  HttpClient client(port());
+  for (const auto& [body, message] : cases) {
+    ASSERT_TRUE(client.send(post("/v1/completions", body)));
+    expect_error(client.read_answer(), {body, 400, "", message});
+  }
+  for (const char* header : {"", "Content-Type: text/plain\r\n"}) {
+    ASSERT_TRUE(client.send(post("/v1/completions", completion().dump(), header)));
+    expect_error(client.read_answer(), {header, 415, "", "application/json"});
+  }
+  ASSERT_TRUE(client.send(post("/v1/completions", completion().dump(),
+                               "Content-Type: Application/JSON; charset=utf-8\r\n")));
+  const HttpAnswer answer = client.read_answer();
+  EXPECT_EQ(answer.json()["choices"][0]["text"], oracle_text("hello", 3));
+}
+
+}  // namespace
+}  // namespace quire::test

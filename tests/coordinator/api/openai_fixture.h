@@ -1,0 +1,155 @@
+// The HTTP API over a real engine; only the worker group is a fake, whose every answer is known.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "common/metrics.h"
+#include "coordinator/api/http_server.h"
+#include "coordinator/engine/engine.h"
+#include "tests/coordinator/api/http_client.h"
+#include "tests/coordinator/api/letter_tokenizer.h"
+#include "tests/fakes/hash_group.h"
+
+namespace quire::test {
+
+using Json = nlohmann::json;
+
+inline constexpr std::uint64_t kSeed = 7;
+
+// role, content, ..., then "Q" where the answer begins.
+inline constexpr char kLetterTemplate[] =
+    "{% for message in messages %}"
+    "{% if message['role'] == 'forbidden' %}{{ raise_exception('no such role') }}{% endif %}"
+    "{{ message['role'] + message['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %}Q{% endif %}";
+
+class OpenAiTest : public ::testing::Test {
+ protected:
+  struct Options {
+    std::string api_key{};
+    std::vector<TokenId> eos{};
+    absl::Duration step = absl::ZeroDuration();  // of the workers
+    int max_model_len = 2048;
+    bool attach = true;
+  };
+
+  void SetUp() override { start({}); }
+  void TearDown() override { stop(); }
+
+  void start(const Options& options) {
+    stop();
+    config_ = EngineConfig();
+    config_.api_key = options.api_key;
+    config_.max_model_len = options.max_model_len;
+    config_.max_num_seqs = 64;
+    model_ = letter_model(options.max_model_len);
+    model_.spec.eos = options.eos;
+    auto chat_template = ChatTemplate::parse(kLetterTemplate);
+    ASSERT_TRUE(chat_template.ok()) << chat_template.status();
+    model_.text.chat_template = *std::move(chat_template);
+    metrics_ = std::make_unique<Metrics>(model_.name, options.max_model_len);
+    engine_ = std::make_unique<Engine>(config_, model_.spec);
+    HashWorkerConfig worker;
+    worker.num_blocks = 1024;
+    worker.block_size = config_.block_size;
+    worker.max_num_seqs = config_.max_num_seqs;
+    worker.max_num_batched_tokens = config_.max_num_batched_tokens;
+    group_ = std::make_unique<HashGroup>(worker, options.step);
+    engine_->start(group_.get());
+    auto server =
+        HttpServer::start({&config_, &model_, engine_.get(), metrics_.get()}, "127.0.0.1", 0);
+    ASSERT_TRUE(server.ok()) << server.status();
+    server_ = *std::move(server);
+    if (options.attach) attach();
+  }
+
+  void attach() {
+    group_->attach(engine_.get());
+    ASSERT_TRUE(wait_until([this] { return engine_->stats().ready; }));
+  }
+
+  void stop() {
+    if (engine_ != nullptr) engine_->stop();
+    server_.reset();
+    if (group_ != nullptr) {
+      EXPECT_EQ(group_->protocol_error(), "");
+    }
+    group_.reset();
+    engine_.reset();
+  }
+
+  template <typename Predicate>
+  bool wait_until(Predicate predicate) {
+    const absl::Time deadline = absl::Now() + kHttpPatience;
+    while (!predicate()) {
+      if (absl::Now() > deadline) return false;
+      absl::SleepFor(absl::Milliseconds(1));
+    }
+    return true;
+  }
+  bool wait_idle() {
+    return wait_until([this] {
+      const EngineStats stats = engine_->stats();
+      return stats.running == 0 && stats.waiting == 0 && stats.used_blocks == 0;
+    });
+  }
+
+  int port() const { return server_->port(); }
+
+  HttpAnswer ask(const std::string& path, const Json& body, const std::string& headers = "") {
+    return fetch(port(), post(path, body.dump(), "Content-Type: application/json\r\n" + headers));
+  }
+  Json complete(const Json& body) {
+    const HttpAnswer answer = ask("/v1/completions", body);
+    EXPECT_EQ(answer.status, 200) << answer.body;
+    return answer.json();
+  }
+  Json chat(const Json& body) {
+    const HttpAnswer answer = ask("/v1/chat/completions", body);
+    EXPECT_EQ(answer.status, 200) << answer.body;
+    return answer.json();
+  }
+  std::vector<Json> stream(const std::string& path, Json body) {
+    body["stream"] = true;
+    HttpClient client(port());
+    client.send(post(path, body.dump()));
+    const HttpAnswer head = client.read_head();
+    EXPECT_EQ(head.status, 200);
+    return read_events(client);
+  }
+
+  std::vector<TokenId> encode(const std::string& text) {
+    return model_.text.tokenizer->encode(text, false, false).value();
+  }
+  // What the hash model answers.
+  std::vector<TokenId> oracle(const std::string& prompt, int count, int choice = 0,
+                              std::uint64_t seed = kSeed) {
+    std::vector<TokenId> tokens = encode(prompt), out;
+    for (int i = 0; i < count; ++i) {
+      out.push_back(HashModel{}.next(tokens, seed, choice));
+      tokens.push_back(out.back());
+    }
+    return out;
+  }
+  std::string decode(const std::vector<TokenId>& tokens) {
+    return model_.text.tokenizer->decode(tokens, true);
+  }
+  std::string oracle_text(const std::string& prompt, int count, int choice = 0) {
+    return decode(oracle(prompt, count, choice));
+  }
+
+  EngineConfig config_;
+  ServedModel model_;
+  std::unique_ptr<Metrics> metrics_;
+  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<HashGroup> group_;
+  std::unique_ptr<HttpServer> server_;
+};
+
+}  // namespace quire::test
