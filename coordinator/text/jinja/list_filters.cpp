@@ -251,6 +251,7 @@ Value batch(Interpreter& in, const Value& subject, const Arguments& arguments) {
 
 // map(attribute="a", default=x), or map("filter", arguments...).
 Value map(Interpreter& in, const Value& subject, const Arguments& arguments) {
+  if (!subject.truthy()) return Value::generator({});  // None too, as in Jinja
   const auto items = items_of(in.budget(), subject);
   std::vector<Value> out;
   if (arguments.positional.empty()) {
@@ -277,6 +278,7 @@ Value map(Interpreter& in, const Value& subject, const Arguments& arguments) {
 // select, reject, selectattr and rejectattr: the items, or one attribute of each, put to a test.
 Value pick(Interpreter& in, const Value& subject, const Arguments& arguments, bool by_attribute,
            bool wanted) {
+  if (!subject.truthy()) return Value::generator({});  // None too, as in Jinja
   const auto items = items_of(in.budget(), subject);
   Arguments rest = arguments;
   std::vector<Value> path;

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "coordinator/text/jinja/printf_form.h"
+#include "coordinator/text/jinja/strings.h"
 
 namespace quire::jinja {
 namespace {
@@ -103,6 +104,10 @@ Value add(Budget& budget, const Value& a, const Value& b) {
       fail("can only concatenate str (not \"", b.type_name(), "\") to str");
     }
     budget.text(a.string().size() + b.string().size());
+    if (a.is_markup() || b.is_markup()) {
+      return Value::markup((a.is_markup() ? a.string() : escape_html(a.string())) +
+                           (b.is_markup() ? b.string() : escape_html(b.string())));
+    }
     return Value(absl::StrCat(a.string(), b.string()));
   }
   const Sequence* left = a.sequence();

@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "common/utf8.h"
 
 namespace quire::jinja {
@@ -236,6 +237,11 @@ std::string title(absl::string_view text) {
     text.remove_prefix(c.size);
   }
   return out;
+}
+
+std::string escape_html(absl::string_view text) {
+  return absl::StrReplaceAll(
+      text, {{"&", "&amp;"}, {"<", "&lt;"}, {">", "&gt;"}, {"'", "&#39;"}, {"\"", "&#34;"}});
 }
 
 std::string pad(absl::string_view text, std::int64_t width, absl::string_view fill, Side side) {

@@ -48,6 +48,7 @@ std::string upper(absl::string_view text);
 std::string lower(absl::string_view text);
 std::string capitalize(absl::string_view text);  // the first letter upper, the rest lower
 std::string title(absl::string_view text);       // so for every word
+std::string escape_html(absl::string_view text);
 // Fills up to `width` characters: the text on the left, on the right or in the middle.
 std::string pad(absl::string_view text, std::int64_t width, absl::string_view fill, Side side);
 

@@ -1,8 +1,6 @@
 // Filters over texts. Most call the method of the same name, after str().
 #include <algorithm>
 
-#include "absl/strings/str_join.h"
-#include "absl/strings/str_replace.h"
 #include "coordinator/text/jinja/arguments.h"
 #include "coordinator/text/jinja/filter_tables.h"
 #include "coordinator/text/jinja/interpreter.h"
@@ -29,9 +27,9 @@ Value trim(Interpreter& in, const Value& subject, const Arguments& arguments) {
   const Value chars = reader.take("chars", Value::none());
   reader.finish();
   const std::string text = subject_text(in, subject);
-  if (!chars.is_string()) return Value(strip(text, Side::kBoth));
-  const absl::string_view set = chars.string();
-  return Value(strip(text, Side::kBoth, &set));
+  const absl::string_view set = chars.is_string() ? chars.string() : "";
+  std::string out(strip(text, Side::kBoth, chars.is_string() ? &set : nullptr));
+  return subject.is_markup() ? Value::markup(std::move(out)) : Value(std::move(out));
 }
 
 Value replace_filter(Interpreter& in, const Value& subject, const Arguments& arguments) {
@@ -85,9 +83,8 @@ Value center(Interpreter& in, const Value& subject, const Arguments& arguments) 
 
 Value escape(Interpreter& in, const Value& subject, const Arguments& arguments) {
   ArgumentReader("escape", arguments).finish();
-  return Value(absl::StrReplaceAll(
-      subject_text(in, subject),
-      {{"&", "&amp;"}, {"<", "&lt;"}, {">", "&gt;"}, {"'", "&#39;"}, {"\"", "&#34;"}}));
+  if (subject.is_markup()) return subject;
+  return Value::markup(escape_html(subject_text(in, subject)));
 }
 
 Value format(Interpreter& in, const Value& subject, const Arguments& arguments) {
@@ -127,12 +124,12 @@ Value word_count(Interpreter& in, const Value& subject, const Arguments& argumen
 
 Value string(Interpreter& in, const Value& subject, const Arguments& arguments) {
   ArgumentReader("string", arguments).finish();
-  return Value(to_text(in.budget(), subject));
+  return subject.is_string() ? subject : Value(to_text(in.budget(), subject));
 }
 
-// Nothing is escaped by itself, so nothing needs to be marked as safe.
 Value safe(Interpreter& in, const Value& subject, const Arguments& arguments) {
-  return string(in, subject, arguments);
+  ArgumentReader("safe", arguments).finish();
+  return Value::markup(to_text(in.budget(), subject));
 }
 
 constexpr NamedFunction kFilters[] = {

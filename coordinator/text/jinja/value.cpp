@@ -76,6 +76,12 @@ Value Value::undefined(std::string reason) {
   return value;
 }
 
+Value Value::markup(std::string text) {
+  Value value(std::move(text));
+  value.markup_ = true;
+  return value;
+}
+
 Value Value::list(std::vector<Value> items) {
   return make_sequence(Sequence::Form::kList, std::move(items));
 }

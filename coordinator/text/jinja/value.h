@@ -53,6 +53,8 @@ class Value {
   Value(std::shared_ptr<const Callable> value) : data_(std::move(value)) {}
   static Value none();
   static Value undefined(std::string reason);
+  // A text marked as safe (`|safe`, `|e`): adding plain text to it escapes that text as HTML.
+  static Value markup(std::string text);
   static Value integer(std::size_t value) { return Value(static_cast<std::int64_t>(value)); }
   static Value list(std::vector<Value> items);
   static Value tuple(std::vector<Value> items);
@@ -74,6 +76,7 @@ class Value {
   bool is_undefined() const { return is<Undefined>(); }
   bool is_none() const { return is<None>(); }
   bool is_string() const { return is<std::shared_ptr<const std::string>>(); }
+  bool is_markup() const { return markup_; }
   bool is_number() const { return is<bool>() || is<std::int64_t>() || is<double>(); }
   bool is_integral() const { return is<bool>() || is<std::int64_t>(); }
 
@@ -97,6 +100,7 @@ class Value {
                std::shared_ptr<Namespace>, std::shared_ptr<const LoopState>,
                std::shared_ptr<const Callable>>
       data_;
+  bool markup_ = false;
 };
 
 // A generator gives each item once, and knows neither its length nor its JSON. A view is what
