@@ -66,14 +66,12 @@ int work(const EngineConfig& config, ProcessGroup& group) {
       session_options(config, file->spec, group.instance_id());
   if (!options.ok()) return complain(Stage::kOptions, who, options.status());
 
-  DeviceOptions device;
-  device.kind = config.device;
-  device.isa = config.isa;
-  device.dtype = config.dtype;
-  device.num_threads = threads_per_rank(config, place);
+  auto device =
+      open_device({config.device, config.isa, config.dtype, threads_per_rank(config, place)});
+  if (!device.ok()) return complain(Stage::kDevice, who, device.status());
   const ProgressFn progress =
       make_progress(place.rank == 0 ? config.progress : "none", "loading weights");
-  const auto rank = Rank::load(*std::move(file), device, place, progress);
+  const auto rank = Rank::load(*std::move(file), *std::move(device), place, progress);
   if (!rank.ok()) return complain(Stage::kModel, who, rank.status());
   spdlog::info("rank {} of {}: {}, {:.1f} MB of weights", place.rank, place.world,
                (*rank)->device().description(),

@@ -87,9 +87,11 @@ absl::StatusOr<std::unique_ptr<RankGroup>> RankGroup::open(const std::string& mo
   const DeviceOptions device{options.device, "auto", options.dtype, options.threads};
   for (int r = 0; r < options.world; ++r) {
     QUIRE_ASSIGN_OR_RETURN(ModelFile file, open_model(model));
+    QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<Device> opened, open_device(device));
     const RankPlace place{r, options.world, 0, options.world};
-    QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<Rank> rank,
-                           Rank::load(std::move(file), device, place, make_progress("none", "")));
+    QUIRE_ASSIGN_OR_RETURN(
+        std::unique_ptr<Rank> rank,
+        Rank::load(std::move(file), std::move(opened), place, make_progress("none", "")));
     group->ranks_.push_back(std::move(rank));
   }
   const std::string name = unique_name();

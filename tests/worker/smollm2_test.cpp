@@ -107,7 +107,6 @@ class SmolLm2 : public testing::Test {
     options.device = "cpu";
     options.dtype = dtype;
     options.world = world;
-    options.threads = world == 1 ? 2 : 1;
     options.limits = {.num_blocks = 160,
                       .block_size = 16,
                       .max_num_seqs = 33,

@@ -15,18 +15,18 @@ constexpr int kLeafRule = 1;
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Rank>> Rank::load(ModelFile file, const DeviceOptions& device,
+absl::StatusOr<std::unique_ptr<Rank>> Rank::load(ModelFile file, std::unique_ptr<Device> device,
                                                  const RankPlace& place,
                                                  const ProgressFn& progress) {
   auto rank = std::unique_ptr<Rank>(new Rank());
   rank->file_ = std::move(file);
   rank->place_ = place;
+  rank->device_ = std::move(device);
   const ModelFile& model = rank->file_;
   QUIRE_ASSIGN_OR_RETURN(const Arch* arch, find_arch(model.spec.architecture));
   QUIRE_RETURN_IF_ERROR(verify_tensors(model, *arch));
   QUIRE_ASSIGN_OR_RETURN(const int block, row_parallel_block(model, *arch));
   QUIRE_ASSIGN_OR_RETURN(rank->shards_, make_shard_map(model.spec, place.world, block));
-  QUIRE_ASSIGN_OR_RETURN(rank->device_, open_device(device));
   QUIRE_ASSIGN_OR_RETURN(const Format format, dominant_format(model, *arch));
   rank->kv_dtype_ = rank->device_->ops().kv_dtype(format);
   QUIRE_ASSIGN_OR_RETURN(rank->weights_, load_weights(model, *arch, rank->shards_, place.rank,

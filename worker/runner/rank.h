@@ -28,8 +28,8 @@ struct RankPlace {
 
 class Rank {
  public:
-  // Verifies the checkpoint, cuts it, opens the device, reads and packs this rank's shard.
-  static absl::StatusOr<std::unique_ptr<Rank>> load(ModelFile file, const DeviceOptions& device,
+  // Verifies the checkpoint, cuts it, reads and packs this rank's shard for `device`.
+  static absl::StatusOr<std::unique_ptr<Rank>> load(ModelFile file, std::unique_ptr<Device> device,
                                                     const RankPlace& place,
                                                     const ProgressFn& progress);
 

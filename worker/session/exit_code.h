@@ -20,10 +20,11 @@ enum ExitCode : int {
 };
 
 // What a failure means depends on what was being done.
-enum class Stage { kOptions, kModel, kServing };
+enum class Stage { kOptions, kDevice, kModel, kServing };
 
 inline ExitCode exit_code(Stage stage, const absl::Status& status) {
   using Code = absl::StatusCode;
+  if (stage == Stage::kDevice && !status.ok()) return kExitDevice;
   switch (status.code()) {
     case Code::kOk:
       return kExitDrained;

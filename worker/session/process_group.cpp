@@ -4,9 +4,12 @@
 #include <mpi.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <random>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/status.h"
@@ -21,14 +24,21 @@ std::string random_instance_id() {
   return absl::StrFormat("%08x%08x%08x", device(), device(), device());
 }
 
+// The id becomes part of the name of a shared-memory segment.
+bool is_name(const std::string& id) {
+  return id.size() < kInstanceBytes && std::all_of(id.begin(), id.end(), [](char c) {
+           return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_';
+         });
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ProcessGroup>> ProcessGroup::open(const EngineConfig& config) {
   auto group = std::unique_ptr<ProcessGroup>(new ProcessGroup());
-  if (config.instance_id.size() >= kInstanceBytes) {
-    return absl::InvalidArgumentError(absl::StrCat("--instance-id has ", config.instance_id.size(),
-                                                   " bytes; at most ", kInstanceBytes - 1,
-                                                   " are allowed"));
+  if (!is_name(config.instance_id)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--instance-id is \"", absl::CHexEscape(config.instance_id.substr(0, kInstanceBytes)),
+        "\"; at most ", kInstanceBytes - 1, " letters, digits, - and _ are allowed"));
   }
   const bool by_hand = config.rank >= 0 || config.world_size >= 0;
   QUIRE_RETURN_IF_ERROR(by_hand ? group->open_by_hand(config)

@@ -71,6 +71,9 @@ TEST(ProcessGroup, ByHand) {
   EXPECT_EQ((*group)->place().rank, 1);
   EXPECT_EQ((*group)->place().num_local_ranks, 3);
   EXPECT_EQ((*group)->instance_id(), "abc");
+  config.instance_id = "../abc";
+  EXPECT_THAT(std::string(ProcessGroup::open(config).status().message()), HasSubstr("../abc"));
+  config.instance_id = "abc";
   config.rank = 3;
   EXPECT_THAT(std::string(ProcessGroup::open(config).status().message()), HasSubstr("--rank 3"));
 }
@@ -86,6 +89,7 @@ TEST(ProcessGroup, AloneItNamesItself) {
 
 TEST(ExitCode, SaysWhatAnotherStartCanChange) {
   EXPECT_EQ(exit_code(Stage::kOptions, absl::InvalidArgumentError("")), 64);
+  EXPECT_EQ(exit_code(Stage::kDevice, absl::NotFoundError("")), 71);
   EXPECT_EQ(exit_code(Stage::kModel, absl::InvalidArgumentError("")), 65);
   EXPECT_EQ(exit_code(Stage::kModel, absl::DataLossError("")), 65);
   EXPECT_EQ(exit_code(Stage::kModel, absl::NotFoundError("")), 66);

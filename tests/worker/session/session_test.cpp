@@ -49,8 +49,8 @@ class SessionTest : public testing::Test {
   std::unique_ptr<Rank> load(int rank = 0, int world = 1) {
     auto file = open_model(scratch_ / "tiny.gguf");
     EXPECT_TRUE(file.ok()) << file.status();
-    auto loaded = Rank::load(*std::move(file), {"cpu", "auto", "auto", 1}, {rank, world, 0, world},
-                             make_progress("none", ""));
+    auto loaded = Rank::load(*std::move(file), *open_device({"cpu", "auto", "auto", 1}),
+                             {rank, world, 0, world}, make_progress("none", ""));
     EXPECT_TRUE(loaded.ok()) << loaded.status();
     return *std::move(loaded);
   }
