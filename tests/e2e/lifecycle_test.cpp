@@ -233,7 +233,7 @@ TEST_F(RunningServer, BadRequestsAreExplainedAndDisturbNobody) {
       {"n", [](auto& r) { r.set_n(1000000); }, "`n`"},
       {"max_tokens", [](auto& r) { r.set_max_tokens(4000000000u); }, "max_tokens"},
       {"logprobs", [](auto& r) { r.set_logprobs(21); }, "logprobs"},
-      {"empty", [](auto& r) { r.set_text(""); }, "prompt"},
+      {"empty", [](auto& r) { r.set_text(""); }, "`text` is empty"},
       {"long prompt", [](auto& r) { r.mutable_token_ids()->mutable_ids()->Resize(9000, 5); },
        "8192"},
       {"bad id", [](auto& r) { r.mutable_token_ids()->add_ids(-1); }, "-1"},
