@@ -14,6 +14,7 @@
 #include "kernels/formats/half.h"
 
 namespace quire::cpu {
+namespace {  // a copy for each file: see README, "The CPU backend"
 
 // Where a tile's K and V lie: one pointer per 16 positions.
 template <class T>
@@ -385,4 +386,5 @@ void merge_splits(float* partials, std::size_t split_stride, int num_splits, int
   write_result<V>(row(0), head_dim, out);
 }
 
+}  // namespace
 }  // namespace quire::cpu

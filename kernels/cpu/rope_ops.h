@@ -7,6 +7,7 @@
 #include "kernels/formats/half.h"
 
 namespace quire::cpu {
+namespace {  // a copy for each file: see README, "The CPU backend"
 
 // Pairs (2i, 2i + 1).
 template <class V>
@@ -80,4 +81,5 @@ void rope_store(const RopeJob& job) {
   }
 }
 
+}  // namespace
 }  // namespace quire::cpu

@@ -7,6 +7,7 @@
 #include "kernels/formats/half.h"
 
 namespace quire::cpu {
+namespace {  // a copy for each file: see README, "The CPU backend"
 
 // 32 columns in two vectors.
 template <class V>
@@ -189,4 +190,5 @@ void swiglu_span(const float* gate, const float* up, int begin, int end, const R
   if (end == out.columns) finish_row<V>(out, to);
 }
 
+}  // namespace
 }  // namespace quire::cpu

@@ -7,6 +7,7 @@
 #include "kernels/cpu/vector_ops.h"
 
 namespace quire::cpu {
+namespace {  // a copy for each file: see README, "The CPU backend"
 
 inline constexpr float kMinusInfinity = -__builtin_inff();
 
@@ -112,4 +113,5 @@ constexpr VectorOps make_vector_ops(decltype(VectorOps::attend) attend,
           .gather_at_least = &gather_at_least<V>};
 }
 
+}  // namespace
 }  // namespace quire::cpu

@@ -2,6 +2,7 @@
 #pragma once
 
 namespace quire::cpu {
+namespace {  // a copy for each file: see README, "The CPU backend"
 
 // e^x within 2 ulp. Zero below -87.33 (the last normal result), e^88.02 above that; NaN stays NaN.
 // x = n ln2 + r with |r| <= ln2 / 2, then a polynomial of degree 6 in r interpolating at the
@@ -36,4 +37,5 @@ typename V::F silu(typename V::F x) {
   return V::div(x, V::add(V::set(1.0f), exp<V>(V::sub(V::zero(), x))));
 }
 
+}  // namespace
 }  // namespace quire::cpu
