@@ -181,7 +181,7 @@ class GenerationService::Impl final : public v1::Generation::CallbackService {
     }
     const std::string id = request.request_id().empty() ? new_request_id() : request.request_id();
     auto stream = std::make_shared<GenerateStream>(
-        api_, GenerateStream::Setup{id, options_.max_buffered_bytes,
+        api_, GenerateStream::Setup{id, options_.max_buffered_bytes, options_.write_timeout,
                                     [this](const std::string& done) { forget(done); }});
     QUIRE_RETURN_IF_ERROR(remember(id, stream));
     stream->keep_alive();

@@ -19,6 +19,8 @@ class GenerationService {
   struct Options {
     // What may wait for one slow client; beyond it its call ends with RESOURCE_EXHAUSTED.
     std::size_t max_buffered_bytes = std::size_t{1} << 20;
+    // The same for a client that takes nothing for so long while there is more for it.
+    absl::Duration write_timeout = absl::Seconds(30);
   };
   explicit GenerationService(const Api& api);
   GenerationService(const Api& api, Options options);

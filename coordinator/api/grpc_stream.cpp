@@ -68,12 +68,20 @@ void GenerateStream::take(OutputDelta delta) {
   if (end_.has_value()) return;
   observe(target, piece);
   add(choice, std::move(piece));
-  if (waiting_bytes_ > setup_.max_buffered_bytes) {
-    fail_locked({grpc::StatusCode::RESOURCE_EXHAUSTED,
-                 absl::StrCat("The client reads too slowly: more than ", setup_.max_buffered_bytes,
-                              " bytes wait for it.")});
-  }
+  check_reader();
   pump();
+}
+
+void GenerateStream::check_reader() {
+  const auto too_slow = [](const auto&... words) {
+    return grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED,
+                        absl::StrCat("The client reads too slowly: ", words...));
+  };
+  if (waiting_bytes_ > setup_.max_buffered_bytes) {
+    fail_locked(too_slow("more than ", setup_.max_buffered_bytes, " bytes wait for it."));
+  } else if (writing_ && absl::Now() - write_began_ > setup_.write_timeout) {
+    fail_locked(too_slow("it took nothing for ", absl::FormatDuration(setup_.write_timeout), "."));
+  }
 }
 
 void GenerateStream::observe(Choice& choice, const ChoiceText::Piece& piece) const {
@@ -149,9 +157,7 @@ void GenerateStream::pump() {
     delta.reset();
     waiting_bytes_ = 0;
     for (const auto& left : waiting_) waiting_bytes_ += left ? left->ByteSizeLong() : 0;
-    writing_ = true;
-    StartWrite(&reply_);
-    return;
+    return write();
   }
   if (!end_.has_value()) return;
   if (end_->ok() && !usage_written_) return write_usage();
@@ -164,7 +170,12 @@ void GenerateStream::write_usage() {
   reply_.set_request_id(setup_.request_id);
   reply_.mutable_usage()->set_prompt_tokens(static_cast<std::uint32_t>(prompt_tokens_));
   reply_.mutable_usage()->set_completion_tokens(completion_tokens_);
+  write();
+}
+
+void GenerateStream::write() {
   writing_ = true;
+  write_began_ = absl::Now();
   StartWrite(&reply_);
 }
 

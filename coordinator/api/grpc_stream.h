@@ -30,6 +30,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<v1::GenerateReply>,
   struct Setup {
     std::string request_id;
     std::size_t max_buffered_bytes = 0;
+    absl::Duration write_timeout;
     std::function<void(const std::string& request_id)> on_done;  // gRPC is done with it
   };
   GenerateStream(const Api& api, Setup setup) : api_(api), setup_(std::move(setup)) {}
@@ -58,7 +59,9 @@ class GenerateStream final : public grpc::ServerWriteReactor<v1::GenerateReply>,
   void add(int choice, ChoiceText::Piece piece) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void fail_locked(grpc::Status status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void stop_request() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void pump() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);  // the next write, or Finish
+  void pump() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);   // the next write, or Finish
+  void write() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);  // reply_
+  void check_reader() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void write_usage() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const Api api_;
@@ -80,6 +83,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<v1::GenerateReply>,
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;  // by the Cancel call
   bool stopped_ ABSL_GUARDED_BY(mutex_) = false;    // the engine need not go on
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Time write_began_ ABSL_GUARDED_BY(mutex_);
   bool usage_written_ ABSL_GUARDED_BY(mutex_) = false;
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
   std::optional<grpc::Status> end_ ABSL_GUARDED_BY(mutex_);  // to finish with, once all is written

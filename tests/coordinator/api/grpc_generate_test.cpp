@@ -454,6 +454,36 @@ TEST_F(SlowClientTest, AClientThatDoesNotReadIsDropped) {
   EXPECT_TRUE(wait_idle());
 }
 
+class StuckClientTest : public GenerateTest {
+ protected:
+  static constexpr absl::Duration kTimeout = absl::Milliseconds(100);
+  GenerationService::Options options() override {
+    GenerationService::Options patient;
+    patient.max_buffered_bytes = std::size_t{1} << 30;
+    patient.write_timeout = kTimeout;
+    return patient;
+  }
+};
+
+TEST_F(StuckClientTest, AClientThatTakesNothingLosesItsRequest) {
+  start_workers();
+  gate_.close_after(200);
+  v1::GenerateRequest r = request("stuck", 500);
+  r.set_n(8);
+  r.set_logprobs(20);  // 200 steps are far more than the connection holds
+  grpc::ClientContext context;
+  auto reader = stub_->Generate(&context, r);
+  ASSERT_TRUE(wait_until([this] { return engine_->stats().steps >= 150; }));
+  absl::SleepFor(2 * kTimeout);  // what is under test is that this much time has passed
+  gate_.open();
+  EXPECT_TRUE(wait_until([this] { return engine_->stats().finished_abort > 0; }));
+  v1::GenerateReply reply;
+  while (reader->Read(&reply)) {
+  }
+  EXPECT_THAT(reader->Finish().error_message(), HasSubstr("took nothing for"));
+  EXPECT_TRUE(wait_idle());
+}
+
 class ApiKeyTest : public GenerateTest {
  protected:
   EngineConfig make_config() override {
