@@ -15,7 +15,7 @@ except ImportError as missing:
 from quire_server import Server
 
 KEY = "secret-key"
-QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+QUESTION = [{"role": "user", "content": "What breed dog is smallest?"}]
 
 
 class OpenAiClient(unittest.TestCase):
@@ -48,7 +48,7 @@ class OpenAiClient(unittest.TestCase):
         answer = self.chat()
         self.assertTrue(answer.id.startswith("chatcmpl-"))
         self.assertEqual(answer.object, "chat.completion")
-        self.assertIn("Paris", answer.choices[0].message.content)
+        self.assertIn("Chihuahua", answer.choices[0].message.content)
         self.assertEqual(answer.choices[0].message.role, "assistant")
         self.assertEqual(answer.usage.total_tokens,
                          answer.usage.prompt_tokens + answer.usage.completion_tokens)

@@ -68,9 +68,9 @@ class TerminalClients(unittest.TestCase):
 
     def test_generate_streams_an_answer(self):
         done = self.run_quire("generate", "--server", self.server.grpc, "--temperature", "0",
-                              "--max-tokens", "24", "What is the capital of France?")
+                              "--max-tokens", "24", "What breed dog is smallest?")
         self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertIn("Paris", done.stdout)
+        self.assertIn("Chihuahua", done.stdout)
         self.assertRegex(done.stderr, r"answer tokens, finish: (stop|length)")
 
     def test_generate_raw(self):
@@ -90,8 +90,8 @@ class TerminalClients(unittest.TestCase):
         chat.wait_for(r"ends the chat", start=mark)
         mark = len(chat.shown)
         chat.type("/clear\n")
-        chat.type("What is the capital of France?\n")
-        chat.wait_for(r"Paris.*> $", start=mark)
+        chat.type("What breed dog is smallest?\n")
+        chat.wait_for(r"Chihuahua.*> $", start=mark)
         chat.type("\x04")
         self.assertEqual(chat.exit_code(), 0)
 
