@@ -10,9 +10,9 @@
 #include "absl/strings/str_cat.h"
 #include "common/config.h"
 #include "common/config_file.h"
+#include "common/log.h"
 #include "common/shard.h"
 #include "common/status.h"
-#include "spdlog/sinks/stdout_color_sinks.h"
 #include "spdlog/spdlog.h"
 #include "worker/session/exit_code.h"
 #include "worker/session/process_group.h"
@@ -89,8 +89,7 @@ int run(int argc, char** argv) {
     std::printf("%s", help_text(kWorker, kUsage).c_str());
     return 0;
   }
-  spdlog::set_default_logger(spdlog::stderr_color_mt("quire-worker"));
-  spdlog::set_level(spdlog::level::from_str(parsed->config.log_level));
+  start_log("quire-worker", parsed->config.log_level);
   const auto group = ProcessGroup::open(parsed->config);
   if (!group.ok()) return complain(Stage::kOptions, "", group.status());
   const int code = work(parsed->config, **group);

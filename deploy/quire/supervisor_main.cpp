@@ -27,6 +27,9 @@ int main(int argc, char** argv) {
   for (int s : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&blocked, s);
   sigprocmask(SIG_BLOCK, &blocked, nullptr);
   signal(SIGPIPE, SIG_IGN);
+  // Workers write to mpirun's pipe: only here is it known whether a person watches.
+  quire::EngineConfig& config = parsed->config;
+  if (config.progress == "auto") config.progress = isatty(STDERR_FILENO) ? "bar" : "lines";
   const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe");
-  return quire::supervise(parsed->config, self.parent_path().string());
+  return quire::supervise(config, self.parent_path().string());
 }
