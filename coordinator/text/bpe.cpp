@@ -166,17 +166,17 @@ void Bpe::merge_few(std::vector<TokenId>* symbols) const {
 void Bpe::merge_many(std::vector<TokenId>* symbols) const {
   std::vector<MergeSymbol> linked(symbols->size());
   for (std::size_t i = 0; i < linked.size(); ++i) {
-    const int index = static_cast<int>(i);
+    const auto index = static_cast<std::int32_t>(i);
     linked[i] = {i, 1, (*symbols)[i], index - 1, i + 1 < linked.size() ? index + 1 : -1};
   }
-  merge_symbols(linked,
-                [this](const MergeSymbol& a, const MergeSymbol& b, double* priority, TokenId* id) {
-                  const Merge* merge = find_merge(a.id, b.id);
-                  if (merge == nullptr) return false;
-                  *priority = merge->rank;
-                  *id = merge->id;
-                  return true;
-                });
+  merge_symbols(linked, [this](const MergeSymbol& a, const MergeSymbol& b, std::uint32_t* order,
+                               TokenId* id) {
+    const Merge* merge = find_merge(a.id, b.id);
+    if (merge == nullptr) return false;
+    *order = static_cast<std::uint32_t>(merge->rank);
+    *id = merge->id;
+    return true;
+  });
   symbols->clear();
   for (const MergeSymbol& symbol : linked) {
     if (symbol.size > 0) symbols->push_back(symbol.id);

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <queue>
 #include <vector>
 
@@ -12,53 +13,56 @@
 namespace quire {
 
 struct MergeSymbol {
-  std::size_t begin = 0;  // bytes of the text
-  std::size_t size = 0;   // 0: merged into a symbol on its left
+  std::size_t begin = 0;   // bytes of the text
+  std::uint32_t size = 0;  // 0: merged into a symbol on its left
   TokenId id = -1;
-  int previous = -1;
-  int next = -1;
+  std::int32_t previous = -1;
+  std::int32_t next = -1;
 };
 
-// `find(left, right, &priority, &id)` says whether two neighbours merge: the lowest priority goes
-// first. `symbols` are linked in order.
+// `find(left, right, &order, &id)` says whether two neighbours merge: the lowest order goes first.
+// `symbols` are linked in order, fewer than 2^31, their sizes below 2^32 together.
 template <typename Find>
 void merge_symbols(std::vector<MergeSymbol>& symbols, const Find& find) {
   struct Candidate {
-    double priority;
-    int left;
-    int right;
-    std::size_t size;  // of both together when it was queued; another size means out of date
+    std::uint64_t key;   // order, then the left symbol's index
+    std::uint32_t size;  // of both together when it was queued; another size means out of date
     TokenId id;
-    bool operator<(const Candidate& other) const {  // the queue's top is its largest
-      return priority != other.priority ? priority > other.priority : left > other.left;
-    }
+    bool operator<(const Candidate& other) const { return key > other.key; }  // top: the smallest
   };
-  std::priority_queue<Candidate> queue;
-  const auto offer = [&](int left, int right) {
-    if (left < 0 || right < 0) return;
-    const MergeSymbol& a = symbols[static_cast<std::size_t>(left)];
-    const MergeSymbol& b = symbols[static_cast<std::size_t>(right)];
-    double priority = 0.0;
-    TokenId id = -1;
-    if (find(a, b, &priority, &id)) queue.push({priority, left, right, a.size + b.size, id});
+  const auto at = [&](std::int32_t i) -> MergeSymbol& {
+    return symbols[static_cast<std::size_t>(i)];
   };
-  for (const MergeSymbol& symbol : symbols) {
-    if (symbol.next >= 0)
-      offer(symbols[static_cast<std::size_t>(symbol.next)].previous, symbol.next);
+  std::vector<Candidate> found;
+  const auto look = [&](std::int32_t left, Candidate* candidate) {
+    if (left < 0 || at(left).next < 0) return false;
+    const MergeSymbol& a = at(left);
+    const MergeSymbol& b = at(a.next);
+    std::uint32_t order = 0;
+    if (!find(a, b, &order, &candidate->id)) return false;
+    candidate->key = static_cast<std::uint64_t>(order) << 32 | static_cast<std::uint32_t>(left);
+    candidate->size = a.size + b.size;
+    return true;
+  };
+  Candidate candidate{};
+  for (std::size_t i = 0; i < symbols.size(); ++i) {
+    if (look(static_cast<std::int32_t>(i), &candidate)) found.push_back(candidate);
   }
+  std::priority_queue<Candidate> queue(std::less<Candidate>(), std::move(found));
   while (!queue.empty()) {
     const Candidate best = queue.top();
     queue.pop();
-    MergeSymbol& left = symbols[static_cast<std::size_t>(best.left)];
-    MergeSymbol& right = symbols[static_cast<std::size_t>(best.right)];
-    if (left.size == 0 || right.size == 0 || left.size + right.size != best.size) continue;
-    left.size += right.size;
+    const auto index = static_cast<std::int32_t>(best.key & 0xFFFFFFFFu);
+    MergeSymbol& left = at(index);
+    if (left.size == 0 || left.next < 0 || left.size + at(left.next).size != best.size) continue;
+    MergeSymbol& right = at(left.next);
+    left.size = best.size;
     left.id = best.id;
     left.next = right.next;
     right.size = 0;
-    if (left.next >= 0) symbols[static_cast<std::size_t>(left.next)].previous = best.left;
-    offer(left.previous, best.left);
-    offer(best.left, left.next);
+    if (left.next >= 0) at(left.next).previous = index;
+    if (look(left.previous, &candidate)) queue.push(candidate);
+    if (look(index, &candidate)) queue.push(candidate);
   }
 }
 

@@ -10,6 +10,8 @@
 namespace quire {
 namespace {
 
+constexpr std::size_t kMaxEncodeBytes = std::size_t{1} << 28;  // the parts count in 32 bits
+
 class Pipeline final : public Tokenizer {
  public:
   explicit Pipeline(PipelineParts parts) : parts_(std::move(parts)) {}
@@ -41,6 +43,10 @@ class Pipeline final : public Tokenizer {
 
 absl::StatusOr<std::vector<TokenId>> Pipeline::encode(absl::string_view text, bool parse_special,
                                                       bool add_special) const {
+  if (text.size() > kMaxEncodeBytes) {
+    return absl::InvalidArgumentError(absl::StrCat("the text has ", text.size(), " bytes; at most ",
+                                                   kMaxEncodeBytes, " can be tokenized."));
+  }
   if (const std::size_t bad = utf8::first_invalid(text); bad != utf8::npos) {
     return absl::InvalidArgumentError(
         absl::StrCat("the text is not valid UTF-8 at byte ", bad, "."));

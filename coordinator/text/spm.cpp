@@ -2,12 +2,23 @@
 #include "coordinator/text/spm.h"
 
 #include <algorithm>
+#include <bit>
+#include <cstdint>
 
 #include "absl/strings/str_cat.h"
 #include "common/utf8.h"
 #include "coordinator/text/merge_queue.h"
 
 namespace quire {
+namespace {
+
+// The highest score first: floats as integers in the opposite order.
+std::uint32_t order_of(float score) {
+  const auto bits = std::bit_cast<std::uint32_t>(score);
+  return (bits & 0x80000000u) != 0 ? bits : ~bits & 0x7FFFFFFFu;
+}
+
+}  // namespace
 
 absl::StatusOr<Spm> Spm::make(const std::vector<Member>& members,
                               const std::array<TokenId, 256>& byte_ids, TokenId unk) {
@@ -32,18 +43,19 @@ void Spm::encode(absl::string_view text, std::vector<TokenId>* out) const {
   for (std::size_t begin = 0; begin < text.size();) {
     const auto size = static_cast<std::size_t>(std::max(utf8::decode(text.substr(begin)).size, 1));
     const auto it = tokens_.find(text.substr(begin, size));
-    const int index = static_cast<int>(symbols.size());
-    symbols.push_back(
-        {begin, size, it == tokens_.end() ? -1 : it->second.id, index - 1, index + 1});
+    const auto index = static_cast<std::int32_t>(symbols.size());
+    symbols.push_back({begin, static_cast<std::uint32_t>(size),
+                       it == tokens_.end() ? -1 : it->second.id, index - 1, index + 1});
     begin += size;
   }
   if (!symbols.empty()) symbols.back().next = -1;
   merge_symbols(symbols,
-                [&](const MergeSymbol& a, const MergeSymbol& b, double* priority, TokenId* id) {
-                  if (a.size + b.size > longest_) return false;
-                  const auto it = tokens_.find(text.substr(a.begin, a.size + b.size));
+                [&](const MergeSymbol& a, const MergeSymbol& b, std::uint32_t* order, TokenId* id) {
+                  const std::size_t size = static_cast<std::size_t>(a.size) + b.size;
+                  if (size > longest_) return false;
+                  const auto it = tokens_.find(text.substr(a.begin, size));
                   if (it == tokens_.end()) return false;
-                  *priority = -static_cast<double>(it->second.score);
+                  *order = order_of(it->second.score);
                   *id = it->second.id;
                   return true;
                 });
