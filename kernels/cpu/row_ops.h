@@ -19,15 +19,17 @@ constexpr int clamp16(int n) {
   return n < 0 ? 0 : n > 16 ? 16 : n;
 }
 
-// Columns [i, i + 32) of a row of `columns`; those beyond its end are zero.
+// Columns [i, i + 32) of a row of `columns`; those beyond its end are zero. Inlined by force, like
+// all that passes a block: it would travel through memory.
 template <class V>
-Block32<V> load_block(const float* x, int i, int columns) {
+[[gnu::always_inline]] inline Block32<V> load_block(const float* x, int i, int columns) {
   if (i + 32 <= columns) return {V::load(x + i), V::load(x + i + 16)};
   return {V::load(x + i, clamp16(columns - i)), V::load(x + i + 16, clamp16(columns - i - 16))};
 }
 
 template <class V>
-void put_q8(const RowTarget& out, std::byte* row, int i, Block32<V> x) {
+[[gnu::always_inline]] inline void put_q8(const RowTarget& out, std::byte* row, int i,
+                                          Block32<V> x) {
   constexpr float kSmallestNormal = 0x1p-126f;
   auto* values = reinterpret_cast<std::int8_t*>(row) + i;
   const float scale = V::largest(V::max(V::abs(x.a), V::abs(x.b))) / 127.0f;
@@ -46,7 +48,8 @@ void put_q8(const RowTarget& out, std::byte* row, int i, Block32<V> x) {
 // Writes columns [i, i + 32) of a row in the target's layout; rows are padded with zeros to 64
 // bytes, so only the second half of a float block can lie outside.
 template <class V>
-void put_block(const RowTarget& out, std::byte* row, int i, Block32<V> x) {
+[[gnu::always_inline]] inline void put_block(const RowTarget& out, std::byte* row, int i,
+                                             Block32<V> x) {
   switch (out.layout) {
     case ActivationLayout::kF32: {
       float* p = reinterpret_cast<float*>(row) + i;
@@ -134,7 +137,8 @@ void norm_row(const float* x, const float* weight, float eps, const RowTarget& o
 
 // Runs the post-order program over 32 columns at offset `at` of the partials.
 template <class V>
-Block32<V> combine_block(const CombineJob& job, std::size_t at, int i) {
+[[gnu::always_inline]] inline Block32<V> combine_block(const CombineJob& job, std::size_t at,
+                                                       int i) {
   if (job.program_size == 1)
     return load_block<V>(job.partials[job.program[0]] + at, i, job.columns);
   Block32<V> stack[kMaxCombineDepth];
@@ -153,7 +157,7 @@ Block32<V> combine_block(const CombineJob& job, std::size_t at, int i) {
 }
 
 template <class V>
-void store_block(float* x, int i, int columns, Block32<V> v) {
+[[gnu::always_inline]] inline void store_block(float* x, int i, int columns, Block32<V> v) {
   V::store(x + i, v.a, clamp16(columns - i));
   V::store(x + i + 16, v.b, clamp16(columns - i - 16));
 }

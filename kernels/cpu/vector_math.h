@@ -8,7 +8,7 @@ namespace {  // a copy for each file: see README, "The CPU backend"
 // x = n ln2 + r with |r| <= ln2 / 2, then a polynomial of degree 6 in r interpolating at the
 // Chebyshev nodes, times 2^n.
 template <class V>
-typename V::F exp(typename V::F x) {
+[[gnu::always_inline]] inline typename V::F exp(typename V::F x) {
   using F = typename V::F;
   const F lowest = V::set(-87.33f);
   const F clamped = V::min(V::set(88.02f), V::max(lowest, x));
@@ -33,7 +33,7 @@ float exp1(float x) {
 
 // x * sigmoid(x)
 template <class V>
-typename V::F silu(typename V::F x) {
+[[gnu::always_inline]] inline typename V::F silu(typename V::F x) {
   return V::div(x, V::add(V::set(1.0f), exp<V>(V::sub(V::zero(), x))));
 }
 
