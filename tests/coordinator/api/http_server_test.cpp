@@ -236,6 +236,7 @@ TEST_F(HttpServerTest, StreamsEventsAndKeepsTheConnection) {
   for (int i = 0; i < 3; ++i) {
     wake_all();
     EXPECT_EQ(client.read_event(), "0");
+    ASSERT_TRUE(wait_for(woken_, i + 1));  // its on_wake has returned: the flags may change
   }
   end_on_wake_ = true;
   wake_all();
