@@ -16,17 +16,24 @@ namespace {
 
 struct Route {
   const char* method;
-  const char* path;
+  const char* path;  // one that ends in a slash holds for whatever follows it
   void (*handle)(const Api&, Exchange&);
 };
 constexpr Route kRoutes[] = {
     {"POST", "/v1/completions", handle_completions},
     {"POST", "/v1/chat/completions", handle_chat},
     {"GET", "/v1/models", handle_models},
+    {"GET", "/v1/models/", handle_model},
     {"GET", "/health", handle_health},
     {"GET", "/version", handle_version},
     {"GET", "/metrics", handle_metrics},
 };
+
+bool holds_for(const Route& route, absl::string_view path) {
+  const absl::string_view pattern = route.path;
+  if (!absl::EndsWith(pattern, "/")) return path == pattern;
+  return path.size() > pattern.size() && absl::StartsWith(path, pattern);
+}
 
 // Everything under /v1, known or not, needs the key when there is one.
 bool is_guarded(absl::string_view path) {
@@ -51,7 +58,7 @@ void refuse_key(Exchange& exchange) {
 std::vector<std::string> methods_of(absl::string_view path) {
   std::vector<std::string> methods;
   for (const Route& route : kRoutes) {
-    if (path != route.path) continue;
+    if (!holds_for(route, path)) continue;
     methods.emplace_back(route.method);
     if (methods.back() == "GET") methods.emplace_back("HEAD");
   }
@@ -90,7 +97,7 @@ HttpHandler make_routes(const Api& api) {
     if (method != "OPTIONS" && !is_allowed(*key, request)) return refuse_key(exchange);
     for (const Route& route : kRoutes) {
       const bool matches = method == route.method || (method == "HEAD" && route.method[0] == 'G');
-      if (matches && request.path == route.path) return route.handle(api, exchange);
+      if (matches && holds_for(route, request.path)) return route.handle(api, exchange);
     }
     answer_without_route(exchange);
   };

@@ -27,6 +27,15 @@ TEST_F(ServerTest, ListsItsModelAndVersion) {
   EXPECT_EQ(fetch(port(), get("/version")).json()["version"], QUIRE_VERSION);
 }
 
+TEST_F(ServerTest, OneModelById) {
+  const Json all = fetch(port(), get("/v1/models")).json();
+  const std::string id = all["data"][0]["id"];
+  EXPECT_EQ(fetch(port(), get("/v1/models/" + id)).json(), all["data"][0]);
+  const HttpAnswer other = fetch(port(), get("/v1/models/gpt-9"));
+  EXPECT_EQ(other.status, 404);
+  EXPECT_EQ(other.json()["error"]["code"], "model_not_found");
+}
+
 TEST_F(ServerTest, IsHealthyOnlyWithAGroup) {
   start({.attach = false});
   EXPECT_EQ(fetch(port(), get("/health")).status, 503);
