@@ -78,6 +78,33 @@ PlanRow grant(Running& run, SlotId slot, int num_tokens, int block_size, Blocks&
   return row;
 }
 
+// One text along which the model is led: admitted anew for every token, over the same blocks.
+struct Forcing {
+  const ForcedText* text = nullptr;
+  std::vector<TokenId> tokens;
+  int computed = 0;
+  std::vector<BlockId> table;
+  Output output;
+
+  bool done() const { return output.tokens.size() == text->forced.size(); }
+  PlanRow grant(SlotId slot, int num_tokens, int block_size, Blocks& blocks) {
+    PlanRow row;
+    row.slot = slot;
+    row.first_position = computed;
+    row.num_tokens = num_tokens;
+    computed += num_tokens;
+    row.samples = computed == static_cast<int>(tokens.size());
+    while (static_cast<int>(table.size()) * block_size < computed) table.push_back(blocks.take());
+    row.new_blocks = {table};
+    return row;
+  }
+  void take(RowResult row) {
+    tokens.push_back(text->forced[output.tokens.size()]);
+    output.tokens.push_back(row.token);
+    output.logprobs.push_back(std::move(row.logprobs));
+  }
+};
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<RankGroup>> RankGroup::open(const std::string& model,
@@ -173,42 +200,42 @@ absl::StatusOr<std::vector<Output>> generate(RankGroup& group, const std::vector
   return outputs;
 }
 
-absl::StatusOr<Output> teacher_force(RankGroup& group, const std::vector<TokenId>& prompt,
-                                     const std::vector<TokenId>& forced, int logprobs) {
-  const StepLimits& limits = group.limits();
-  Blocks blocks(limits);
-  std::vector<BlockId> table;
-  Output output;
-  const Prompt params = greedy({}, 1, logprobs);
-  std::vector<TokenId> tokens = prompt;
-  int computed = 0;
-  for (std::size_t i = 0; i < forced.size(); ++i) {
-    while (computed < static_cast<int>(tokens.size())) {
-      StepPlan plan;
-      if (i > 0 || computed > 0) plan.releases = {0};
-      plan.admits.push_back({0, tokens, static_cast<int>(prompt.size()), 0, params.params});
-      PlanRow row;
-      row.first_position = computed;
-      row.num_tokens =
-          std::min(static_cast<int>(tokens.size()) - computed, limits.max_num_batched_tokens);
-      computed += row.num_tokens;
-      row.samples = computed == static_cast<int>(tokens.size());
-      while (static_cast<int>(table.size()) * limits.block_size < computed) {
-        table.push_back(blocks.take());
-      }
-      row.new_blocks = {table};
-      plan.rows = {row};
-      QUIRE_ASSIGN_OR_RETURN(StepResult result, group.step(plan));
-      if (!row.samples) continue;
-      output.tokens.push_back(result.rows[0].token);
-      output.logprobs.push_back(result.rows[0].logprobs);
+absl::StatusOr<std::vector<Output>> teacher_force(RankGroup& group,
+                                                  const std::vector<ForcedText>& texts,
+                                                  int logprobs) {
+  Blocks blocks(group.limits());
+  const Prompt prompt = greedy({}, 1, logprobs);
+  std::vector<Forcing> forcing;
+  for (const ForcedText& text : texts) forcing.push_back({&text, text.prompt, 0, {}, {}});
+  StepPlan plan;
+  for (;;) {
+    int budget = group.limits().max_num_batched_tokens;
+    for (std::size_t i = 0; i < forcing.size(); ++i) {
+      Forcing& text = forcing[i];
+      const int tokens = std::min(static_cast<int>(text.tokens.size()) - text.computed, budget);
+      if (text.done() || tokens == 0) continue;
+      const auto slot = static_cast<SlotId>(i);
+      if (text.computed > 0) plan.releases.push_back(slot);
+      plan.admits.push_back(
+          {slot, text.tokens, static_cast<int>(text.text->prompt.size()), 0, prompt.params});
+      plan.rows.push_back(text.grant(slot, tokens, group.limits().block_size, blocks));
+      budget -= tokens;
     }
-    tokens.push_back(forced[i]);
+    if (plan.rows.empty()) break;
+    QUIRE_ASSIGN_OR_RETURN(StepResult result, group.step(plan));
+    for (RowResult& row : result.rows) {
+      const SlotId slot = plan.rows[static_cast<std::size_t>(row.row)].slot;
+      forcing[static_cast<std::size_t>(slot)].take(std::move(row));
+    }
+    plan = StepPlan();
   }
-  StepPlan release;
-  release.releases = {0};
-  QUIRE_RETURN_IF_ERROR(group.step(release).status());
-  return output;
+  std::vector<Output> outputs;
+  for (std::size_t i = 0; i < forcing.size(); ++i) {
+    plan.releases.push_back(static_cast<SlotId>(i));
+    outputs.push_back(std::move(forcing[i].output));
+  }
+  QUIRE_RETURN_IF_ERROR(group.step(plan).status());
+  return outputs;
 }
 
 float logprob_of(const std::vector<TokenLogprob>& row, TokenId token) {

@@ -65,9 +65,15 @@ absl::StatusOr<std::vector<Output>> generate(RankGroup& group, const std::vector
                                              int chunk = 0);
 
 // The distributions (sampled token + k best) before each of `forced`, given the prompt and the
-// forced tokens before it: prompt in whole, then one token per step over the same KV blocks.
-absl::StatusOr<Output> teacher_force(RankGroup& group, const std::vector<TokenId>& prompt,
-                                     const std::vector<TokenId>& forced, int logprobs = 20);
+// forced tokens before it: prompt in whole, then one token per step over the same KV blocks. All
+// texts run at once.
+struct ForcedText {
+  std::vector<TokenId> prompt;
+  std::vector<TokenId> forced;
+};
+absl::StatusOr<std::vector<Output>> teacher_force(RankGroup& group,
+                                                  const std::vector<ForcedText>& texts,
+                                                  int logprobs = 20);
 
 // The logprob of `token` in a row of results; -infinity when it is not among them.
 float logprob_of(const std::vector<TokenLogprob>& row, TokenId token);

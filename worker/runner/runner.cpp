@@ -56,7 +56,7 @@ void Runner::enqueue_samples(const StepPlan& plan, const Batch& batch) {
     if (!sampling_rank) continue;
     const auto begin = static_cast<std::size_t>(first);
     sampler_.enqueue(
-        parts_.device->ops(), logits,
+        parts_.device->ops(), logits.pieces, logits.strides,
         absl::MakeConstSpan(sample_rows_).subspan(begin, static_cast<std::size_t>(count)),
         results_.data() + begin);
   }

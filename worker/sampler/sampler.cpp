@@ -31,19 +31,20 @@ Sampler::Sampler(const ShardMap& shards) {
   piece_begin_.push_back(end);
 }
 
-void Sampler::enqueue(Ops& ops, const Gathered& logits, absl::Span<const SampleRow> rows,
+void Sampler::enqueue(Ops& ops, absl::Span<const float* const> pieces,
+                      absl::Span<const std::size_t> strides, absl::Span<const SampleRow> rows,
                       RowResult* results) const {
-  std::vector<const float*> pieces;
-  std::vector<std::size_t> strides;
+  std::vector<const float*> owned_pieces;
+  std::vector<std::size_t> owned_strides;
   for (const std::size_t rank : ranks_) {
-    pieces.push_back(logits.pieces[rank]);
-    strides.push_back(logits.strides[rank]);
+    owned_pieces.push_back(pieces[rank]);
+    owned_strides.push_back(strides[rank]);
   }
   SampleArgs args;
   args.num_rows = static_cast<int>(rows.size());
   args.rows = rows;
-  args.pieces = pieces;
-  args.piece_strides = strides;
+  args.pieces = owned_pieces;
+  args.piece_strides = owned_strides;
   args.piece_begin = piece_begin_;
   args.results = results;
   ops.sample(args);

@@ -8,7 +8,6 @@
 #include "common/sampling_params.h"
 #include "common/shard.h"
 #include "kernels/ops.h"
-#include "worker/comm/comm.h"
 
 namespace quire {
 
@@ -19,9 +18,10 @@ class Sampler {
  public:
   explicit Sampler(const ShardMap& shards);
 
-  // Enqueues the pick of one token per row of `logits` (one piece per rank). `rows` and `results`
-  // must live until Device::wait().
-  void enqueue(Ops& ops, const Gathered& logits, absl::Span<const SampleRow> rows,
+  // Enqueues the pick of one token per row of logits. Row b of what rank r holds starts at
+  // pieces[r] + b * strides[r]. `rows` and `results` must live until Device::wait().
+  void enqueue(Ops& ops, absl::Span<const float* const> pieces,
+               absl::Span<const std::size_t> strides, absl::Span<const SampleRow> rows,
                RowResult* results) const;
 
  private:
