@@ -68,7 +68,8 @@ std::vector<std::pair<Value, Value>> read_pairs(Interpreter& in, const Arguments
     if (const Dict* dict = source.dict()) {
       pairs = dict->entries;
     } else {
-      for (const Value& pair : *items_of(in.budget(), source)) {
+      const auto source_items = items_of(in.budget(), source);
+      for (const Value& pair : *source_items) {
         const auto halves = items_of(in.budget(), pair);
         if (halves->size() != 2) fail("dict() wants pairs, one has ", halves->size(), " items");
         pairs.emplace_back((*halves)[0], (*halves)[1]);

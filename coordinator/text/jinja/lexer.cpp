@@ -82,14 +82,15 @@ class Lexer {
   // After "}}", "%}" or "#}", which is still ahead: takes it and what it takes away.
   void end_tag(bool trims) {
     const bool strips = absl::StartsWith(rest(), "-");
-    reader_.advance(strips || absl::StartsWith(rest(), "+") ? 3 : 2);
+    const bool keeps = absl::StartsWith(rest(), "+");
+    reader_.advance(strips || keeps ? 3 : 2);
     at_line_start_ = false;
     if (strips) {
       const absl::string_view kept = absl::StripLeadingAsciiWhitespace(rest());
       const std::size_t taken = rest().size() - kept.size();
       at_line_start_ = taken > 0 && rest()[taken - 1] == '\n';
       reader_.advance(taken);
-    } else if (trims && absl::StartsWith(rest(), "\n")) {
+    } else if (trims && !keeps && absl::StartsWith(rest(), "\n")) {
       reader_.advance(1);
       at_line_start_ = true;
     }

@@ -58,7 +58,8 @@ Key read_key(ArgumentReader& reader, bool attribute_first) {
 
 std::vector<std::pair<Value, Value>> keyed(Interpreter& in, const Value& subject, const Key& key) {
   std::vector<std::pair<Value, Value>> out;
-  for (const Value& item : *items_of(in.budget(), subject)) {
+  const auto items = items_of(in.budget(), subject);
+  for (const Value& item : *items) {
     out.emplace_back(key.of(in, item), item);
   }
   return out;
@@ -169,7 +170,8 @@ Value join(Interpreter& in, const Value& subject, const Arguments& arguments) {
       attribute.is_none() ? std::vector<Value>() : attribute_path(attribute);
   std::string out;
   bool first = true;
-  for (const Value& item : *items_of(in.budget(), subject)) {
+  const auto items = items_of(in.budget(), subject);
+  for (const Value& item : *items) {
     if (!first) out += separator;
     first = false;
     out += to_text(in.budget(), path.empty() ? item : follow(in, item, path));
@@ -220,7 +222,8 @@ Value sum(Interpreter& in, const Value& subject, const Arguments& arguments) {
   reader.finish();
   const std::vector<Value> path =
       attribute.is_none() ? std::vector<Value>() : attribute_path(attribute);
-  for (const Value& item : *items_of(in.budget(), subject)) {
+  const auto items = items_of(in.budget(), subject);
+  for (const Value& item : *items) {
     total = arithmetic(in.budget(), "+", total, path.empty() ? item : follow(in, item, path));
   }
   return total;
@@ -235,7 +238,8 @@ Value batch(Interpreter& in, const Value& subject, const Arguments& arguments) {
   std::vector<Value> batches;
   std::vector<Value> current;
   const auto full = static_cast<std::size_t>(size);
-  for (const Value& item : *items_of(in.budget(), subject)) {
+  const auto items = items_of(in.budget(), subject);
+  for (const Value& item : *items) {
     if (current.size() == full) batches.push_back(Value::list(std::exchange(current, {})));
     current.push_back(item);
   }

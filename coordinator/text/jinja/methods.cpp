@@ -199,11 +199,12 @@ Value zfill(Interpreter& in, const Value& self, const Arguments& arguments) {
 
 Value join_method(Interpreter& in, const Value& self, const Arguments& arguments) {
   ArgumentReader reader("join", arguments);
-  const Value items = reader.required("iterable");
+  const Value iterable = reader.required("iterable");
   reader.finish();
   std::string out;
   bool first = true;
-  for (const Value& item : *items_of(in.budget(), items)) {
+  const auto items = items_of(in.budget(), iterable);
+  for (const Value& item : *items) {
     if (!item.is_string())
       fail("sequence item: expected str instance, ", item.type_name(), " found");
     if (!first) out += self.string();

@@ -51,6 +51,7 @@ Value integer_arithmetic(absl::string_view op, std::int64_t a, std::int64_t b) {
   if (op == "-") return Value(checked(__builtin_sub_overflow(a, b, &result), result));
   if (op == "*") return Value(checked(__builtin_mul_overflow(a, b, &result), result));
   if (op == "**") {
+    if (a == 0 && b < 0) fail("0.0 cannot be raised to a negative power");
     return b >= 0 ? Value(power(a, b))
                   : Value(std::pow(static_cast<double>(a), static_cast<double>(b)));
   }

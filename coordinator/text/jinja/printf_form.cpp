@@ -98,6 +98,13 @@ std::string number_digits(const Value& value, const Spec& spec) {
   return float_text(std::fabs(value.as_double()));
 }
 
+// Where the filling is odd, the larger half goes to the right.
+std::string pad_middle(const std::string& text, const Spec& spec) {
+  const auto length = static_cast<std::int64_t>(num_characters(text));
+  const std::int64_t left = spec.width > length ? (spec.width - length) / 2 : 0;
+  return pad(pad(text, length + left, spec.fill, Side::kRight), spec.width, spec.fill, Side::kLeft);
+}
+
 std::string apply_to_number(const Value& value, const Spec& spec) {
   const bool integer_type =
       std::string("dxXob").find(spec.type) != std::string::npos && spec.type != 0;
@@ -113,9 +120,8 @@ std::string apply_to_number(const Value& value, const Spec& spec) {
     const auto width = spec.width - static_cast<std::int64_t>(sign.size());
     return sign + pad(digits, width, spec.fill, Side::kRight);
   }
-  const Side side = spec.align == '<'   ? Side::kLeft
-                    : spec.align == '^' ? Side::kBoth
-                                        : Side::kRight;
+  if (spec.align == '^') return pad_middle(sign + digits, spec);
+  const Side side = spec.align == '<' ? Side::kLeft : Side::kRight;
   return pad(sign + digits, spec.width, spec.fill, side);
 }
 
@@ -127,10 +133,8 @@ std::string apply_to_text(absl::string_view text, const Spec& spec) {
       text = text.substr(0, characters.byte_offset(static_cast<std::size_t>(spec.precision)));
     }
   }
-  const Side side = spec.align == '>'   ? Side::kRight
-                    : spec.align == '^' ? Side::kBoth
-                                        : Side::kLeft;
-  return pad(text, spec.width, spec.fill, side);
+  if (spec.align == '^') return pad_middle(std::string(text), spec);
+  return pad(text, spec.width, spec.fill, spec.align == '>' ? Side::kRight : Side::kLeft);
 }
 
 Spec parse_spec(absl::string_view text) {
@@ -193,9 +197,9 @@ class PrintfValues {
   }
 
   void finish() const {
-    const std::size_t count = tuple_ != nullptr           ? tuple_->items.size()
-                              : values_.dict() != nullptr ? 0
-                                                          : 1;
+    // Python lets a list or dict go unused, for a format may look into it by name.
+    const bool optional = values_.dict() != nullptr || values_.sequence() != nullptr;
+    const std::size_t count = tuple_ != nullptr ? tuple_->items.size() : optional ? 0 : 1;
     if (taken_ < count) fail("not all arguments converted during string formatting");
   }
 

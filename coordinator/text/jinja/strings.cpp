@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "common/utf8.h"
@@ -66,7 +67,7 @@ std::vector<absl::string_view> split_by_space(absl::string_view text, std::int64
     text = strip(text, Side::kLeft);
     if (text.empty()) return parts;
     if (most >= 0 && static_cast<std::int64_t>(parts.size()) == most) {
-      parts.push_back(strip(text, Side::kRight));
+      parts.push_back(text);
       return parts;
     }
     std::size_t end = 0;
@@ -87,7 +88,7 @@ std::vector<absl::string_view> split_by_space_from_right(absl::string_view text,
     text = strip(text, Side::kRight);
     if (text.empty()) break;
     if (most >= 0 && static_cast<std::int64_t>(parts.size()) == most) {
-      parts.push_back(strip(text, Side::kLeft));
+      parts.push_back(text);
       break;
     }
     std::size_t begin = text.size();
@@ -237,6 +238,35 @@ std::string title(absl::string_view text) {
     text.remove_prefix(c.size);
   }
   return out;
+}
+
+std::string title_words(absl::string_view text) {
+  std::string out;
+  bool in_word = false;
+  while (!text.empty()) {
+    const Char c = first_char(text);
+    const absl::string_view character = text.substr(0, c.size);
+    const bool between = is_space(c.code) || (c.size == 1 && absl::StrContains("-({[<", character));
+    out += between ? std::string(character) : in_word ? lower(character) : upper(character);
+    in_word = !between;
+    text.remove_prefix(c.size);
+  }
+  return out;
+}
+
+std::size_t num_words(absl::string_view text) {
+  std::size_t count = 0;
+  bool in_word = false;
+  while (!text.empty()) {
+    const Char c = first_char(text);
+    const auto code = static_cast<UChar32>(c.code);
+    const bool word =
+        c.code == U'_' || u_isalpha(code) != 0 || (U_GET_GC_MASK(code) & U_GC_N_MASK) != 0;
+    if (word && !in_word) ++count;
+    in_word = word;
+    text.remove_prefix(c.size);
+  }
+  return count;
 }
 
 std::string escape_html(absl::string_view text) {

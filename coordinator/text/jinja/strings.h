@@ -47,7 +47,10 @@ std::size_t replaced_size(absl::string_view text, absl::string_view from, absl::
 std::string upper(absl::string_view text);
 std::string lower(absl::string_view text);
 std::string capitalize(absl::string_view text);  // the first letter upper, the rest lower
-std::string title(absl::string_view text);       // so for every word
+std::string title(absl::string_view text);       // so for every run of letters
+// So for every word, as the filter sees words: after white space, hyphens and opening brackets.
+std::string title_words(absl::string_view text);
+std::size_t num_words(absl::string_view text);  // runs of letters, digits and underscores
 std::string escape_html(absl::string_view text);
 // Fills up to `width` characters: the text on the left, on the right or in the middle.
 std::string pad(absl::string_view text, std::int64_t width, absl::string_view fill, Side side);

@@ -136,6 +136,12 @@ Value is_test_name(Interpreter&, const Value& subject, const Arguments&) {
 }
 
 constexpr NamedFunction kTests[] = {
+    {"!=", compares<Differs>},
+    {"<", compares<Less>},
+    {"<=", compares<LessOrEqual>},
+    {"==", compares<Equals>},
+    {">", compares<Greater>},
+    {">=", compares<GreaterOrEqual>},
     {"boolean", is_kind<is_boolean>},
     {"callable", is_kind<is_callable>},
     {"defined", is_kind<is_defined>},

@@ -118,8 +118,7 @@ Value truncate(Interpreter& in, const Value& subject, const Arguments& arguments
 
 Value word_count(Interpreter& in, const Value& subject, const Arguments& arguments) {
   ArgumentReader("wordcount", arguments).finish();
-  const std::string text = subject_text(in, subject);
-  return Value::integer(split(text, nullptr, -1, false).size());
+  return Value::integer(num_words(subject_text(in, subject)));
 }
 
 Value string(Interpreter& in, const Value& subject, const Arguments& arguments) {
@@ -143,7 +142,7 @@ constexpr NamedFunction kFilters[] = {
     {"replace", replace_filter},
     {"safe", safe},
     {"string", string},
-    {"title", change<title>},
+    {"title", change<title_words>},
     {"trim", trim},
     {"truncate", truncate},
     {"upper", change<upper>},

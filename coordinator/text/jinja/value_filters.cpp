@@ -106,12 +106,18 @@ Value round_filter(Interpreter&, const Value& subject, const Arguments& argument
   const std::string method = reader.text("method", "common");
   reader.finish();
   if (!subject.is_number()) fail("round() wants a number, not ", subject.type_name());
+  // Python rounds an integer to an integer.
+  const bool whole = subject.is_integral() && method == "common";
+  if (whole && precision >= 0) return Value(subject.as_integer());
   const double scale = std::pow(10.0, static_cast<double>(precision));
   const double scaled = subject.as_double() * scale;
   if (method == "ceil") return Value(std::ceil(scaled) / scale);
   if (method == "floor") return Value(std::floor(scaled) / scale);
   if (method != "common") fail("round() knows the methods common, ceil and floor");
-  if (precision <= 0) return Value(std::nearbyint(scaled) / scale);
+  if (precision <= 0) {
+    const double rounded = std::nearbyint(scaled) / scale;
+    return whole ? Value(static_cast<std::int64_t>(rounded)) : Value(rounded);
+  }
   char buffer[1024];
   std::snprintf(buffer, sizeof(buffer), "%.*f", static_cast<int>(precision), subject.as_double());
   return Value(std::strtod(buffer, nullptr));
