@@ -77,7 +77,11 @@ absl::Status Builder::read_added_tokens() {
 absl::Status Builder::read_added_token(const Json& entry) {
   AddedToken token;
   QUIRE_ASSIGN_OR_RETURN(token.content, hf::text_field(entry, "content"));
-  QUIRE_ASSIGN_OR_RETURN(token.id, read_id(hf::field(entry, "id"), token.content));
+  // A token that the model knows keeps the model's id, as in the tokenizers library.
+  const Json& known =
+      hf::field(hf::field(hf::field(json, "model"), "vocab"), token.content.c_str());
+  const Json& id = known.is_null() ? hf::field(entry, "id") : known;
+  QUIRE_ASSIGN_OR_RETURN(token.id, read_id(id, token.content));
   QUIRE_ASSIGN_OR_RETURN(token.special, hf::bool_field(entry, "special", false));
   QUIRE_ASSIGN_OR_RETURN(token.lstrip, hf::bool_field(entry, "lstrip", false));
   QUIRE_ASSIGN_OR_RETURN(token.rstrip, hf::bool_field(entry, "rstrip", false));
