@@ -3,9 +3,11 @@
 
 #include <gmock/gmock.h>
 
+#include <condition_variable>
+#include <mutex>
+
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "tests/coordinator/api/http_client.h"
 
@@ -35,8 +37,9 @@ class HttpServerTest : public ::testing::Test {
     exchange.start_events();
     auto waker = exchange.keep_running([this, &exchange] { on_wake(exchange); },
                                        [this] { count(&aborted_); });
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     wakers_.push_back(std::move(waker));
+    changed_.notify_all();
   }
 
   void on_wake(Exchange& exchange) {
@@ -47,23 +50,24 @@ class HttpServerTest : public ::testing::Test {
   }
 
   void count(int* counter) {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     ++*counter;
+    changed_.notify_all();
   }
   bool wait_for(const int& counter, int wanted) {
-    absl::MutexLock lock(&mutex_);
-    const auto reached = [&] { return counter >= wanted; };
-    return mutex_.AwaitWithTimeout(absl::Condition(&reached), kHttpPatience);
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, absl::ToChronoSeconds(kHttpPatience),
+                             [&] { return counter >= wanted; });
   }
   bool wait_for_streams(std::size_t wanted) {
-    absl::MutexLock lock(&mutex_);
-    const auto reached = [&] { return wakers_.size() >= wanted; };
-    return mutex_.AwaitWithTimeout(absl::Condition(&reached), kHttpPatience);
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, absl::ToChronoSeconds(kHttpPatience),
+                             [&] { return wakers_.size() >= wanted; });
   }
   void wake_all() {
     std::vector<std::shared_ptr<Waker>> wakers;
     {
-      absl::MutexLock lock(&mutex_);
+      const std::lock_guard lock(mutex_);
       wakers = wakers_;
     }
     for (const auto& waker : wakers) waker->wake();
@@ -78,7 +82,8 @@ class HttpServerTest : public ::testing::Test {
   }
   int port() const { return server_->port(); }
 
-  absl::Mutex mutex_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
   std::vector<std::shared_ptr<Waker>> wakers_;
   int woken_ = 0, aborted_ = 0;
   int events_per_wake_ = 1;
