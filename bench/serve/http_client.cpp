@@ -47,14 +47,17 @@ class Connection {
     parser.body_limit(boost::none);
     std::size_t seen = 0;
     while (!error && !parser.is_done()) {
-      http::read_some(socket_, buffer, parser, error);
-      const std::string& body = parser.get().body();
-      if (body.size() > seen) {
-        on_data(body.substr(seen));
-        seen = body.size();
+      // Whatever has come is parsed at once: a helper that waits for more would hide the gaps.
+      buffer.commit(socket_.read_some(buffer.prepare(65536), error));
+      while (!error && buffer.size() > 0 && !parser.is_done()) {
+        buffer.consume(parser.put(buffer.data(), error));
       }
+      if (error == http::error::need_more) error = {};
+      const std::string& body = parser.get().body();
+      if (body.size() > seen) on_data(body.substr(seen));
+      seen = body.size();
     }
-    if (error && error != http::error::end_of_stream) {
+    if (error && error != boost::asio::error::eof) {
       return absl::UnavailableError(absl::StrCat("the connection failed: ", error.message()));
     }
     if (parser.get().result() != http::status::ok) {
