@@ -44,7 +44,7 @@ class Connection {
     boost::beast::flat_buffer buffer;
     http::response_parser<http::string_body> parser;
     parser.eager(true);
-    parser.body_limit(boost::none);
+    parser.body_limit(std::uint64_t{1} << 40);
     std::size_t seen = 0;
     while (!error && !parser.is_done()) {
       // Whatever has come is parsed at once: a helper that waits for more would hide the gaps.
