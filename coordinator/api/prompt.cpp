@@ -141,11 +141,30 @@ absl::StatusOr<ServedModel> make_served_model(const EngineConfig& config, const 
   }
   std::stable_sort(model.special_texts.begin(), model.special_texts.end(),
                    [](const auto& a, const auto& b) { return a.size() > b.size(); });
+  std::size_t longest = 1;
+  for (TokenId id = 0; id < model.text.tokenizer->vocab_size(); ++id) {
+    longest = std::max({longest, model.text.tokenizer->bytes_of(id).size(),
+                        model.text.tokenizer->name_of(id).size()});
+  }
+  model.max_prompt_bytes = longest * static_cast<std::size_t>(model.max_model_len);
   return model;
 }
 
+namespace {
+
+// However a text is cut, each token holds at most the longest token's bytes.
+absl::Status check_bytes(const ServedModel& model, absl::string_view text, const char* field) {
+  if (model.max_prompt_bytes == 0 || text.size() <= model.max_prompt_bytes) return absl::OkStatus();
+  return absl::OutOfRangeError(
+      absl::StrCat("`", field, "` has ", text.size(), " bytes; a context of ", model.max_model_len,
+                   " tokens holds at most ", model.max_prompt_bytes, ", shorten it."));
+}
+
+}  // namespace
+
 absl::StatusOr<std::vector<TokenId>> encode_prompt(const ServedModel& model, absl::string_view text,
                                                    const char* field) {
+  QUIRE_RETURN_IF_ERROR(check_bytes(model, text, field));
   auto ids = model.text.tokenizer->encode(text, /*parse_special=*/true, /*add_special=*/true);
   if (ids.ok()) return ids;
   return absl::InvalidArgumentError(
@@ -174,6 +193,7 @@ absl::StatusOr<std::vector<TokenId>> encode_chat(const ServedModel& model,
     return absl::InvalidArgumentError(absl::StrCat(
         "`messages` do not fit the model's chat template: ", rendered.status().message()));
   }
+  QUIRE_RETURN_IF_ERROR(check_bytes(model, *rendered, "messages"));
   auto ids = encode_marked(*model.text.tokenizer, marks, *rendered);
   if (ids.ok()) return ids;
   return absl::InvalidArgumentError(

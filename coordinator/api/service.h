@@ -31,6 +31,8 @@ struct ServedModel {
   std::vector<std::string> special_texts;  // of the special tokens, longest first
   std::int64_t created = 0;                // unix seconds of this process's start
   int max_model_len = 0;                   // tokens, prompt and answer together
+  // No longer text can fit the context: it is refused before it is tokenized. 0 = no bound.
+  std::size_t max_prompt_bytes = 0;
   int tensor_parallel_size = 1;
   std::string architecture;
 };

@@ -26,7 +26,9 @@ Launch group_launch(const EngineConfig& config, const std::string& bin,
   if (!config.hostfile.empty()) {
     add({"--hostfile", config.hostfile.c_str(), "--map-by", "slot"});
   } else {
-    add({"--mca", "btl", "self,vader"});  // one host: no network to probe
+    // One host: MPI only spreads an id, over loopback. Its shared-memory transport would leave
+    // files in /dev/shm when it is killed.
+    add({"--mca", "btl", "self,tcp", "--mca", "btl_tcp_if_include", "lo"});
   }
   // More ranks than cores is normal; ranks that wait must yield, not spin. A dead rank takes the
   // group down at once (16 ms instead of 2 s), a lost host within seconds. Containers may forbid

@@ -169,8 +169,7 @@ class Supervisor {
       const milliseconds pause =
           failed_lives_ == 1 ? milliseconds{0}
                              : std::min(kFirstPause * (1 << (failed_lives_ - 2)), kLongestPause);
-      say(absl::StrCat("starting it again in ", pause.count(), " ms (life ", failed_lives_ + 1,
-                       ")"));
+      say(absl::StrCat("starting it again in ", pause.count(), " ms"));
       timer_ = Clock::now() + pause;
     }
   }

@@ -125,6 +125,16 @@ TEST(BadStart, PortInUseIsNamed) {
   close(taken);
 }
 
+TEST(BadStart, ImpossibleCacheSizesAreFinal) {
+  QUIRE_NEED_DATA(demo_model());
+  for (const char* size : {"1", "100000G"}) {
+    const CommandResult result = serve(demo_model(), {"--kv-cache-memory-bytes", size});
+    EXPECT_EQ(result.exit_code, 64) << result.output;
+    EXPECT_THAT(result.output, HasSubstr("--kv-cache-memory-bytes"));
+    EXPECT_THAT(result.output, testing::Not(HasSubstr("starting it again")));
+  }
+}
+
 class RunningServer : public testing::Test {
  protected:
   void SetUp() override {

@@ -146,6 +146,10 @@ class OpenAiClient(unittest.TestCase):
             self.complete(prompt="word " * 20000)
         self.assertEqual(caught.exception.code, "context_length_exceeded")
         self.assertIn("8192", caught.exception.message)
+        with self.assertRaises(openai.BadRequestError) as caught:  # refused before tokenizing
+            self.complete(prompt="a" * 7_000_000)
+        self.assertEqual(caught.exception.code, "context_length_exceeded")
+        self.assertIn("7000000 bytes", caught.exception.message)
         self.test_chat()  # nothing else was disturbed
 
     def test_wrong_key(self):

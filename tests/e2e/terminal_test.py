@@ -95,6 +95,23 @@ class TerminalClients(unittest.TestCase):
         chat.type("\x04")
         self.assertEqual(chat.exit_code(), 0)
 
+    def test_text_that_is_not_utf8(self):
+        done = subprocess.run([QUIRE, "generate", "--server", self.server.grpc, b"\xff\xfe"],
+                              capture_output=True, text=True, timeout=60)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("not valid UTF-8 at byte 0", done.stderr)
+
+    def test_prompt_that_looks_like_an_option(self):
+        done = self.run_quire("generate", "--server", self.server.grpc, "--max-tokens", "2", "--",
+                              "--help me")
+        self.assertEqual(done.returncode, 0, done.stderr)
+
+    def test_piped_chat_reports_failure(self):
+        done = subprocess.run([QUIRE, "chat", "--server", self.server.grpc, "--max-tokens", "100000"],
+                              input="hello\n", capture_output=True, text=True, timeout=60)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("max_tokens", done.stderr)
+
     def test_no_server(self):
         done = self.run_quire("generate", "--server", "127.0.0.1:1", "hello")
         self.assertEqual(done.returncode, 1)

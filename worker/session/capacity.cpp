@@ -25,6 +25,11 @@ absl::StatusOr<Capacity> choose_capacity(const CapacityInputs& in) {
   if (in.kv_cache_memory_bytes > 0) {
     capacity.blocks = in.kv_cache_memory_bytes / block;
     capacity.reason = "--kv-cache-memory-bytes";
+    if (in.free_bytes > 0 && in.kv_cache_memory_bytes > in.free_bytes) {
+      return absl::OutOfRangeError(
+          absl::StrCat("--kv-cache-memory-bytes asks for ", megabytes(in.kv_cache_memory_bytes),
+                       " and this machine has ", megabytes(in.free_bytes), " free; ask for less"));
+    }
   } else {
     const int tokens = std::min(in.max_model_len, kUsualTokens);
     const std::int64_t per_sequence = (tokens + in.block_size - 1) / in.block_size;
@@ -39,9 +44,9 @@ absl::StatusOr<Capacity> choose_capacity(const CapacityInputs& in) {
     }
   }
   if (capacity.blocks < 1) {
-    return absl::InvalidArgumentError(absl::StrCat("there is no room for a single KV block of ",
-                                                   block, " bytes (", capacity.reason,
-                                                   "); raise --kv-cache-memory-bytes"));
+    return absl::OutOfRangeError(absl::StrCat("there is no room for a single KV block of ", block,
+                                              " bytes (", capacity.reason,
+                                              "); raise --kv-cache-memory-bytes"));
   }
   capacity.reason = absl::StrCat(capacity.blocks, " blocks of ", in.block_size, " tokens, ",
                                  megabytes(capacity.blocks * block), " (", capacity.reason, ")");

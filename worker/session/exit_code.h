@@ -43,8 +43,9 @@ inline ExitCode exit_code(Stage stage, const absl::Status& status) {
       return kExitFenced;
     case Code::kNotFound:
       return stage == Stage::kServing ? kExitInternal : kExitNoFile;
+    case Code::kOutOfRange:  // while serving: an option that this machine or model cannot meet
+      return stage == Stage::kModel ? kExitBadModel : kExitUsage;
     case Code::kInvalidArgument:
-    case Code::kOutOfRange:
     case Code::kDataLoss:
       if (stage == Stage::kServing) return kExitInternal;
       return stage == Stage::kOptions ? kExitUsage : kExitBadModel;

@@ -41,16 +41,19 @@ class Conversation {
       return true;
     }
     prompt_.messages.pop_back();
+    failed_ = true;
     fail("chat", describe_failure(answer.status(), command_.client.server), 1);
     return !absl::IsUnavailable(answer.status());
   }
 
+  bool failed() const { return failed_; }  // any turn
   bool stop_answer() { return client_.cancel(); }
 
  private:
   const ClientCommand& command_;
   Prompt prompt_;
   Client client_;
+  bool failed_ = false;
 };
 
 }  // namespace
@@ -84,7 +87,7 @@ int chat_command(const std::vector<std::string>& arguments) {
     }
   }
   if (person) std::printf("\n");
-  return 0;
+  return !person && conversation.failed() ? 1 : 0;  // a script wants to know
 }
 
 }  // namespace quire

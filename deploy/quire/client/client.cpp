@@ -7,6 +7,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "common/status.h"
+#include "common/utf8.h"
 #include "generate.grpc.pb.h"
 
 namespace quire {
@@ -28,6 +30,18 @@ v1::GenerateRequest to_request(const Prompt& prompt) {
   if (prompt.has_seed) request.set_seed(prompt.seed);
   if (prompt.max_tokens > 0) request.set_max_tokens(static_cast<std::uint32_t>(prompt.max_tokens));
   return request;
+}
+
+absl::Status check_utf8(const Prompt& prompt) {
+  std::vector<std::string> texts = {prompt.text};
+  for (const auto& [role, content] : prompt.messages) texts.push_back(content);
+  for (const std::string& text : texts) {
+    const std::size_t bad = utf8::first_invalid(text);
+    if (bad == utf8::npos) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("the text is not valid UTF-8 at byte ", bad, "; convert it first"));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -92,6 +106,7 @@ Client::~Client() = default;
 
 absl::StatusOr<Answer> Client::generate(const Prompt& prompt,
                                         const std::function<void(const std::string&)>& on_text) {
+  QUIRE_RETURN_IF_ERROR(check_utf8(prompt));
   const v1::GenerateRequest request = to_request(prompt);
   const absl::Time give_up = absl::Now() + absl::Seconds(impl_->options.wait_seconds);
   for (;;) {

@@ -29,14 +29,17 @@ int generate_command(const std::vector<std::string>& arguments) {
   interrupt.call_on_ctrl_c([&client] {
     if (!client.cancel()) _exit(130);
   });
-  bool shown = !command->show_prompt;
+  bool began = false;
   auto answer = client.generate(prompt, [&](const std::string& text) {
-    if (!shown) std::printf("\n> %s\n\n", command->text.c_str());
-    shown = true;
+    if (!began && command->show_prompt) std::printf("\n> %s\n\n", command->text.c_str());
+    began = true;
     std::fputs(text.c_str(), stdout);
     std::fflush(stdout);
   });
   std::printf("\n");
+  if (began && absl::IsUnavailable(answer.status())) {
+    return fail("generate", "the server stopped; the answer is incomplete", 1);
+  }
   if (!answer.ok()) {
     if (absl::IsCancelled(answer.status())) return 130;
     return fail("generate", describe_failure(answer.status(), command->client.server), 1);

@@ -110,7 +110,9 @@ absl::StatusOr<ClientCommand> parse_client(const std::vector<std::string>& argum
       command.help = true;
       return command;
     }
-    if (name.rfind("--", 0) != 0) {
+    const bool literal = name == "--" && i + 1 < arguments.size();  // what follows is no option
+    if (literal) name = arguments[++i];
+    if (literal || name.rfind("--", 0) != 0) {
       if (!takes_prompt || has_text) {
         return absl::InvalidArgumentError(absl::StrCat("`", name, "` is one argument too many",
                                                        takes_prompt ? "; quote the prompt" : ""));
