@@ -50,7 +50,7 @@ TEST(Capacity, AsTold) {
   EXPECT_EQ(choose_capacity(in)->blocks, 5);
   in.kv_cache_memory_bytes = 999;
   const auto none = choose_capacity(in);
-  EXPECT_EQ(none.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(none.status().code(), absl::StatusCode::kOutOfRange);
   EXPECT_THAT(std::string(none.status().message()), HasSubstr("--kv-cache-memory-bytes"));
 }
 
