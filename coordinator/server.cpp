@@ -7,13 +7,11 @@
 #include <grpcpp/health_check_service_interface.h>
 
 #include <chrono>
-#include <fstream>
-#include <iterator>
 #include <utility>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "common/config_file.h"
 #include "common/metrics.h"
 #include "common/model_file/model_file.h"
 #include "common/shard.h"
@@ -32,16 +30,6 @@ namespace {
 constexpr int kMaxReceiveBytes = 8 << 20;
 constexpr int kMaxMetadataBytes = 16 << 10;
 constexpr int kMaxStreamsPerConnection = 1024;
-
-absl::StatusOr<std::string> read_secret(const std::string& path) {
-  if (path.empty()) return std::string();
-  std::ifstream file(path);
-  std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  absl::StripAsciiWhitespace(&text);
-  if (file && !text.empty()) return text;
-  return absl::InvalidArgumentError(
-      absl::StrCat("--worker-secret-file ", path, " cannot be read or is empty."));
-}
 
 // The GGUF file and the Hugging Face folder say nothing about ranks: refused here, with both
 // numbers, instead of by every worker.
@@ -114,7 +102,9 @@ class Server::Impl {
   absl::Status make_fleet() {
     FleetOptions options;
     options.build = QUIRE_VERSION;
-    QUIRE_ASSIGN_OR_RETURN(options.secret, read_secret(config_.worker_secret_file));
+    if (!config_.worker_secret_file.empty()) {
+      QUIRE_ASSIGN_OR_RETURN(options.secret, read_secret(config_.worker_secret_file));
+    }
     engine_ = std::make_unique<Engine>(config_, model_.spec);
     FleetEvents events;
     events.on_ready = [this](const GroupReady& ready) {
