@@ -2,8 +2,8 @@
 //   quire-coordinator listening http=URL grpc=HOST:PORT   workers may be started
 //   quire-coordinator ready http=URL grpc=HOST:PORT       each time a worker group has become ready
 // Everything else goes to standard error. The first SIGINT or SIGTERM stops in order, the second at
-// once. Exit codes: 0 stopped as asked, 64 wrong options, 66 the model cannot be served, 69 an
-// address cannot be listened on, 1 anything else.
+// once. Exit codes: 0 stopped as asked, 64 wrong options, 65 the model cannot be served, 66 a
+// file is missing, 69 an address cannot be listened on, 77 a file may not be read, 1 anything else.
 #include <poll.h>
 #include <signal.h>
 #include <sys/eventfd.h>
@@ -22,16 +22,20 @@
 namespace quire {
 namespace {
 
-constexpr int kUsage = 64, kModel = 66, kAddress = 69, kOther = 1, kStoppedAtOnce = 130;
+constexpr int kUsage = 64, kModel = 65, kMissing = 66, kAddress = 69, kAccess = 77, kOther = 1,
+              kStoppedAtOnce = 130;
 
 int exit_code_of(const absl::Status& status) {
   switch (status.code()) {
     case absl::StatusCode::kInvalidArgument:
-    case absl::StatusCode::kNotFound:
+      return kUsage;
     case absl::StatusCode::kDataLoss:
     case absl::StatusCode::kUnimplemented:
-    case absl::StatusCode::kPermissionDenied:
       return kModel;
+    case absl::StatusCode::kNotFound:
+      return kMissing;
+    case absl::StatusCode::kPermissionDenied:
+      return kAccess;
     case absl::StatusCode::kUnavailable:
       return kAddress;
     default:

@@ -29,10 +29,11 @@ absl::StatusOr<std::vector<TokenId>> encode_one(const ServedModel& model, const 
     return encode_prompt(model, prompt.get_ref<const std::string&>(), "prompt");
   const auto ids = as_integers(prompt);
   if (!ids) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("`prompt` has an entry that is ", describe(prompt),
-                     "; it must be a text, a list of texts, a list of token ids, or a list of such "
-                     "lists."));
+    return absl::InvalidArgumentError(absl::StrCat(
+        prompt.is_array() ? "`prompt` has a list in which not every entry is a token id"
+                          : absl::StrCat("`prompt` has an entry that is ", describe(prompt)),
+        "; it must be a text, a list of texts, a list of token ids, or a list of such "
+        "lists."));
   }
   return check_prompt_ids(model, *ids, "prompt");
 }

@@ -128,6 +128,9 @@ int inspect_command(const std::vector<std::string>& arguments) {
                 absl::IsNotFound(model.status()) ? 66 : 65);
   }
   print_model(*model);
+  if (const auto map = make_shard_map(model->spec, world, 1); !map.ok()) {
+    return fail("inspect", std::string(map.status().message()));
+  }
   if (absl::Status status = print_ranks(*model, world); !status.ok()) {
     return fail("inspect", std::string(status.message()), 65);
   }

@@ -72,6 +72,11 @@ int serve_command(const std::vector<std::string>& arguments) {
     return fail("serve", std::string(model.status().message()),
                 absl::IsNotFound(model.status()) ? kMissingFile : kBadModel);
   }
+  if (!config.hostfile.empty() && access(config.hostfile.c_str(), R_OK) != 0) {
+    return fail("serve",
+                absl::StrCat("--hostfile: cannot read ", config.hostfile, ": ", strerror(errno)),
+                kMissingFile);
+  }
   if (absl::Status ranks = check_ranks(*model, config.tensor_parallel_size); !ranks.ok()) {
     return fail("serve", std::string(ranks.message()));
   }

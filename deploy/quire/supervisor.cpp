@@ -133,6 +133,7 @@ class Supervisor {
         }
         announced_ = true;
       }
+      if (isatty(STDOUT_FILENO) != 0) continue;  // lines for programs; people had theirs
       std::printf("%s\n", line.c_str());
       std::fflush(stdout);
     }
@@ -179,7 +180,10 @@ class Supervisor {
     const int code = coordinator_->exit_code();
     coordinator_.reset();
     if (!stopping_) {
-      say(absl::StrCat("the coordinator ended (code ", code, ")"));
+      // Before the first ready it has said itself what was wrong with options, model or address.
+      if (announced_ || code <= 1 || code > 128) {
+        say(absl::StrCat("the coordinator ended: ", explain_exit(code)));
+      }
       stop(code == 0 ? 1 : code);
     } else if (exit_code_ == 0 && code != 0) {
       exit_code_ = code;

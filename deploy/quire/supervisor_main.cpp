@@ -18,6 +18,13 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "quire: %s\n", std::string(parsed.status().message()).c_str());
     return 64;
   }
+  if (parsed->help) {
+    std::fputs(
+        "quire-supervisor is what `quire serve` becomes: start that instead.\n"
+        "`quire serve --help` lists the options.\n",
+        stdout);
+    return 0;
+  }
   if (quire::find_mpirun().empty()) {
     std::fprintf(stderr, "quire: mpirun is not installed; install Open MPI 4.1 (openmpi-bin)\n");
     return 69;

@@ -94,9 +94,19 @@ TEST(BadStart, UnknownArchitectureIsNamed) {
 TEST(BadStart, MoreRanksThanQueryHeadsGivesBothNumbers) {
   QUIRE_NEED_DATA(demo_model());
   const CommandResult result = serve(demo_model(), {"--tensor-parallel-size", "10"});
-  EXPECT_NE(result.exit_code, 0);
+  EXPECT_EQ(result.exit_code, 64);
+  const CommandResult inspected =
+      run_command({bin("quire"), "inspect", demo_model(), "--tensor-parallel-size", "10"}, 40);
+  EXPECT_EQ(inspected.exit_code, 64) << inspected.output;
   EXPECT_THAT(result.output, HasSubstr("9"));
   EXPECT_THAT(result.output, HasSubstr("10"));
+}
+
+TEST(BadStart, MissingHostfileIsNamed) {
+  QUIRE_NEED_DATA(demo_model());
+  const CommandResult result = serve(demo_model(), {"--hostfile", "/nowhere/hosts"});
+  EXPECT_EQ(result.exit_code, 66) << result.output;
+  EXPECT_THAT(result.output, HasSubstr("--hostfile: cannot read /nowhere/hosts"));
 }
 
 TEST(BadStart, UnknownOptionSuggestsTheNearest) {

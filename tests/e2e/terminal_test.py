@@ -78,6 +78,16 @@ class TerminalClients(unittest.TestCase):
                               "--max-tokens", "4", "--raw", "The capital of France is")
         self.assertIn("Paris", done.stdout)
 
+    def test_generate_reads_a_prompt_from_standard_input(self):
+        command = [QUIRE, "generate", "--server", self.server.grpc, "--temperature", "0",
+                   "--max-tokens", "4", "--raw", "-"]
+        done = subprocess.run(command, input="The capital of France is", capture_output=True,
+                              text=True, timeout=60)
+        self.assertIn("Paris", done.stdout)
+        done = subprocess.run(command, input="", capture_output=True, text=True, timeout=60)
+        self.assertEqual(done.returncode, 64)
+        self.assertIn("no prompt on standard input", done.stderr)
+
     def test_ctrl_c_stops_the_answer_and_not_the_chat(self):
         chat = Terminal(QUIRE, "chat", "--server", self.server.grpc, "--temperature", "0")
         chat.wait_for(r"> $")
@@ -88,6 +98,9 @@ class TerminalClients(unittest.TestCase):
         mark = len(chat.shown)
         chat.type("\x03")  # with no answer running: a hint
         chat.wait_for(r"ends the chat", start=mark)
+        mark = len(chat.shown)
+        chat.type("/claer\n")
+        chat.wait_for(r"there is no /claer.*> $", start=mark)
         mark = len(chat.shown)
         chat.type("/clear\n")
         chat.type("What breed dog is smallest?\n")

@@ -25,10 +25,11 @@ absl::StatusOr<Capacity> choose_capacity(const CapacityInputs& in) {
   if (in.kv_cache_memory_bytes > 0) {
     capacity.blocks = in.kv_cache_memory_bytes / block;
     capacity.reason = "--kv-cache-memory-bytes";
-    if (in.free_bytes > 0 && in.kv_cache_memory_bytes > in.free_bytes) {
+    if (in.free_bytes > 0 && in.kv_cache_memory_bytes > in.free_bytes / in.num_local_ranks) {
       return absl::OutOfRangeError(
           absl::StrCat("--kv-cache-memory-bytes asks for ", megabytes(in.kv_cache_memory_bytes),
-                       " and this machine has ", megabytes(in.free_bytes), " free; ask for less"));
+                       " for each of ", in.num_local_ranks, " ranks here and this machine has ",
+                       megabytes(in.free_bytes), " free; ask for less"));
     }
   } else {
     const int tokens = std::min(in.max_model_len, kUsualTokens);

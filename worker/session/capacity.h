@@ -26,7 +26,8 @@ struct CapacityInputs {
 
 // --kv-cache-memory-bytes as given, else enough for max_num_seqs sequences of
 // min(max_model_len, 2048) tokens, but at most a quarter of the free memory shared by the ranks of
-// this host. OutOfRange when not even one block fits, or more is asked for than is free.
+// this host. OutOfRange when not even one block fits, or the ranks of this host
+// together would take more than is free.
 absl::StatusOr<Capacity> choose_capacity(const CapacityInputs& inputs);
 
 // Memory that can be had without swapping; 0 where the system does not tell.

@@ -2,15 +2,23 @@
 // or /exit ends it; /clear forgets what was said.
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <iostream>
 
+#include "absl/strings/ascii.h"
 #include "deploy/quire/client/interrupt.h"
 #include "deploy/quire/client/options.h"
 #include "deploy/quire/commands.h"
 
 namespace quire {
 namespace {
+
+// One word after a slash: more likely a mistyped command than something to say.
+bool is_command(const std::string& line) {
+  return line.size() > 1 && line[0] == '/' &&
+         std::all_of(line.begin() + 1, line.end(), [](char c) { return absl::ascii_isalpha(c); });
+}
 
 class Conversation {
  public:
@@ -82,6 +90,9 @@ int chat_command(const std::vector<std::string>& arguments) {
     if (line.empty()) continue;
     if (line == "/clear") {
       conversation.clear();
+    } else if (is_command(line)) {
+      std::printf("there is no %s; /clear and /exit are known (begin with a space to say it)\n",
+                  line.c_str());
     } else if (!conversation.say(line)) {
       return 1;
     }

@@ -1,7 +1,10 @@
-// `quire generate "prompt"`: one prompt, the answer streamed to standard output.
+// `quire generate "prompt"`: one prompt, the answer streamed to standard output. The prompt `-` is
+// read from standard input.
 #include <unistd.h>
 
 #include <cstdio>
+#include <iostream>
+#include <iterator>
 
 #include "absl/strings/str_cat.h"
 #include "deploy/quire/client/interrupt.h"
@@ -16,6 +19,10 @@ int generate_command(const std::vector<std::string>& arguments) {
   if (command->help) {
     std::fputs(client_help(true).c_str(), stdout);
     return 0;
+  }
+  if (command->text == "-") {
+    command->text.assign(std::istreambuf_iterator<char>(std::cin), {});
+    if (command->text.empty()) return fail("generate", "there is no prompt on standard input");
   }
   Prompt& prompt = command->prompt;
   if (command->raw) {

@@ -142,13 +142,15 @@ absl::StatusOr<ClientCommand> parse_client(const std::vector<std::string>& argum
     if (absl::Status status = row->set(command, value); !status.ok()) return status;
   }
   if (takes_prompt && !has_text) {
-    return absl::InvalidArgumentError("the prompt is missing: quire generate \"prompt\"");
+    return absl::InvalidArgumentError(
+        "the prompt is missing: quire generate \"prompt\", or `-` to read it from standard input");
   }
   return command;
 }
 
 std::string client_help(bool takes_prompt) {
-  std::string help = takes_prompt ? "usage: quire generate [options] \"prompt\"\n\n"
+  std::string help = takes_prompt ? "usage: quire generate [options] \"prompt\"\n"
+                                    "The prompt `-` is read from standard input.\n\n"
                                   : "usage: quire chat [options]\n\n";
   for (const Row& row : kRows) {
     if (row.generate_only && !takes_prompt) continue;

@@ -54,6 +54,16 @@ TEST(Capacity, AsTold) {
   EXPECT_THAT(std::string(none.status().message()), HasSubstr("--kv-cache-memory-bytes"));
 }
 
+TEST(Capacity, RanksOfAHostTogetherFitIntoItsMemory) {
+  CapacityInputs in = inputs();
+  in.kv_cache_memory_bytes = 60'000'000;
+  EXPECT_TRUE(choose_capacity(in).ok());
+  in.num_local_ranks = 2;
+  const auto two = choose_capacity(in);
+  EXPECT_EQ(two.status().code(), absl::StatusCode::kOutOfRange);
+  EXPECT_THAT(std::string(two.status().message()), HasSubstr("each of 2 ranks"));
+}
+
 TEST(Capacity, ThisMachineHasMemory) {
   EXPECT_GT(free_memory_bytes(), 0);
 }
