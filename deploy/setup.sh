@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Brings a machine to where Quire builds and its demo runs: system packages, the demo model, and (with
-# --tests) the Python clients that the end-to-end tests use. Installs only what is missing. Everything
+# --tests) the Python clients that the end-to-end tests use, (with --fuzz) the compiler of the fuzzers. Installs only what is missing. Everything
 # that is not a system package goes to $QUIRE_CACHE (default ~/.cache/quire), never into the repository.
 set -euo pipefail
 
@@ -36,6 +36,10 @@ packages=(
   "libbenchmark-dev        1.7"
   "python3-venv            3.11"
   "ca-certificates         any"
+)
+fuzz_packages=(
+  "clang-14                14.0"
+  "libclang-rt-14-dev      14.0"
 )
 
 say() { printf '\033[1m== %s\033[0m\n' "$*" >&2; }
@@ -134,14 +138,17 @@ build() {  # build TARGET...
 }
 
 source_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-check_distribution
-fetch_model
 targets=(programs)
+tests=0
 for argument in "$@"; do
   case $argument in
-    --tests) install_test_clients; targets=(all) ;;
+    --tests) tests=1; targets=(all) ;;
+    --fuzz) packages+=("${fuzz_packages[@]}") ;;
     --no-build) targets=() ;;
-    *) echo "usage: setup.sh [--tests] [--no-build]" >&2; exit 64 ;;
+    *) echo "usage: setup.sh [--tests] [--fuzz] [--no-build]" >&2; exit 64 ;;
   esac
 done
+check_distribution
+fetch_model
+[ $tests = 0 ] || install_test_clients
 [ ${#targets[@]} = 0 ] || build "${targets[@]}"
