@@ -1,14 +1,17 @@
 // The waist, part one: a place to compute and its memory. One device per worker process, chosen
 // once in main by open_device(). Ops enqueue on the device's stream; nothing runs on the host's
-// time and nothing may be read back before wait().
+// time and nothing may be read back before wait(). Device memory is reached by copy() and ops
+// alone.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "kernels/collective.h"
 
 namespace quire {
 
@@ -25,13 +28,26 @@ class Device {
 
   // 64-byte aligned device memory, zeroed. ResourceExhausted names `what` and the bytes.
   virtual absl::StatusOr<void*> allocate(std::size_t bytes, const std::string& what) = 0;
-  virtual void free(void* memory) = 0;
+  // The same of the host's memory, such that copy() reaches it at full speed.
+  virtual absl::StatusOr<void*> allocate_host(std::size_t bytes, const std::string& what) = 0;
+  virtual void free(void* memory) = 0;  // of either kind
+  // Device memory that can be had now; 0 where the system does not tell.
+  virtual std::int64_t free_bytes() const = 0;
 
   virtual Ops& ops() = 0;
+
+  // Enqueues a copy, from and to memory of this device or the host's; both must live until wait().
+  virtual void copy(void* to, const void* from, std::size_t bytes) = 0;
 
   // Enqueues host work in stream order: `task` runs on one host thread after everything enqueued
   // before and before everything enqueued after. Used by Comm for its exchanges.
   virtual void host_task(std::function<absl::Status()> task) = 0;
+
+  // Where ranks do not meet in host memory: rank 0 makes an id for each life of the group, and
+  // every rank opens a collective with it. A host device gives an empty id and a null collective.
+  virtual absl::StatusOr<std::string> make_collective_id() = 0;
+  virtual absl::StatusOr<std::unique_ptr<Collective>> open_collective(
+      const CollectiveOptions& options) = 0;
 
   // Runs everything enqueued so far to its end. Returns the first error a host task reported; after
   // an error the rest of the list is dropped.

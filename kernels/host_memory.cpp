@@ -3,6 +3,8 @@
 
 #include <sys/mman.h>
 
+#include <fstream>
+
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
 
@@ -41,6 +43,18 @@ void HostMemory::free(void* memory) {
   QUIRE_CHECK(piece != pieces_.end());
   munmap(memory, piece->second);
   pieces_.erase(piece);
+}
+
+std::int64_t free_host_bytes() {
+  std::ifstream meminfo("/proc/meminfo");
+  std::string key;
+  std::int64_t kilobytes = 0;
+  std::string unit;
+  while (meminfo >> key >> kilobytes) {
+    std::getline(meminfo, unit);
+    if (key == "MemAvailable:") return kilobytes * 1024;
+  }
+  return 0;
 }
 
 }  // namespace quire

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <mutex>
 #include <string>
 #include <unordered_map>
@@ -27,5 +28,8 @@ class HostMemory {
   std::mutex mutex_;
   std::unordered_map<void*, std::size_t> pieces_;  // address -> mapped bytes
 };
+
+// Memory of the host that can be had without swapping; 0 where the system does not tell.
+std::int64_t free_host_bytes();
 
 }  // namespace quire

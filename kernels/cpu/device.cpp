@@ -3,6 +3,7 @@
 
 #include <sched.h>
 
+#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -52,10 +53,24 @@ class CpuDevice final : public Device {
   absl::StatusOr<void*> allocate(std::size_t bytes, const std::string& what) override {
     return memory_.allocate(bytes, what);
   }
+  absl::StatusOr<void*> allocate_host(std::size_t bytes, const std::string& what) override {
+    return memory_.allocate(bytes, what);
+  }
   void free(void* memory) override { memory_.free(memory); }
+  std::int64_t free_bytes() const override { return free_host_bytes(); }
   Ops& ops() override { return ops_; }
+  void copy(void* to, const void* from, std::size_t bytes) override {
+    host_task([to, from, bytes] {
+      std::memcpy(to, from, bytes);
+      return absl::OkStatus();
+    });
+  }
   void host_task(std::function<absl::Status()> task) override {
     commands_.push_back({.compute = nullptr, .host = std::move(task)});
+  }
+  absl::StatusOr<std::string> make_collective_id() override { return ""; }
+  absl::StatusOr<std::unique_ptr<Collective>> open_collective(const CollectiveOptions&) override {
+    return nullptr;
   }
   absl::Status wait() override {
     absl::Status status = team_.run(commands_);

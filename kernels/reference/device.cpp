@@ -1,6 +1,7 @@
 // The reference device: a list of closures and the memory they work on.
 #include "kernels/reference/device.h"
 
+#include <cstring>
 #include <utility>
 
 #include "common/status.h"
@@ -17,10 +18,24 @@ class ReferenceDevice final : public Device {
   absl::StatusOr<void*> allocate(std::size_t bytes, const std::string& what) override {
     return memory_.allocate(bytes, what);
   }
+  absl::StatusOr<void*> allocate_host(std::size_t bytes, const std::string& what) override {
+    return memory_.allocate(bytes, what);
+  }
   void free(void* memory) override { memory_.free(memory); }
+  std::int64_t free_bytes() const override { return free_host_bytes(); }
   Ops& ops() override { return ops_; }
+  void copy(void* to, const void* from, std::size_t bytes) override {
+    tasks_.push_back([to, from, bytes] {
+      std::memcpy(to, from, bytes);
+      return absl::OkStatus();
+    });
+  }
   void host_task(std::function<absl::Status()> task) override { tasks_.push_back(std::move(task)); }
 
+  absl::StatusOr<std::string> make_collective_id() override { return ""; }
+  absl::StatusOr<std::unique_ptr<Collective>> open_collective(const CollectiveOptions&) override {
+    return nullptr;
+  }
   absl::Status wait() override {
     const std::vector<Task> tasks = std::exchange(tasks_, {});
     for (const Task& task : tasks) QUIRE_RETURN_IF_ERROR(task());

@@ -115,7 +115,7 @@ ActivationBuffer::ActivationBuffer(Device& device, ActivationLayout layout, int 
     : is_reference_(device.numerics_id().starts_with("reference")),
       bytes_(device, device.ops().activation_bytes(layout, rows, columns)),
       activation_{bytes_.data(), layout, rows, columns} {
-  std::memset(bytes_.data(), 0xff, device.ops().activation_bytes(layout, rows, columns));
+  bytes_.poison();
 }
 
 std::vector<float> ActivationBuffer::floats() const {
@@ -213,7 +213,7 @@ AttentionRun run_attention(Device& device, const AttentionCase& c, const std::ve
   const std::size_t block_bytes =
       ops.kv_block_bytes(c.dtype, c.num_kv_heads, c.head_dim, c.block_size);
   Buffer<std::byte> arena(device, static_cast<std::size_t>(schedule.num_blocks()) * block_bytes);
-  std::memset(arena.data(), 0xff, static_cast<std::size_t>(schedule.num_blocks()) * block_bytes);
+  arena.poison();
   const KvLayer kv{arena.data(), block_bytes, c.dtype, c.num_kv_heads, c.head_dim, c.block_size};
   const AttentionSpec spec{c.num_heads,
                            c.num_kv_heads,
@@ -241,11 +241,14 @@ AttentionRun run_attention(Device& device, const AttentionCase& c, const std::ve
     batch.num_rows = static_cast<int>(a.context.size());
     batch.block_size = c.block_size;
     batch.max_blocks = schedule.width();
-    batch.positions = a.positions.data();
-    batch.row_of_token = a.row_of_token.data();
-    batch.row_begin = a.row_begin.data();
-    batch.context = a.context.data();
-    batch.block_tables = a.tables.data();
+    Buffer<std::int32_t> positions(device, a.positions), row_of_token(device, a.row_of_token),
+        row_begin(device, a.row_begin), context(device, a.context);
+    Buffer<BlockId> tables(device, a.tables);
+    batch.positions = positions.data();
+    batch.row_of_token = row_of_token.data();
+    batch.row_begin = row_begin.data();
+    batch.context = context.data();
+    batch.block_tables = tables.data();
     ActivationBuffer out(device, layout, batch.num_tokens, c.num_heads * c.head_dim);
     ops.rope_store(qkv.data(), spec, rope, angles.data(), batch, kv);
     ops.attention(qkv.data(), spec, batch, kv, out.get());

@@ -32,14 +32,27 @@ class Buffer {
     data_ = static_cast<T*>(*memory);
   }
   Buffer(Device& device, const std::vector<T>& values) : Buffer(device, values.size()) {
-    std::copy(values.begin(), values.end(), data_);
+    device.copy(data_, values.data(), values.size() * sizeof(T));
+    EXPECT_TRUE(device.wait().ok());
+  }
+  // Every byte 0xff: NaN, so that whatever is not written is noticed.
+  void poison() {
+    const std::vector<std::byte> bytes(count_ * sizeof(T), std::byte{0xff});
+    device_.copy(data_, bytes.data(), bytes.size());
+    EXPECT_TRUE(device_.wait().ok());
   }
   ~Buffer() { device_.free(data_); }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
 
   T* data() { return data_; }
-  std::vector<T> read() const { return {data_, data_ + count_}; }
+  // Ends what is enqueued.
+  std::vector<T> read() const {
+    std::vector<T> values(count_);
+    device_.copy(values.data(), data_, count_ * sizeof(T));
+    EXPECT_TRUE(device_.wait().ok());
+    return values;
+  }
 
  private:
   Device& device_;

@@ -21,9 +21,11 @@ absl::StatusOr<BatchBuilder> BatchBuilder::create(const StepLimits& limits, cons
   const auto rows = static_cast<std::size_t>(limits.max_num_seqs);
   const auto width = static_cast<std::size_t>(blocks_for(limits.max_model_len, limits.block_size));
   const std::size_t ints = 4 * tokens + 3 * rows + 1 + rows * width;
-  QUIRE_ASSIGN_OR_RETURN(builder.memory_,
-                         DeviceBuffer::allocate(device, ints * sizeof(std::int32_t), "the batch"));
-  auto* next = static_cast<std::int32_t*>(builder.memory_.data());
+  const std::size_t bytes = ints * sizeof(std::int32_t);
+  builder.device_ = &device;
+  QUIRE_ASSIGN_OR_RETURN(builder.memory_, DeviceBuffer::allocate(device, bytes, "the batch"));
+  QUIRE_ASSIGN_OR_RETURN(builder.host_, DeviceBuffer::allocate_host(device, bytes, "the batch"));
+  auto* next = static_cast<std::int32_t*>(builder.host_.data());
   const auto take = [&next](std::size_t count) { return std::exchange(next, next + count); };
   builder.tokens_ = take(tokens);
   builder.positions_ = take(tokens);
@@ -71,6 +73,15 @@ void BatchBuilder::fill_tables(const StepPlan& plan, const SlotTable& slots) {
   batch_.max_blocks = width;
 }
 
+// The block tables come last, so that what is used of the arrays is one stretch.
+void BatchBuilder::send() {
+  const BlockId* end = block_tables_ + static_cast<std::size_t>(batch_.num_rows) *
+                                           static_cast<std::size_t>(batch_.max_blocks);
+  const auto* begin = static_cast<const std::int32_t*>(host_.data());
+  device_->copy(memory_.data(), begin,
+                static_cast<std::size_t>(end - begin) * sizeof(std::int32_t));
+}
+
 const Batch& BatchBuilder::build(const StepPlan& plan, const SlotTable& slots) {
   sampling_rows_.clear();
   row_begin_[0] = 0;
@@ -81,14 +92,15 @@ const Batch& BatchBuilder::build(const StepPlan& plan, const SlotTable& slots) {
   batch_.num_rows = static_cast<int>(plan.rows.size());
   batch_.num_tokens = row_begin_[plan.rows.size()];
   batch_.block_size = limits_.block_size;
-  batch_.tokens = tokens_;
-  batch_.positions = positions_;
-  batch_.row_of_token = row_of_token_;
-  batch_.row_begin = row_begin_;
-  batch_.context = context_;
-  batch_.block_tables = block_tables_;
+  batch_.tokens = on_device(tokens_);
+  batch_.positions = on_device(positions_);
+  batch_.row_of_token = on_device(row_of_token_);
+  batch_.row_begin = on_device(row_begin_);
+  batch_.context = on_device(context_);
+  batch_.block_tables = on_device(block_tables_);
   batch_.num_samples = static_cast<int>(sampling_rows_.size());
-  batch_.sample_tokens = sample_tokens_;
+  batch_.sample_tokens = on_device(sample_tokens_);
+  send();
   return batch_;
 }
 

@@ -1,5 +1,6 @@
-// Flattens a plan and the slots it names into the flat device arrays of a Batch. All arrays are
-// made once for the largest step; a Batch is valid until the next build().
+// Flattens a plan and the slots it names into the flat device arrays of a Batch: written in host
+// memory, then sent in one copy. All arrays are made once for the largest step and stay where they
+// are; a Batch is valid until the next build().
 #pragma once
 
 #include <vector>
@@ -18,10 +19,10 @@ class BatchBuilder {
   static absl::StatusOr<BatchBuilder> create(const StepLimits& limits, const ShardMap& shards,
                                              Device& device);
 
-  // `plan` was applied to `slots` and has rows. KV group 0's tables are used.
+  // `plan` was applied to `slots` and has rows. KV group 0's tables are used. Enqueues the copy.
   const Batch& build(const StepPlan& plan, const SlotTable& slots);
   // The rank that owns the embedding of each token: [T].
-  const std::int32_t* owners() const { return owners_; }
+  const std::int32_t* owners() const { return on_device(owners_); }
   // Indices into plan.rows of those that sample, in order.
   const std::vector<int>& sampling_rows() const { return sampling_rows_; }
 
@@ -29,10 +30,18 @@ class BatchBuilder {
   std::int32_t owner_of(TokenId token) const;
   void add_tokens(const PlanRow& row, const Slot& slot, int index);
   void fill_tables(const StepPlan& plan, const SlotTable& slots);
+  void send();
+  // Where an address in host_ has its twin in device memory.
+  const std::int32_t* on_device(const std::int32_t* in_host) const {
+    return static_cast<const std::int32_t*>(memory_.data()) +
+           (in_host - static_cast<const std::int32_t*>(host_.data()));
+  }
 
   StepLimits limits_;
-  std::vector<TokenId> vocab_ends_;        // by rank
-  DeviceBuffer memory_;                    // holds all of the following
+  std::vector<TokenId> vocab_ends_;  // by rank
+  Device* device_ = nullptr;
+  DeviceBuffer memory_;                    // what the device reads
+  DeviceBuffer host_;                      // its twin; holds all of the following
   TokenId* tokens_ = nullptr;              // [T]
   std::int32_t* positions_ = nullptr;      // [T]
   std::int32_t* row_of_token_ = nullptr;   // [T]

@@ -2,7 +2,6 @@
 #include "worker/session/capacity.h"
 
 #include <algorithm>
-#include <fstream>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -52,18 +51,6 @@ absl::StatusOr<Capacity> choose_capacity(const CapacityInputs& in) {
   capacity.reason = absl::StrCat(capacity.blocks, " blocks of ", in.block_size, " tokens, ",
                                  megabytes(capacity.blocks * block), " (", capacity.reason, ")");
   return capacity;
-}
-
-std::int64_t free_memory_bytes() {
-  std::ifstream meminfo("/proc/meminfo");
-  std::string key;
-  std::int64_t kilobytes = 0;
-  std::string unit;
-  while (meminfo >> key >> kilobytes) {
-    std::getline(meminfo, unit);
-    if (key == "MemAvailable:") return kilobytes * 1024;
-  }
-  return 0;
 }
 
 }  // namespace quire

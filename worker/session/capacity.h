@@ -30,7 +30,4 @@ struct CapacityInputs {
 // together would take more than is free.
 absl::StatusOr<Capacity> choose_capacity(const CapacityInputs& inputs);
 
-// Memory that can be had without swapping; 0 where the system does not tell.
-std::int64_t free_memory_bytes();
-
 }  // namespace quire

@@ -1,0 +1,66 @@
+// Launchers of the row-wise kernels: one row of fp32 in, one row out. All pointers are device
+// memory unless said otherwise; every call enqueues on `stream` and returns the launch's error.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+#include "common/ids.h"
+#include "kernels/batch.h"
+#include "kernels/tensor.h"
+
+namespace quire::cuda {
+
+// Partial sums of a row-parallel product put together; see CombineArgs in kernels/ops.h.
+struct CombineJob {
+  static constexpr int kMaxPartials = 64;
+  static constexpr int kMaxProgram = 2 * kMaxPartials;
+  std::int8_t program[kMaxProgram] = {};     // >= 0: push partials[i]; -1: add the two top ones
+  int program_size = 0;                      // 0: nothing to add
+  const float* partials[kMaxPartials] = {};  // each [T][E]
+  int rows = 0;                              // T
+  int columns = 0;                           // E
+  const float* bias = nullptr;               // [E] or null
+  float* residual = nullptr;                 // [T][E], read and written
+  const float* norm_weight = nullptr;        // [E] or null
+  float eps = 1e-5f;
+  Activation out;  // [T][E], kF32 or kBf16, where norm_weight is set
+};
+
+struct RopeJob {
+  float* qkv = nullptr;  // [T][(Hl + 2 Gl) * D]; q is rotated in place
+  int num_heads = 0;     // Hl
+  int num_kv_heads = 0;  // Gl
+  int head_dim = 0;      // D
+  int rope_dims = 0;
+  bool interleaved = false;
+  const float* cos_sin = nullptr;  // [max_positions][rope_dims / 2][2]
+};
+
+// Layout of a KV block on this device: K then V, each [Gl][S][D] in kv.dtype.
+constexpr std::size_t kv_block_bytes(DType dtype, int num_kv_heads, int head_dim, int block_size) {
+  return 2 * static_cast<std::size_t>(num_kv_heads) * static_cast<std::size_t>(block_size) *
+         static_cast<std::size_t>(head_dim) * size_of(dtype);
+}
+
+// out[i] = rms(x[rows[i]]) * weight; rows null: all in order.
+cudaError_t rms_norm(cudaStream_t stream, const float* x, const std::int32_t* rows, int num_rows,
+                     int columns, const float* weight, float eps, const Activation& out);
+// out = silu(gate) * up; gate_up: [T][2 F], gate first.
+cudaError_t swiglu(cudaStream_t stream, const float* gate_up, int num_tokens, int ffn,
+                   const Activation& out);
+cudaError_t combine(cudaStream_t stream, const CombineJob& job);
+// out[t] = parts[owners[t]][t]; at most CombineJob::kMaxPartials parts (`parts` is host memory).
+cudaError_t select(cudaStream_t stream, const float* const* parts, int num_parts,
+                   const std::int32_t* owners, int rows, int columns, float* out);
+// Rotates q in place, rotates k, stores k and v into the arena.
+cudaError_t rope_store(cudaStream_t stream, const RopeJob& job, const Batch& batch,
+                       const KvLayer& kv);
+// The first `bytes` of block `from[i]` to block `to[i]`, in every one of `num_layers` layers that
+// are `layer_stride` bytes apart: copy-on-write. from and to: device, [count].
+cudaError_t copy_blocks(cudaStream_t stream, std::byte* arena, std::size_t layer_stride,
+                        int num_layers, std::size_t block_bytes, const BlockId* from,
+                        const BlockId* to, int count);
+
+}  // namespace quire::cuda

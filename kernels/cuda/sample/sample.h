@@ -1,0 +1,53 @@
+// Picks tokens on the device, so that only ids (and asked-for logprobs) go back. Semantics and
+// order of the filters: kernels/sampling.h and kernels/reference/sample.cpp; same Philox draws.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "common/ids.h"
+
+namespace quire::cuda {
+
+constexpr int kMaxBest = 20;  // kMaxLogprobs of common/sampling_params.h
+constexpr int kMaxPieces = 64;
+
+// One row's wishes: the fields of SampleRow (kernels/sampling.h), for headers that nvcc reads.
+struct SampleWish {
+  float temperature = 1.0f;
+  float top_p = 1.0f;
+  float min_p = 0.0f;
+  std::int32_t top_k = 0;
+  std::uint64_t seed = 0;
+  std::uint32_t sample_index = 0;
+  std::uint32_t position = 0;
+  std::int32_t num_logprobs = -1;
+};
+
+// What one row gives back.
+struct SampledRow {
+  TokenId token = 0;
+  float token_logprob = 0.0f;
+  int num_best = 0;  // filled entries of best*
+  TokenId best[kMaxBest] = {};
+  float best_logprob[kMaxBest] = {};
+};
+
+// Logits as in kernels/sampling.h: piece p covers ids [begin[p], begin[p + 1]).
+struct SampleJob {
+  int num_rows = 0;
+  const SampleWish* rows = nullptr;  // device, [B]
+  int num_pieces = 0;
+  const float* pieces[kMaxPieces] = {};  // device
+  std::size_t strides[kMaxPieces] = {};  // floats between rows
+  TokenId begin[kMaxPieces + 1] = {};
+  SampledRow* out = nullptr;  // device, [B]
+  void* workspace = nullptr;  // device
+};
+
+std::size_t sample_workspace_bytes(int max_rows, int vocab);
+cudaError_t sample(cudaStream_t stream, const SampleJob& job);
+
+}  // namespace quire::cuda
