@@ -1,5 +1,7 @@
 // Launchers of the row-wise kernels: one row of fp32 in, one row out. All pointers are device
-// memory unless said otherwise; every call enqueues on `stream` and returns the launch's error.
+// memory unless said otherwise; every call enqueues on `stream` and returns the launch's error:
+// cudaErrorInvalidValue for shapes that have no kernel (rows of more than 32,768 columns in norms,
+// a combine program that is no tree or needs a stack deeper than 8, odd head or rope dims, kQ8).
 #pragma once
 
 #include <cuda_runtime_api.h>
