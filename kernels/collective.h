@@ -2,7 +2,7 @@
 // device once per epoch; worker/comm builds its Comm on it. Every call enqueues on the device's
 // stream and is made by all ranks in the same order with the same sizes. A peer that does not
 // arrive by the deadline, or that died, ends the step with an error from Device::wait(); nobody
-// hangs.
+// hangs. After an error every call does nothing.
 #pragma once
 
 #include <cstddef>
@@ -28,7 +28,7 @@ class Collective {
   // Device memory, zeroed, that exchanges reach at full speed; freed with the collective.
   // Collective itself: all ranks allocate the same sizes in the same order.
   virtual absl::StatusOr<void*> allocate(std::size_t bytes, const std::string& what) = 0;
-  // out: [world][bytes]; piece r is what rank r gave as `in`.
+  // out: [world][bytes]; piece r is what rank r gave as `in`, which may be its own piece of `out`.
   virtual void all_gather(const void* in, void* out, std::size_t bytes) = 0;
   // `bytes` of `data` on rank `root` to everyone's `data`.
   virtual void broadcast(void* data, std::size_t bytes, int root) = 0;
