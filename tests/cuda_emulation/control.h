@@ -20,7 +20,7 @@ int resident_blocks();
 void set_spin_limit_seconds(int seconds);
 int spin_limit_seconds();
 
-// Devices of the process (4 at first) and memory of each (1 GiB at first).
+// Devices of the process (4 at first) and memory of each (256 MiB at first).
 void set_device_count(int devices);
 void set_device_memory(size_t bytes);
 // The compute capability that devices report, 8.0 at first: wgmma and TMA do not exist here.

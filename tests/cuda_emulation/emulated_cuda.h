@@ -1,4 +1,4 @@
-// Included before everything else when a .cu file is compiled for emulation (g++ -include). Takes
+// Included before a .cu file when it is compiled for emulation (quire_cuda.cmake does so). Takes
 // CUDA's own headers for types and conversions first, then gives the device keywords and the
 // built-in variables and functions their meaning on the CPU.
 #pragma once

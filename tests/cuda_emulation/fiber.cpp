@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -25,9 +26,16 @@ constexpr size_t kStride = kStackBytes + kPage;
 constexpr size_t kStagger = 16 * 1024;
 
 void arrive(context::transfer_t from) {
-  static_cast<Lane*>(from.data)->context = from.fctx;
+  auto* left = static_cast<Lane*>(from.data);
+  left->context = from.fctx;
 #if defined(__SANITIZE_ADDRESS__)
-  __sanitizer_finish_switch_fiber(current_lane->fake_stack, nullptr, nullptr);
+  const void* low = nullptr;
+  size_t bytes = 0;
+  __sanitizer_finish_switch_fiber(current_lane->fake_stack, &low, &bytes);
+  if (left->stack_low == nullptr) {  // the launching thread's own stack, learnt here
+    left->stack_low = low;
+    left->stack_bytes = bytes;
+  }
 #endif
 }
 
@@ -39,12 +47,20 @@ void begin(context::transfer_t from) {
 }  // namespace
 
 StackArena::~StackArena() {
-  if (base_ != nullptr) munmap(base_, count_ * kStride);
+  unmap();
+}
+
+void StackArena::unmap() {
+  if (base_ == nullptr) return;
+#if defined(__SANITIZE_ADDRESS__)
+  __asan_unpoison_memory_region(base_, static_cast<size_t>(count_) * kStride);
+#endif
+  munmap(base_, static_cast<size_t>(count_) * kStride);
 }
 
 void StackArena::reserve(int count) {
   if (count <= count_) return;
-  if (base_ != nullptr) munmap(base_, count_ * kStride);
+  unmap();
   void* memory = mmap(nullptr, count * kStride, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
   if (memory == MAP_FAILED) die("no memory for the stacks of a block of %d threads", count);
@@ -63,6 +79,9 @@ void StackArena::prepare(int i, Lane& lane) {
   lane.stack_low = low;
   lane.stack_bytes = kStackBytes - stagger;
   lane.fake_stack = nullptr;
+#if defined(__SANITIZE_ADDRESS__)
+  __asan_unpoison_memory_region(low, kStackBytes);  // frames of the fiber before
+#endif
   lane.context = context::make_fcontext(low + lane.stack_bytes, lane.stack_bytes, begin);
 }
 

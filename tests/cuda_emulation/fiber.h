@@ -23,6 +23,8 @@ class StackArena {
   void prepare(int i, Lane& lane);
 
  private:
+  void unmap();
+
   char* base_ = nullptr;
   int count_ = 0;
 };
@@ -30,7 +32,8 @@ class StackArena {
 // Leaves `from` and goes on in `to`; returns when somebody switches back to `from`.
 void switch_lane(Lane& from, Lane& to);
 
-// What a lane's fiber runs: the kernel, once for each block that the stack is used for.
-[[noreturn]] void lane_main();
+// What a lane's fiber runs: the kernel, once for each block that the stack is used for. Never
+// returns.
+void lane_main();
 
 }  // namespace quire::cuda_emulation

@@ -56,8 +56,8 @@ void check_slack(const Allocation& a) {
   poison(a.at + a.bytes, static_cast<size_t>(slack_end(a) - a.at) - a.bytes, false);
   for (const char* at = a.at + a.bytes; at < slack_end(a); ++at) {
     if (*at == static_cast<char>(0xff)) continue;
-    die("%s was written %td bytes behind its end", describe(a).c_str(),
-        at - a.at - static_cast<ptrdiff_t>(a.bytes) + 1);
+    die("%s was written behind its end, %td bytes after it", describe(a).c_str(),
+        at - a.at - static_cast<ptrdiff_t>(a.bytes));
   }
   poison(a.at + a.bytes, static_cast<size_t>(slack_end(a) - a.at) - a.bytes, true);
 }

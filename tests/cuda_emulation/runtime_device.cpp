@@ -22,7 +22,7 @@ std::atomic<uint64_t> seed_value{1};
 std::atomic<int> resident_value{0};
 std::atomic<int> spin_limit{30};
 std::atomic<int> devices{4};
-std::atomic<size_t> memory_of_each{size_t{1} << 30};
+std::atomic<size_t> memory_of_each{size_t{256} << 20};
 std::atomic<int> capability{80};
 thread_local int device_of_thread = 0;
 thread_local cudaError_t last_error = cudaSuccess;

@@ -49,8 +49,8 @@ void SharedMemory::check_slack(const Region& region) {
   const char* end = region.base + region.mapped - kPage;
   for (const char* at = region.at + region.bytes; at < end; ++at) {
     if (*at == static_cast<char>(0xff)) continue;
-    die("block wrote %td bytes behind the end of shared array '%s' of %zu bytes",
-        at - region.at - static_cast<ptrdiff_t>(region.bytes) + 1, region.key->name, region.bytes);
+    die("shared array '%s' of %zu bytes was written behind its end, %td bytes after it",
+        region.key->name, region.bytes, at - region.at - static_cast<ptrdiff_t>(region.bytes));
   }
 }
 
