@@ -1,0 +1,11 @@
+// Attention with tensor cores: f16 K and V, heads of 80.
+#include "kernels/cuda/attention/mma_variant.h"
+#include "kernels/cuda/attention/table.h"
+
+namespace quire::cuda {
+
+AttentionVariant mma_f16_80() {
+  return mma_variant<f16, 80, 4>(DType::kF16);
+}
+
+}  // namespace quire::cuda

@@ -1,0 +1,205 @@
+// One work item with tensor cores: 16 pairs for each of the block's warps, K and V of a tile shared
+// by all of them. Copies run one half tile (K or V) ahead of the arithmetic or more:
+//   one warp     K of the next tile is asked for as soon as its scores are done, V likewise
+//   many warps   V is asked for before the scores and K of the next tile before the values, so that
+//                two barriers a tile are enough
+#pragma once
+
+#include "kernels/cuda/attention/kv_tile.h"
+#include "kernels/cuda/attention/mma_rows.h"
+#include "kernels/cuda/attention/row_result.h"
+
+namespace quire::cuda {
+
+template <typename T, int kDim, int kWarps>
+class MmaItem {
+ public:
+  static constexpr int kRows = 16 * kWarps;
+  static constexpr int kThreads = kWarpSize * kWarps;
+  static constexpr int kStride = kDim + 8;  // an odd number of 16-byte chunks: no bank conflicts
+  static constexpr bool kQueryInShared = kDim > 128;  // else in registers
+
+ private:
+  static constexpr int kTileElements = kTilePositions * kStride;
+  static constexpr int kTileBytes = kTileElements * static_cast<int>(sizeof(T));
+  static constexpr int kEarlierBytes = kWarps * EarlierSplits<kDim>::kBytesPerWarp;
+  static constexpr int kQueryBytes =
+      kQueryInShared ? kRows * kStride * static_cast<int>(sizeof(T)) : 0;
+
+ public:
+  static constexpr int kSharedBytes = 2 * kTileBytes + kEarlierBytes + kQueryBytes;
+
+  __device__ MmaItem(const AttentionProblem& p, const WorkItem& item, unsigned char* shared)
+      : p_(p),
+        item_(item),
+        rows_(p, item),
+        keys_(reinterpret_cast<T*>(shared)),
+        values_(keys_ + kTileElements),
+        earlier_(reinterpret_cast<float*>(shared + 2 * kTileBytes) +
+                 warp_id() * EarlierSplits<kDim>::kBytesPerWarp / 4),
+        query_(reinterpret_cast<T*>(shared + 2 * kTileBytes + kEarlierBytes) +
+               warp_id() * 16 * kStride),
+        source_(p, item, sizeof(T), item_end()) {
+    QUIRE_UNROLL
+    for (int h = 0; h < 2; ++h) row_[h] = rows_.at(16 * warp_id() + lane_id() / 4 + 8 * h);
+    last_of_warp_ = rows_.last_position(16 * warp_id(), 16);
+  }
+
+  __device__ void run() {
+    const int end =
+        min(item_.split_end * kSplitTiles, (source_.end() + kTilePositions - 1) / kTilePositions);
+    int tile = item_.split_begin * kSplitTiles;
+    if (tile >= end) return;
+    block_now_ = source_.block_of_lane(tile);
+    copy_keys(block_now_, tile);
+    if constexpr (kWarps == 1) copy_values(block_now_, tile);
+    load_query();
+    sums_.reset();
+    for (; tile < end; ++tile) {
+      block_next_ = source_.block_of_lane(tile + 1);
+      const bool more = tile + 1 < end;
+      if constexpr (kWarps == 1) {
+        run_tile_eager(tile, more);
+      } else {
+        run_tile(tile, more);
+      }
+      block_now_ = block_next_;
+      if ((tile + 1) % kSplitTiles == 0 || !more) finish_split(tile / kSplitTiles, more);
+    }
+    QUIRE_UNROLL
+    for (int h = 0; h < 2; ++h) write(h);
+  }
+
+ private:
+  // The first position that no pair of the item sees.
+  __device__ int item_end() const { return rows_.last_position(0, kRows) + 1; }
+
+  __device__ __forceinline__ void copy_keys(BlockId block, int tile) {
+    copy_tile<kDim, kStride, kThreads>(keys_, source_, source_.keys(), block, tile);
+    async_commit();
+  }
+  __device__ __forceinline__ void copy_values(BlockId block, int tile) {
+    copy_tile<kDim, kStride, kThreads>(values_, source_, source_.values(), block, tile);
+    async_commit();
+  }
+
+  __device__ __forceinline__ void run_tile_eager(int tile, bool more) {
+    float scores[kScoreTiles][4];
+    async_wait<1>();
+    __syncthreads();
+    score(scores);
+    __syncthreads();
+    if (more) {
+      copy_keys(block_next_, tile + 1);
+    } else {
+      async_commit();
+    }
+    weigh(tile, scores);
+    async_wait<1>();
+    __syncthreads();
+    add_values<T, kDim, kStride>(scores, values_, sums_);
+    __syncthreads();
+    if (more) {
+      copy_values(block_next_, tile + 1);
+    } else {
+      async_commit();
+    }
+  }
+
+  __device__ __forceinline__ void run_tile(int tile, bool more) {
+    // A warp whose pairs all lie before the tile only helps with the copies.
+    const bool sees = tile * kTilePositions <= last_of_warp_;
+    float scores[kScoreTiles][4];
+    async_wait<0>();
+    __syncthreads();  // these keys have come, the values before are used up
+    copy_values(block_now_, tile);
+    if (sees) {
+      score(scores);
+      weigh(tile, scores);
+    }
+    async_wait<0>();
+    __syncthreads();  // the values have come, these keys are used up
+    if (more) copy_keys(block_next_, tile + 1);
+    if (sees) add_values<T, kDim, kStride>(scores, values_, sums_);
+  }
+
+  __device__ __forceinline__ void score(float (&scores)[kScoreTiles][4]) {
+    score_tile<T, kDim, kStride>(
+        [this](int step, uint32_t(&a)[4]) {
+          if constexpr (kQueryInShared) {
+            const int lane = lane_id();
+            ldmatrix(a, query_ + lane % 16 * kStride + 16 * step + lane / 16 * 8);
+          } else {
+            QUIRE_UNROLL
+            for (int i = 0; i < 4; ++i) a[i] = query_regs_[step][i];
+          }
+        },
+        keys_, scores);
+  }
+  __device__ __forceinline__ void weigh(int tile, float (&scores)[kScoreTiles][4]) {
+    const int first = tile * kTilePositions;
+    const int last[2] = {row_[0].position - first, row_[1].position - first};
+    weigh_tile<kDim>(scores, last, p_.scale_log2e, sums_);
+  }
+
+  __device__ __forceinline__ void load_query() {
+    const int column = lane_id() % 4 * 2;
+    QUIRE_UNROLL
+    for (int h = 0; h < 2; ++h) {
+      const float* q = rows_.query(row_[h]) + column;
+      const bool exists = row_[h].position >= 0;
+      QUIRE_UNROLL
+      for (int n = 0; n < kDim / 8; ++n) {
+        float2 x = make_float2(0.0f, 0.0f);
+        if (exists) x = *reinterpret_cast<const float2*>(q + 8 * n);
+        const uint32_t packed = pack2<T>(x.x, x.y);
+        if constexpr (kQueryInShared) {
+          T* to = query_ + (lane_id() / 4 + 8 * h) * kStride + 8 * n + column;
+          *reinterpret_cast<uint32_t*>(to) = packed;
+        } else {
+          query_regs_[n / 2][n % 2 * 2 + h] = packed;
+        }
+      }
+    }
+    if constexpr (kQueryInShared) __syncwarp();
+  }
+
+  __device__ __forceinline__ void finish_split(int split, bool more) {
+    QUIRE_UNROLL
+    for (int h = 0; h < 2; ++h) sums_.total[h] = reduce_lanes<4>(sums_.total[h], Sum{});
+    if (split > item_.split_begin) earlier_.add_to(sums_);
+    if (!more) return;
+    earlier_.take(sums_);
+    sums_.reset();
+  }
+
+  __device__ __forceinline__ void write(int h) {
+    if (row_[h].position < item_.split_begin * kSplitPositions) return;  // also: no such pair
+    const RowResult result = rows_.result(row_[h]);
+    const float factor = result.is_partial ? 1.0f : 1.0f / sums_.total[h];
+    const int column = lane_id() % 4 * 2;
+    QUIRE_UNROLL
+    for (int n = 0; n < kDim / 8; ++n) {
+      result.write2(8 * n + column, sums_.values[n][2 * h] * factor,
+                    sums_.values[n][2 * h + 1] * factor);
+    }
+    if (lane_id() % 4 == 0) rows_.note(row_[h], result, sums_.highest[h], sums_.total[h]);
+  }
+
+  const AttentionProblem& p_;
+  const WorkItem item_;
+  const ItemRows rows_;
+  T* const keys_;
+  T* const values_;
+  EarlierSplits<kDim> earlier_;
+  T* const query_;
+  const KvSource source_;
+  ItemRow row_[2];
+  int last_of_warp_;
+  BlockId block_now_ = 0;
+  BlockId block_next_ = 0;
+  uint32_t query_regs_[kQueryInShared ? 1 : kDim / 16][4];
+  RowSums<kDim> sums_;
+};
+
+}  // namespace quire::cuda

@@ -1,0 +1,46 @@
+// The kernels that use tensor cores, and the variant made of them. Included once by each file that
+// instantiates one.
+#pragma once
+
+#include "kernels/cuda/attention/mma_item.h"
+#include "kernels/cuda/attention/variant.h"
+#include "kernels/cuda/dev/convert.h"
+#include "kernels/cuda/dev/launch.h"
+
+namespace quire::cuda {
+
+template <typename T, int kDim>
+static __global__ void __launch_bounds__(kWarpSize) decode_mma(AttentionProblem p) {
+  using Item = MmaItem<T, kDim, 1>;
+  QUIRE_DYN_SMEM(unsigned char, shared);
+  WorkList<true, Item::kRows> list(p);
+  WorkItem item;
+  QUIRE_NO_UNROLL
+  for (int i = static_cast<int>(blockIdx.x); list.find(i, item); i += static_cast<int>(gridDim.x)) {
+    Item(p, item, shared).run();
+  }
+  allow_next_grid();
+}
+
+template <typename T, int kDim, int kWarps>
+static __global__ void __launch_bounds__(kWarpSize* kWarps) prefill_mma(AttentionProblem p) {
+  using Item = MmaItem<T, kDim, kWarps>;
+  QUIRE_DYN_SMEM(unsigned char, shared);
+  WorkList<false, Item::kRows> list(p);
+  WorkItem item;
+  if (list.find(static_cast<int>(blockIdx.x), item)) Item(p, item, shared).run();
+}
+
+template <typename T, int kDim, int kWarps>
+AttentionVariant mma_variant(DType dtype) {
+  using Decode = MmaItem<T, kDim, 1>;
+  using Prefill = MmaItem<T, kDim, kWarps>;
+  return {
+      "mma",
+      dtype,
+      kDim,
+      {&decode_mma<T, kDim>, Decode::kRows, Decode::kThreads, Decode::kSharedBytes},
+      {&prefill_mma<T, kDim, kWarps>, Prefill::kRows, Prefill::kThreads, Prefill::kSharedBytes}};
+}
+
+}  // namespace quire::cuda

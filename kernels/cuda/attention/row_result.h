@@ -1,0 +1,106 @@
+// The pairs of a work item: which token and query head, what position it sees last, where its q
+// lies and where its result goes (the output, or a slot of partial results to be merged).
+#pragma once
+
+#include "kernels/cuda/attention/work.h"
+#include "kernels/cuda/dev/convert.h"
+
+namespace quire::cuda {
+
+struct ItemRow {
+  int token = 0;      // of the batch
+  int head = 0;       // local
+  int position = -1;  // -1: no such pair
+};
+
+// Where kDim results of a pair go.
+struct RowResult {
+  float* floats;  // null: to `halves`
+  bf16* halves;
+  bool is_partial;
+  std::int64_t top;  // index of a partial result's highest score and sum of weights
+
+  __device__ __forceinline__ void write2(int column, float low, float high) const {
+    if (floats != nullptr) {
+      *reinterpret_cast<float2*>(floats + column) = make_float2(low, high);
+    } else {
+      *reinterpret_cast<uint32_t*>(halves + column) = pack2<bf16>(low, high);
+    }
+  }
+  __device__ __forceinline__ void write(int column, float value) const {
+    if (floats != nullptr) {
+      floats[column] = value;
+    } else {
+      halves[column] = from_float<bf16>(value);
+    }
+  }
+};
+
+__device__ __forceinline__ RowResult output_of(const AttentionProblem& p, int token, int head) {
+  const std::int64_t at = (static_cast<std::int64_t>(token) * p.num_heads + head) *
+                          static_cast<std::int64_t>(p.head_dim);
+  if (p.out_is_bf16) return {nullptr, static_cast<bf16*>(p.out) + at, false, 0};
+  return {static_cast<float*>(p.out) + at, nullptr, false, 0};
+}
+
+class ItemRows {
+ public:
+  __device__ ItemRows(const AttentionProblem& p, const WorkItem& item)
+      : p_(p), item_(item), heads_(heads_of(p, item.kv_head)) {}
+
+  __device__ ItemRow at(int row) const {
+    const int pair = item_.first_pair + row;
+    const int token = pair / heads_.count;
+    if (token >= item_.num_tokens) return {};
+    ItemRow result;
+    result.token = item_.first_token + token;
+    result.head = heads_.begin + pair % heads_.count;
+    result.position = p_.positions[result.token];
+    return result;
+  }
+
+  // The last position that any of these pairs sees (positions rise within a row); -1: no pairs.
+  __device__ int last_position(int first_row, int count) const {
+    const int first = (item_.first_pair + first_row) / heads_.count;
+    if (first >= item_.num_tokens) return -1;
+    const int last = (item_.first_pair + first_row + count - 1) / heads_.count;
+    return p_.positions[item_.first_token + min(last, item_.num_tokens - 1)];
+  }
+
+  __device__ const float* query(const ItemRow& row) const {
+    return p_.qkv + row.token * p_.qkv_stride + row.head * p_.head_dim;
+  }
+
+  // A token that sees one split only is finished by its item, also where the row is cut.
+  __device__ RowResult result(const ItemRow& row) const {
+    if (item_.first_slot < 0 || row.position < kSplitPositions) {
+      return output_of(p_, row.token, row.head);
+    }
+    const std::int64_t slot = slot_of(row) + item_.split_begin;
+    const std::int64_t at = slot * p_.num_heads + row.head;
+    return {p_.partial_values + at * p_.head_dim, nullptr, true, 2 * at};
+  }
+
+  // Beside the values: what the merge needs. One thread for each pair.
+  __device__ void note(const ItemRow& row, const RowResult& result, float highest,
+                       float total) const {
+    if (result.is_partial) {
+      p_.partial_tops[result.top] = highest;
+      p_.partial_tops[result.top + 1] = total;
+    }
+    if (item_.split_begin == 0 && row.head == 0 && p_.first_slot != nullptr) {
+      p_.first_slot[row.token] = result.is_partial ? slot_of(row) : -1;
+    }
+  }
+
+ private:
+  __device__ int slot_of(const ItemRow& row) const {
+    return item_.first_slot + (row.token - item_.first_token) * item_.row_splits;
+  }
+
+  const AttentionProblem& p_;
+  const WorkItem item_;
+  const GroupHeads heads_;
+};
+
+}  // namespace quire::cuda

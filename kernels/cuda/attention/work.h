@@ -1,0 +1,120 @@
+// Who does what: work items found on the device from row_begin and context, so that the host needs
+// to read nothing and a captured graph fits any batch of its size. Items are numbered row by row;
+// within a row the last tokens come first (they attend to most), then splits, then KV heads.
+//
+// A decode row whose partial results fit into the slots is cut into one item per split, to be
+// merged afterwards; other rows take all their splits in one item. That changes no bit.
+#pragma once
+
+#include "kernels/cuda/attention/problem.h"
+#include "kernels/cuda/dev/warp.h"
+
+namespace quire::cuda {
+
+// Pairs [first_pair, first_pair + kRows) of a row and KV head, over splits [split_begin,
+// split_end).
+struct WorkItem {
+  int row;
+  int first_token;
+  int num_tokens;  // of the row
+  int kv_head;
+  int first_pair;
+  int split_begin;
+  int split_end;
+  int row_splits;
+  int first_slot;  // of the row's first token; -1: no partial results
+};
+
+// The local query heads of local KV head g.
+struct GroupHeads {
+  int begin;
+  int count;
+};
+__device__ __forceinline__ GroupHeads heads_of(const AttentionProblem& p, int g) {
+  const int begin = (p.first_kv_head + g) * p.group_heads - p.first_head;
+  const int end = min(begin + p.group_heads, p.num_heads);
+  return {max(begin, 0), end - max(begin, 0)};
+}
+
+__device__ __forceinline__ int inclusive_scan(int value) {
+  QUIRE_UNROLL
+  for (int distance = 1; distance < kWarpSize; distance *= 2) {
+    const int before = shuffle_up(value, static_cast<unsigned>(distance));
+    if (lane_id() >= distance) value += before;
+  }
+  return value;
+}
+
+// Every warp of a block runs its own copy, all lanes together: 32 rows at a time, one a lane.
+// kDecode: the rows of which kernel. kRows: pairs of an item.
+template <bool kDecode, int kRows>
+class WorkList {
+ public:
+  __device__ explicit WorkList(const AttentionProblem& p) : p_(p) { load_rows(); }
+
+  // `number` must not fall from call to call. False: there are fewer items.
+  __device__ bool find(int number, WorkItem& item) {
+    while (number >= items_before_ + shuffle(items_end_, kWarpSize - 1)) {
+      if (first_row_ + kWarpSize >= p_.num_rows) return false;
+      items_before_ += shuffle(items_end_, kWarpSize - 1);
+      slots_before_ += shuffle(slots_end_, kWarpSize - 1);
+      first_row_ += kWarpSize;
+      load_rows();
+    }
+    const int owner = __ffs(static_cast<int>(ballot(items_before_ + items_end_ > number))) - 1;
+    const int splits = shuffle(splits_, owner);
+    const int first_slot = shuffle(first_slot_, owner);
+    int rest = number - items_before_ - shuffle(items_end_ - items_, owner);
+    item.row = first_row_ + owner;
+    item.first_token = shuffle(first_token_, owner);
+    item.num_tokens = shuffle(num_tokens_, owner);
+    item.row_splits = splits;
+    item.first_slot = first_slot;
+    item.kv_head = rest % p_.num_kv_heads;
+    rest /= p_.num_kv_heads;
+    const bool cut = first_slot >= 0;
+    item.split_begin = cut ? rest % splits : 0;
+    item.split_end = cut ? item.split_begin + 1 : splits;
+    if (cut) rest /= splits;
+    const int tiles = tiles_of(item.num_tokens);
+    item.first_pair = (tiles - 1 - rest) * kRows;
+    return true;
+  }
+
+ private:
+  __device__ int tiles_of(int tokens) const {
+    return (tokens * p_.max_group_heads + kRows - 1) / kRows;
+  }
+
+  __device__ void load_rows() {
+    const int row = first_row_ + lane_id();
+    first_token_ = num_tokens_ = splits_ = 0;
+    if (row < p_.num_rows) {
+      first_token_ = p_.row_begin[row];
+      num_tokens_ = p_.row_begin[row + 1] - first_token_;
+      splits_ = (p_.context[row] + kSplitPositions - 1) / kSplitPositions;
+    }
+    const bool mine = num_tokens_ > 0 && (num_tokens_ <= p_.decode_tokens) == kDecode;
+    const int slots = kDecode && mine && splits_ > 1 ? num_tokens_ * splits_ : 0;
+    slots_end_ = inclusive_scan(slots);
+    const bool cut = slots > 0 && slots_before_ + slots_end_ <= p_.slots;
+    first_slot_ = cut ? slots_before_ + slots_end_ - slots : -1;
+    items_ = mine ? tiles_of(num_tokens_) * (cut ? splits_ : 1) * p_.num_kv_heads : 0;
+    items_end_ = inclusive_scan(items_);
+  }
+
+  const AttentionProblem& p_;
+  int first_row_ = 0;
+  int items_before_ = 0;  // of rows before first_row_
+  int slots_before_ = 0;
+  // Of this lane's row:
+  int first_token_ = 0;
+  int num_tokens_ = 0;
+  int splits_ = 0;
+  int items_ = 0;
+  int items_end_ = 0;  // of the rows up to this one, from first_row_
+  int slots_end_ = 0;
+  int first_slot_ = -1;
+};
+
+}  // namespace quire::cuda

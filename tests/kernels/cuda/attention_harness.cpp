@@ -1,0 +1,235 @@
+#include "tests/kernels/cuda/attention_harness.h"
+
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <numeric>
+#include <random>
+
+#include "kernels/cuda/row/row.h"
+#include "kernels/formats/half.h"
+
+namespace quire::test {
+namespace {
+
+// Device memory of exactly this content, guarded by the emulation on both sides.
+template <class T>
+class DeviceArray {
+ public:
+  explicit DeviceArray(const std::vector<T>& values) : count_(values.size()) {
+    EXPECT_EQ(cudaMalloc(reinterpret_cast<void**>(&data_), std::max<std::size_t>(bytes(), 1)),
+              cudaSuccess);
+    write(values);
+  }
+  ~DeviceArray() { EXPECT_EQ(cudaFree(data_), cudaSuccess); }
+  DeviceArray(const DeviceArray&) = delete;
+  DeviceArray& operator=(const DeviceArray&) = delete;
+
+  T* data() const { return data_; }
+  void write(const std::vector<T>& values) {
+    EXPECT_EQ(cudaMemcpy(data_, values.data(), bytes(), cudaMemcpyHostToDevice), cudaSuccess);
+  }
+  std::vector<T> read() const {
+    std::vector<T> values(count_);
+    EXPECT_EQ(cudaMemcpy(values.data(), data_, bytes(), cudaMemcpyDeviceToHost), cudaSuccess);
+    return values;
+  }
+
+ private:
+  std::size_t bytes() const { return count_ * sizeof(T); }
+  T* data_ = nullptr;
+  std::size_t count_;
+};
+
+// All sequences of a case and how far they have come.
+class Sequences {
+ public:
+  explicit Sequences(const AttentionCase& c)
+      : case_(c),
+        done_(c.lengths.size()),
+        block_bytes_(cuda::kv_block_bytes(c.dtype, c.num_kv_heads, c.head_dim, c.block_size)) {
+    const int longest = *std::max_element(c.lengths.begin(), c.lengths.end());
+    width_ = (longest + c.block_size - 1) / c.block_size;
+    blocks_.resize(c.lengths.size() * static_cast<std::size_t>(width_));
+    std::iota(blocks_.begin(), blocks_.end(), 1);  // block 0 belongs to nobody
+    std::shuffle(blocks_.begin(), blocks_.end(), std::mt19937(11));
+    arena_.assign((blocks_.size() + 1) * block_bytes_, std::byte{0xff});
+  }
+
+  // What the step's batch consists of; K and V of its tokens are in the arena afterwards.
+  void advance(const Step& step) {
+    positions.clear(), rows.clear(), context.clear(), tables.clear(), qkv.clear();
+    sources.clear();
+    begin = {0};
+    for (std::size_t s = 0; s < step.size(); ++s) {
+      if (step[s] == 0) continue;
+      for (int i = 0; i < step[s]; ++i) add_token(static_cast<int>(s), done_[s]++);
+      begin.push_back(static_cast<std::int32_t>(positions.size()));
+      context.push_back(done_[s]);
+      for (int b = 0; b < width_; ++b) {
+        const bool used = b * case_.block_size < done_[s];
+        tables.push_back(used ? block(static_cast<int>(s), b) : -1000000);
+      }
+    }
+  }
+
+  const std::vector<std::byte>& arena() const { return arena_; }
+  std::size_t block_bytes() const { return block_bytes_; }
+  int width() const { return width_; }
+
+  std::vector<std::int32_t> positions, rows, begin, context;
+  std::vector<BlockId> tables;
+  std::vector<float> qkv;
+  std::vector<std::pair<int, int>> sources;  // (sequence, position)
+
+ private:
+  BlockId block(int sequence, int number) const {
+    return blocks_[static_cast<std::size_t>(sequence * width_ + number)];
+  }
+
+  void add_token(int sequence, int position) {
+    const int heads = case_.num_heads + 2 * case_.num_kv_heads;
+    const std::vector<float> row =
+        random_floats(static_cast<std::size_t>(heads * case_.head_dim),
+                      static_cast<std::uint32_t>(sequence * 100003 + position + 1));
+    positions.push_back(position);
+    rows.push_back(static_cast<std::int32_t>(context.size()));
+    sources.emplace_back(sequence, position);
+    qkv.insert(qkv.end(), row.begin(), row.end());
+    for (int half = 0; half < 2; ++half) {
+      for (int g = 0; g < case_.num_kv_heads; ++g) {
+        const int head = case_.num_heads + half * case_.num_kv_heads + g;
+        store(row.data() + head * case_.head_dim, half * case_.num_kv_heads + g,
+              block(sequence, position / case_.block_size), position % case_.block_size);
+      }
+    }
+  }
+
+  void store(const float* from, int half_and_head, BlockId block_id, int offset) {
+    const std::size_t size = size_of(case_.dtype);
+    std::byte* to =
+        arena_.data() + static_cast<std::size_t>(block_id) * block_bytes_ +
+        static_cast<std::size_t>((half_and_head * case_.block_size + offset) * case_.head_dim) *
+            size;
+    for (int d = 0; d < case_.head_dim; ++d, to += size) {
+      if (case_.dtype == DType::kF32) {
+        std::memcpy(to, from + d, size);
+      } else if (case_.dtype == DType::kF16) {
+        const Half x = to_half(from[d]);
+        std::memcpy(to, &x.bits, size);
+      } else {
+        const Bf16 x = to_bf16(from[d]);
+        std::memcpy(to, &x.bits, size);
+      }
+    }
+  }
+
+  const AttentionCase& case_;
+  std::vector<int> done_;
+  std::vector<BlockId> blocks_;
+  std::vector<std::byte> arena_;
+  std::size_t block_bytes_;
+  int width_ = 0;
+};
+
+AttentionRun empty_run(const AttentionCase& c) {
+  AttentionRun run;
+  for (const int length : c.lengths) {
+    run.bytes.emplace_back(static_cast<std::size_t>(length));
+    run.floats.emplace_back(static_cast<std::size_t>(length));
+  }
+  return run;
+}
+
+std::vector<float> as_floats(const std::vector<std::byte>& bytes, ActivationLayout layout) {
+  std::vector<float> values;
+  const std::size_t size = layout == ActivationLayout::kF32 ? 4 : 2;
+  for (std::size_t i = 0; i < bytes.size(); i += size) {
+    float x = 0.0f;
+    if (layout == ActivationLayout::kF32) {
+      std::memcpy(&x, bytes.data() + i, size);
+    } else {
+      Bf16 half;
+      std::memcpy(&half.bits, bytes.data() + i, size);
+      x = to_float(half);
+    }
+    values.push_back(x);
+  }
+  return values;
+}
+
+// Runs the step that `s` has advanced to and returns the bytes of `out`.
+std::vector<std::byte> run_step(const AttentionCase& c, const Sequences& s, ActivationLayout layout,
+                                const cuda::AttentionLimits& limits) {
+  const DeviceArray<std::byte> arena(s.arena());
+  const DeviceArray<std::int32_t> positions(s.positions), rows(s.rows), begin(s.begin),
+      context(s.context);
+  const DeviceArray<BlockId> tables(s.tables);
+  const DeviceArray<float> qkv(s.qkv);
+  Batch batch;
+  batch.num_tokens = static_cast<int>(s.positions.size());
+  batch.num_rows = static_cast<int>(s.context.size());
+  batch.block_size = c.block_size;
+  batch.max_blocks = s.width();
+  batch.positions = positions.data();
+  batch.row_of_token = rows.data();
+  batch.row_begin = begin.data();
+  batch.context = context.data();
+  batch.block_tables = tables.data();
+  const AttentionSpec spec{c.num_heads,
+                           c.num_kv_heads,
+                           c.head_dim,
+                           c.first_head,
+                           c.first_kv_head,
+                           c.group_heads,
+                           1.0f / std::sqrt(static_cast<float>(c.head_dim))};
+  EXPECT_EQ(cuda::attention_refusal(spec, c.dtype, c.block_size), "");
+  const KvLayer kv{arena.data(),   s.block_bytes(), c.dtype,
+                   c.num_kv_heads, c.head_dim,      c.block_size};
+  const int max_context = *std::max_element(s.context.begin(), s.context.end());
+  const DeviceArray<std::byte> workspace(std::vector<std::byte>(
+      cuda::attention_workspace_bytes(spec, batch.num_tokens, max_context, limits),
+      std::byte{0xff}));
+  const int columns = c.num_heads * c.head_dim;
+  const std::size_t row_bytes =
+      static_cast<std::size_t>(columns) * (layout == ActivationLayout::kF32 ? 4 : 2);
+  const DeviceArray<std::byte> out(std::vector<std::byte>(
+      static_cast<std::size_t>(batch.num_tokens) * row_bytes, std::byte{0xff}));
+  EXPECT_EQ(cuda::attention(nullptr, qkv.data(), spec, batch, kv, max_context, workspace.data(),
+                            {out.data(), layout, batch.num_tokens, columns}, limits),
+            cudaSuccess);
+  EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+  return out.read();
+}
+
+}  // namespace
+
+AttentionRun reference_attention(const AttentionCase& c) {
+  AttentionCase unrotated = c;
+  unrotated.rope_dims = 0;
+  const auto device = open_backend("reference");
+  return run_attention(*device, unrotated, whole(unrotated), ActivationLayout::kF32);
+}
+
+AttentionRun cuda_attention(const AttentionCase& c, const std::vector<Step>& steps,
+                            ActivationLayout layout, const cuda::AttentionLimits& limits) {
+  Sequences sequences(c);
+  AttentionRun run = empty_run(c);
+  for (const Step& step : steps) {
+    sequences.advance(step);
+    const std::vector<std::byte> out = run_step(c, sequences, layout, limits);
+    const auto row_bytes = static_cast<std::ptrdiff_t>(out.size() / sequences.sources.size());
+    for (std::size_t t = 0; t < sequences.sources.size(); ++t) {
+      const auto s = static_cast<std::size_t>(sequences.sources[t].first);
+      const auto p = static_cast<std::size_t>(sequences.sources[t].second);
+      const auto row = out.begin() + static_cast<std::ptrdiff_t>(t) * row_bytes;
+      run.bytes[s][p].assign(row, row + row_bytes);
+      run.floats[s][p] = as_floats(run.bytes[s][p], layout);
+    }
+  }
+  return run;
+}
+
+}  // namespace quire::test
