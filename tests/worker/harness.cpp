@@ -109,11 +109,17 @@ struct Forcing {
 
 absl::StatusOr<std::unique_ptr<RankGroup>> RankGroup::open(const std::string& model,
                                                            const GroupOptions& options) {
+  return open(std::vector<std::string>(static_cast<std::size_t>(options.world), model), options);
+}
+
+absl::StatusOr<std::unique_ptr<RankGroup>> RankGroup::open(const std::vector<std::string>& models,
+                                                           const GroupOptions& options) {
+  QUIRE_CHECK_EQ(models.size(), static_cast<std::size_t>(options.world));
   auto group = std::make_unique<RankGroup>();
   group->options_ = options;
   const DeviceOptions device{options.device, "auto", options.dtype, options.threads};
   for (int r = 0; r < options.world; ++r) {
-    QUIRE_ASSIGN_OR_RETURN(ModelFile file, open_model(model));
+    QUIRE_ASSIGN_OR_RETURN(ModelFile file, open_model(models[static_cast<std::size_t>(r)]));
     QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<Device> opened, open_device(device));
     const RankPlace place{r, options.world, 0, options.world};
     QUIRE_ASSIGN_OR_RETURN(

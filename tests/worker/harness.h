@@ -29,6 +29,9 @@ class RankGroup {
  public:
   static absl::StatusOr<std::unique_ptr<RankGroup>> open(const std::string& model,
                                                          const GroupOptions& options);
+  // Rank r opens models[r].
+  static absl::StatusOr<std::unique_ptr<RankGroup>> open(const std::vector<std::string>& models,
+                                                         const GroupOptions& options);
 
   // Runs `plan` as the next step on every rank at once. The result is the sampling rank's; Internal
   // when the ranks picked different tokens.
