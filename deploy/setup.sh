@@ -37,6 +37,11 @@ packages=(
   "python3-venv            3.11"
   "ca-certificates         any"
 )
+
+# With --tests: network namespaces joined by a cable, for the test over two hosts.
+test_packages=(
+  "iproute2                6.1"
+)
 fuzz_packages=(
   "clang-14                14.0"
   "libclang-rt-14-dev      14.0"
@@ -142,7 +147,7 @@ targets=(programs)
 tests=0
 for argument in "$@"; do
   case $argument in
-    --tests) tests=1; targets=(all) ;;
+    --tests) tests=1; targets=(all); packages+=("${test_packages[@]}") ;;
     --fuzz) packages+=("${fuzz_packages[@]}") ;;
     --no-build) targets=() ;;
     *) echo "usage: setup.sh [--tests] [--fuzz] [--no-build]" >&2; exit 64 ;;
