@@ -8,7 +8,8 @@
 # enable_language(CUDA): it names the default architectures.
 include_guard(GLOBAL)
 
-get_filename_component(QUIRE_CUDA_ROOT ${CMAKE_CURRENT_LIST_DIR}/../../.. ABSOLUTE)
+get_filename_component(root ${CMAKE_CURRENT_LIST_DIR}/../../.. ABSOLUTE)
+set(QUIRE_CUDA_ROOT ${root} CACHE INTERNAL "seen by the functions below wherever they are called")
 if(NOT CMAKE_CUDA_ARCHITECTURES)
   set(CMAKE_CUDA_ARCHITECTURES 80-real 86-real 89-real 90a-real 90-virtual CACHE STRING
     "GPU architectures; the last one as PTX, for newer GPUs" FORCE)
