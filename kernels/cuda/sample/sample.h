@@ -1,5 +1,7 @@
 // Picks tokens on the device, so that only ids (and asked-for logprobs) go back. Semantics and
 // order of the filters: kernels/sampling.h and kernels/reference/sample.cpp; same Philox draws.
+// The algorithm: passes.h. NaN logits count as -infinity; where the largest logit is infinite, the
+// row is greedy.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -13,6 +15,7 @@ namespace quire::cuda {
 
 constexpr int kMaxBest = 20;  // kMaxLogprobs of common/sampling_params.h
 constexpr int kMaxPieces = 64;
+constexpr int kMaxSampleVocab = 1 << 19;
 
 // One row's wishes: the fields of SampleRow (kernels/sampling.h), for headers that nvcc reads.
 struct SampleWish {
@@ -44,9 +47,13 @@ struct SampleJob {
   std::size_t strides[kMaxPieces] = {};  // floats between rows
   TokenId begin[kMaxPieces + 1] = {};
   SampledRow* out = nullptr;  // device, [B]
-  void* workspace = nullptr;  // device
+  void* workspace = nullptr;  // device, 16-byte aligned
+  // False promises that no row has top_k, top_p or min_p: one kernel instead of four.
+  bool may_filter = true;
 };
 
+// The workspace is zeroed once, before its first use, and then belongs to sample() and to one
+// vocabulary.
 std::size_t sample_workspace_bytes(int max_rows, int vocab);
 cudaError_t sample(cudaStream_t stream, const SampleJob& job);
 
