@@ -8,6 +8,8 @@
 #include <fstream>
 #include <set>
 
+#include "common/config_file.h"
+
 namespace quire {
 namespace {
 
@@ -122,6 +124,22 @@ TEST(ConfigTest, BytesTakeSuffixes) {
   EXPECT_EQ(bytes("64T"), std::int64_t{1} << 46);
 }
 
+TEST(ConfigTest, FlagsNeedNoValue) {
+  const auto flag = [](std::vector<const char*> argv) {
+    argv.insert(argv.begin(), "quire-worker");
+    return parse_config(kWorker, argv);
+  };
+  EXPECT_FALSE(flag({"m.gguf"})->config.deterministic);
+  EXPECT_TRUE(flag({"m.gguf", "--deterministic"})->config.deterministic);
+  EXPECT_TRUE(flag({"--deterministic", "m.gguf"})->config.deterministic);
+  EXPECT_EQ(flag({"--deterministic", "m.gguf"})->config.model, "m.gguf");
+  EXPECT_FALSE(flag({"m.gguf", "--deterministic=false"})->config.deterministic);
+  EXPECT_EQ(flag({"m.gguf", "--deterministic=1"}).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  const auto parsed = flag({"m.gguf", "--deterministic"});
+  EXPECT_THAT(to_arguments(parsed->config, kWorker), Contains("--deterministic=true"));
+}
+
 TEST(ConfigTest, HelpIsGroupedAndComplete) {
   EXPECT_TRUE(parse(kServe, {"--port", "1", "--help"})->help);
   for (const ProgramMask program : {kServe, kCoordinator, kWorker}) {
@@ -219,6 +237,37 @@ TEST_F(ConfigFileTest, ApiKeyFromFileStaysOutOfArguments) {
   EXPECT_THAT(to_arguments(config, kCoordinator), Contains("--api-key-file=" + file));
   EXPECT_EQ(good(kServe, {"--api-key-file", file.c_str(), "--api-key", "x"}).api_key, "x");
   EXPECT_THAT(error(kServe, {"--api-key-file", write("\n").c_str()}), HasSubstr("no secret"));
+}
+
+TEST_F(ConfigFileTest, SecretIsTheFirstLineWithoutBlanks) {
+  const auto secret = [&](const std::string& text) { return read_secret(write(text)); };
+  for (const char* text : {"open sesame", "open sesame\n", "open sesame\nsecond line\n",
+                           " \topen sesame \r\n\nthird line", "open sesame\n\n"}) {
+    const auto got = secret(text);
+    ASSERT_TRUE(got.ok()) << got.status();
+    EXPECT_EQ(*got, "open sesame");
+  }
+  for (const char* text : {"", "\n", "\nsecond line\n", " \t \nsecond line\n"}) {
+    const auto got = secret(text);
+    ASSERT_EQ(got.status().code(), absl::StatusCode::kInvalidArgument) << text;
+    EXPECT_THAT(
+        std::string(got.status().message()),
+        AllOf(HasSubstr(path_), HasSubstr("first line holds no secret"), Not(HasSubstr("second"))));
+  }
+}
+
+TEST_F(ConfigFileTest, SecretOfMoreThanTheLimitIsRefused) {
+  constexpr std::size_t kMost = 4096;  // of the whole file
+  EXPECT_EQ(*read_secret(write(std::string(kMost, 's'))), std::string(kMost, 's'));
+  EXPECT_TRUE(read_secret(write("s\n" + std::string(kMost - 2, 'x'))).ok());
+  for (const std::string& text : {std::string(kMost + 1, 's'), "s\n" + std::string(kMost, 'x')}) {
+    const auto got = read_secret(write(text));
+    ASSERT_EQ(got.status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(std::string(got.status().message()),
+                AllOf(HasSubstr(path_), HasSubstr("at most 4096 bytes"), Not(HasSubstr("sss"))));
+  }
+  EXPECT_THAT(std::string(read_secret("/nowhere/secret").status().message()),
+              HasSubstr("/nowhere/secret"));
 }
 
 }  // namespace
