@@ -1,6 +1,5 @@
 // Pass three (passes.h): lists the ids of the bins that are cut, selects the exact cut among them,
 // and draws where the list holds all that may stay.
-#include "kernels/cuda/dev/dev.h"
 #include "kernels/cuda/sample/draw.h"
 
 namespace quire::cuda::sampling {
@@ -9,6 +8,7 @@ namespace {
 constexpr int kWarps = 8;
 constexpr int kThreads = kWarps * kWarpSize;
 constexpr int kIdBits = 24;
+static_assert(kMaxSampleVocab <= 1 << kIdBits);
 
 // Both sources call fn(key, id) for the ids of the cut bins that pass min_p, each id on one thread
 // of the block.
@@ -129,7 +129,7 @@ __global__ void __launch_bounds__(kThreads) cut_kernel(const __grid_constant__ P
     const std::uint32_t at = atomicAdd(&shared_state.listed, 1u);
     if (at < kMaxListed) view.work->list[at] = {key, id};
   });
-  if (!arrives_last(&shared_state.arrived, gridDim.x)) return;
+  if (!arrives_last(p.arrived + row, gridDim.x)) return;
   const ListSource from_list = {view.work->list, static_cast<int>(shared_state.listed)};
   conclude(p, from_list, filter, wish, row, state, shared_state);
 }

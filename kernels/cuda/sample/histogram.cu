@@ -37,14 +37,12 @@ __device__ void publish(const Histogram& bins, RowWork& work) {
   }
 }
 
-// Takes the row's histogram, and leaves zeros for the next call.
-__device__ void collect(RowWork& work, Histogram& bins) {
+// Takes the row's histogram.
+__device__ void collect(const RowWork& work, Histogram& bins) {
   for (int i = thread_rank(); i < kBins; i += kThreads) {
     bins.count[i] = work.bin_count[i];
     bins.mass.low[i] = static_cast<std::uint32_t>(work.bin_mass[i]);
     bins.mass.high[i] = static_cast<std::uint32_t>(work.bin_mass[i] >> 32);
-    work.bin_count[i] = 0;
-    work.bin_mass[i] = 0;
   }
 }
 
@@ -111,7 +109,7 @@ __global__ void __launch_bounds__(kThreads) histogram_kernel(const __grid_consta
   }
   __syncthreads();
   publish(bins, *view.work);
-  if (!arrives_last(&state.arrived, gridDim.x)) return;
+  if (!arrives_last(p.arrived + row, gridDim.x)) return;
   collect(*view.work, bins);
   __syncthreads();
   if (warp_id() == 0) conclude(bins, wish, p.vocab, state);

@@ -41,9 +41,8 @@ using Rank = unsigned long long;  // order.h
 // The pass that a row waits for; a later pass skips it.
 enum class Stage : std::int32_t { kDone, kHistogram, kList, kWholeRow, kResum };
 
-// What the passes leave each other about a row. `arrived` and the histogram are zero between calls.
+// What the passes leave each other about a row.
 struct RowState {
-  std::uint32_t arrived = 0;  // blocks of the running pass
   Stage stage = Stage::kDone;
   float highest = 0.0f;
   std::int32_t best = 0;
@@ -63,10 +62,10 @@ struct ListedId {
   TokenId id;
 };
 
-// The workspace of one row: fixed offsets, whatever the number of rows of a call.
-struct RowWork {
+// The workspace of one row.
+struct alignas(16) RowWork {
   RowState state;
-  std::uint32_t bin_count[kBins];
+  alignas(16) std::uint32_t bin_count[kBins];  // zeroed by the scan where a histogram follows
   Mass bin_mass[kBins];
   ListedId list[kMaxListed];
   // Then per segment: Rank best, Mass or double sum, float exp_sum.
@@ -80,6 +79,10 @@ constexpr std::size_t row_work_bytes(int vocab) {
                                                   (sizeof(Rank) + sizeof(double) + sizeof(float));
   return (bytes + 15) / 16 * 16;
 }
+// The counters of all rows stand first.
+constexpr std::size_t counter_bytes(int rows) {
+  return (static_cast<std::size_t>(rows) * sizeof(std::uint32_t) + 15) / 16 * 16;
+}
 
 // What every pass gets.
 struct PassParams {
@@ -91,6 +94,7 @@ struct PassParams {
   int vocab;
   const SampleWish* wishes;
   SampledRow* out;
+  std::uint32_t* arrived;  // [B], blocks of the running pass: zero between passes
   std::byte* work;
   std::size_t row_work_bytes;
 };

@@ -27,7 +27,7 @@ __global__ void __launch_bounds__(kThreads) resum_kernel(const __grid_constant__
     mass = warp_sum(mass);
     if (lane_id() == 0) view.masses[s] = mass;
   }
-  if (!arrives_last(&state.arrived, gridDim.x) || warp_id() != 0) return;
+  if (!arrives_last(p.arrived + row, gridDim.x) || warp_id() != 0) return;
   const auto mass_of_segment = [&](int s) { return view.masses[s]; };
   const Mass target = draw_target(wish, warp_total(0, segments, mass_of_segment));
   const Crossing at = warp_crossing<1>(segments, target, mass_of_segment);

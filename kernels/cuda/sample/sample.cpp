@@ -18,7 +18,8 @@ bool is_valid(const SampleJob& job) {
 }  // namespace
 
 std::size_t sample_workspace_bytes(int max_rows, int vocab) {
-  return static_cast<std::size_t>(max_rows) * sampling::row_work_bytes(vocab);
+  return sampling::counter_bytes(max_rows) +
+         static_cast<std::size_t>(max_rows) * sampling::row_work_bytes(vocab);
 }
 
 cudaError_t sample(cudaStream_t stream, const SampleJob& job) {
@@ -33,9 +34,12 @@ cudaError_t sample(cudaStream_t stream, const SampleJob& job) {
   params.vocab = job.begin[job.num_pieces];
   params.wishes = job.rows;
   params.out = job.out;
-  params.work = static_cast<std::byte*>(job.workspace);
+  params.arrived = static_cast<std::uint32_t*>(job.workspace);
+  params.work = static_cast<std::byte*>(job.workspace) + sampling::counter_bytes(job.num_rows);
   params.row_work_bytes = sampling::row_work_bytes(params.vocab);
-  cudaError_t error = sampling::launch_scan(stream, params);
+  cudaError_t error =
+      cudaMemsetAsync(params.arrived, 0, sampling::counter_bytes(job.num_rows), stream);
+  if (error == cudaSuccess) error = sampling::launch_scan(stream, params);
   if (!job.may_filter) return error;
   for (const auto launch :
        {&sampling::launch_histogram, &sampling::launch_cut, &sampling::launch_resum}) {

@@ -52,8 +52,7 @@ struct SampleJob {
   bool may_filter = true;
 };
 
-// The workspace is zeroed once, before its first use, and then belongs to sample() and to one
-// vocabulary.
+// At least for max_rows rows; a call writes what it needs, and leaves nothing for the next.
 std::size_t sample_workspace_bytes(int max_rows, int vocab);
 cudaError_t sample(cudaStream_t stream, const SampleJob& job);
 

@@ -125,12 +125,22 @@ __device__ void store_best(const PassParams& p, int row, const SampleWish& wish,
   if (lane_id() == 0) out.num_best = wanted > 0 ? wanted : 0;
 }
 
+__device__ void clear_histogram(RowWork& work) {
+  static_assert(sizeof(work.bin_count) % 16 == 0 && sizeof(work.bin_mass) % 16 == 0);
+  auto* words = reinterpret_cast<std::byte*>(work.bin_count);
+  constexpr int kWords = (sizeof(work.bin_count) + sizeof(work.bin_mass)) / 16;
+  for (int i = thread_rank(); i < kWords; i += kThreads) {
+    store16(words + 16 * i, make_uint4(0, 0, 0, 0));
+  }
+}
+
 // What follows once all segments of a row are known; by one block.
 __device__ void conclude(const PassParams& p, const RowView& view, const SampleWish& wish,
                          int row) {
   QUIRE_SHARED(best, Rank[kMaxSegments]);
   QUIRE_SHARED(masses, Mass[kMaxSegments]);
   const int segments = num_segments(p.vocab);
+  const bool is_filtered = !is_greedy(wish) && has_filters(wish, p.vocab);
   RowState& state = view.work->state;
   Rank top = 0;
   for (int s = thread_rank(); s < segments; s += kThreads) {
@@ -147,11 +157,12 @@ __device__ void conclude(const PassParams& p, const RowView& view, const SampleW
     state.stage = Stage::kHistogram;
     p.out[row].num_best = 0;
   }
+  if (is_filtered) clear_histogram(*view.work);
   __syncthreads();
   const bool finite = fabsf(highest) < __uint_as_float(0x7f800000u);
   if (warp_id() == 0) {
     const bool greedy = is_greedy(wish) || !finite;
-    if (greedy || !has_filters(wish, p.vocab)) {
+    if (greedy || !is_filtered) {
       const TokenId token =
           greedy ? id_of(top) : draw_from_all(p, view, wish, row, highest, masses);
       if (lane_id() == 0) store_token(p, row, state, token);
@@ -162,14 +173,13 @@ __device__ void conclude(const PassParams& p, const RowView& view, const SampleW
 }
 
 __global__ void __launch_bounds__(kThreads) scan_kernel(const __grid_constant__ PassParams p) {
-  wait_for_previous_grid();
   allow_next_grid();
   const int row = static_cast<int>(blockIdx.y);
   const SampleWish wish = p.wishes[row];
   const RowView view(p, row);
   const int segment = static_cast<int>(blockIdx.x) * kWarps + warp_id();
   if (segment < num_segments(p.vocab)) scan_segment(p, view, wish, row, segment);
-  if (!arrives_last(&view.work->state.arrived, gridDim.x)) return;
+  if (!arrives_last(p.arrived + row, gridDim.x)) return;
   conclude(p, view, wish, row);
 }
 
@@ -178,7 +188,7 @@ __global__ void __launch_bounds__(kThreads) scan_kernel(const __grid_constant__ 
 cudaError_t launch_scan(cudaStream_t stream, const PassParams& params) {
   const int parts = (num_segments(params.vocab) + kWarps - 1) / kWarps;
   const dim3 grid(static_cast<unsigned>(parts), static_cast<unsigned>(params.num_rows));
-  return launch_overlapped(scan_kernel, grid, dim3(kThreads), 0, stream, params);
+  return launch(scan_kernel, grid, dim3(kThreads), 0, stream, params);
 }
 
 }  // namespace quire::cuda::sampling
