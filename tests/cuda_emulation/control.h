@@ -1,5 +1,6 @@
 // What a test may set and ask of the emulation. All of it may be called from any thread, between
-// launches.
+// launches. A whole program over the emulation starts with the environment's QUIRE_EMULATION_SEED
+// and, with QUIRE_EMULATION_STREAMS=deferred, with deferred streams.
 #pragma once
 
 #include <cstddef>

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstring>
 #include <ctime>
+#include <limits>
 
 #include "tests/cuda_emulation/lane.h"
 
@@ -148,17 +149,37 @@ inline float __int2float_rn(int x) {
 inline float __uint2float_rn(unsigned x) {
   return static_cast<float>(x);
 }
+// Conversions to integers saturate, and take NaN to 0.
+namespace quire::cuda_emulation {
+template <typename Integer>
+Integer saturated(float x) {
+  if (!(x == x)) return 0;
+  if (x <= static_cast<float>(std::numeric_limits<Integer>::min())) {
+    return std::numeric_limits<Integer>::min();
+  }
+  if (x >= static_cast<float>(std::numeric_limits<Integer>::max())) {
+    return std::numeric_limits<Integer>::max();
+  }
+  return static_cast<Integer>(x);
+}
+}  // namespace quire::cuda_emulation
 inline int __float2int_rn(float x) {
-  return static_cast<int>(std::nearbyint(x));
+  return quire::cuda_emulation::saturated<int>(std::nearbyint(x));
 }
 inline int __float2int_rz(float x) {
-  return static_cast<int>(x);
+  return quire::cuda_emulation::saturated<int>(x);
 }
 inline int __float2int_rd(float x) {
-  return static_cast<int>(std::floor(x));
+  return quire::cuda_emulation::saturated<int>(std::floor(x));
+}
+inline int __float2int_ru(float x) {
+  return quire::cuda_emulation::saturated<int>(std::ceil(x));
 }
 inline unsigned __float2uint_rn(float x) {
-  return static_cast<unsigned>(std::nearbyint(x));
+  return quire::cuda_emulation::saturated<unsigned>(std::nearbyint(x));
+}
+inline unsigned __float2uint_rz(float x) {
+  return quire::cuda_emulation::saturated<unsigned>(x);
 }
 
 // glibc declares these names for itself.

@@ -206,6 +206,45 @@ TEST_P(Primitives, AtomicsCountOverLanesAndBlocks) {
   EXPECT_EQ(bins.get(), expected);
 }
 
+TEST_P(Primitives, ThreadsOfEveryShapeRunOnceWithTheirNumbers) {
+  const unsigned shapes[][6] = {{1, 1, 1, 1, 1, 1},
+                                {7, 1, 1, 33, 1, 1},
+                                {3, 4, 5, 5, 3, 2},
+                                {1, 2, 3, 1, 1, 64},
+                                {20, 1, 1, 1024, 1, 1}};
+  for (const auto& s : shapes) {
+    const size_t threads = size_t{s[0]} * s[1] * s[2] * s[3] * s[4] * s[5];
+    SCOPED_TRACE(threads);
+    DeviceArray<unsigned> out(std::vector<unsigned>(threads, 0));
+    ASSERT_EQ(samples::number_threads(out.data(), {s[0], s[1], s[2]}, {s[3], s[4], s[5]}, nullptr),
+              cudaSuccess);
+    const std::vector<unsigned> got = out.get();
+    for (size_t i = 0; i < threads; ++i) ASSERT_EQ(got[i], i + 1);
+  }
+}
+
+TEST_P(Primitives, VotesOfABlock) {
+  for (const int positive : {0, 1, 50, 99, 100}) {
+    std::vector<int> v(100, -1);
+    for (int i = 0; i < positive; ++i) v[static_cast<size_t>(i * 37 % 100)] = 5;
+    DeviceArray<int> values(v);
+    DeviceArray<int> out(100);
+    ASSERT_EQ(samples::count_in_block(values.data(), out.data(), 100, nullptr), cudaSuccess);
+    const int expected = positive + (positive > 0 ? 1000 : 0) + (positive == 100 ? 2000 : 0);
+    for (const int x : out.get()) ASSERT_EQ(x, expected);
+  }
+}
+
+TEST_P(Primitives, MoreSharedMemoryWhereAskedFor) {
+  constexpr size_t kBytes = 100 * 1024;
+  DeviceArray<int> out(32);
+  ASSERT_EQ(samples::fill_shared(out.data(), kBytes, true, nullptr), cudaSuccess);
+  int expected = 0;
+  for (int i = 0; i < static_cast<int>(kBytes / 4); ++i) expected += i % 7;
+  for (const int x : out.get()) ASSERT_EQ(x, expected);
+  EXPECT_EQ(samples::fill_shared(out.data(), 228 * 1024, true, nullptr), cudaErrorInvalidValue);
+}
+
 TEST_P(Primitives, ConversionsRoundAsTheHostTypesDo) {
   constexpr int kN = 128;
   std::vector<float> x(kN);

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <mutex>
@@ -18,7 +19,12 @@
 namespace quire::cuda_emulation {
 namespace {
 
-std::atomic<uint64_t> seed_value{1};
+uint64_t first_seed() {
+  const char* text = std::getenv("QUIRE_EMULATION_SEED");
+  return text == nullptr ? 1 : std::strtoull(text, nullptr, 10);
+}
+
+std::atomic<uint64_t> seed_value{first_seed()};
 std::atomic<int> resident_value{0};
 std::atomic<int> spin_limit{30};
 std::atomic<int> devices{4};

@@ -117,6 +117,37 @@ __global__ void histogram_kernel(const int* values, int count, unsigned* histogr
   if (threadIdx.x < 16) atomicAdd(&histogram[threadIdx.x], bins[threadIdx.x]);
 }
 
+__global__ void number_kernel(unsigned* out) {
+  const unsigned block = blockIdx.x + gridDim.x * (blockIdx.y + gridDim.y * blockIdx.z);
+  const auto number = block * static_cast<unsigned>(block_threads()) + thread_rank();
+  atomicAdd(&out[number], number + 1);
+}
+
+__global__ void count_kernel(const int* values, int* out) {
+  const bool positive = values[thread_rank()] > 0;
+  const int count = __syncthreads_count(positive);
+  const int any = __syncthreads_or(positive) != 0 ? 1000 : 0;
+  const int all = __syncthreads_and(positive) != 0 ? 2000 : 0;
+  out[thread_rank()] = count + any + all;
+}
+
+__global__ void locked_sum_kernel(unsigned* lock, int* sum) {
+  while (atomicCAS(lock, 0u, 1u) != 0) spin_pause();
+  fence_gpu();
+  *static_cast<volatile int*>(sum) = *static_cast<volatile int*>(sum) + 1;
+  fence_gpu();
+  atomicExch(lock, 0u);
+}
+
+__global__ void fill_shared_kernel(int* out, int count) {
+  QUIRE_DYN_SMEM(int, values);
+  for (int i = thread_rank(); i < count; i += block_threads()) values[i] = i % 7;
+  __syncthreads();
+  int sum = 0;
+  for (int i = 0; i < count; ++i) sum += values[i];
+  out[thread_rank()] = sum;
+}
+
 __global__ void scale_kernel(float* x, int n, float factor) {
   const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   if (i < n) x[i] *= factor;
@@ -186,6 +217,25 @@ cudaError_t copy_with_zeros(const float* from, float* out, int count, cudaStream
 }
 cudaError_t histogram(const int* values, int count, unsigned* histogram, cudaStream_t stream) {
   return launch(histogram_kernel, 3, 64, 0, stream, values, count, histogram);
+}
+cudaError_t number_threads(unsigned* out, const unsigned (&grid)[3], const unsigned (&block)[3],
+                           cudaStream_t stream) {
+  return launch(number_kernel, dim3(grid[0], grid[1], grid[2]), dim3(block[0], block[1], block[2]),
+                0, stream, out);
+}
+cudaError_t count_in_block(const int* values, int* out, int threads, cudaStream_t stream) {
+  return launch(count_kernel, 1, threads, 0, stream, values, out);
+}
+cudaError_t locked_sum(unsigned* lock, int* sum, int blocks, cudaStream_t stream) {
+  return launch(locked_sum_kernel, blocks, 33, 0, stream, lock, sum);
+}
+cudaError_t fill_shared(int* out, size_t bytes, bool ask, cudaStream_t stream) {
+  if (ask) {
+    const cudaError_t refused = allow_shared_bytes(fill_shared_kernel, bytes);
+    if (refused != cudaSuccess) return refused;
+  }
+  return launch(fill_shared_kernel, 1, 32, bytes, stream, out,
+                static_cast<int>(bytes / sizeof(int)));
 }
 cudaError_t scale(float* x, int n, float factor, cudaStream_t stream) {
   return launch(scale_kernel, (n + 63) / 64, 64, 0, stream, x, n, factor);

@@ -76,6 +76,16 @@ struct Ranks {
 cudaError_t sum_over_ranks(const Ranks& ranks, float* out, int n, uint32_t epoch,
                            cudaStream_t stream);
 
+// Each thread writes 1 + its linear number over the whole grid, at that number.
+cudaError_t number_threads(unsigned* out, const unsigned (&grid)[3], const unsigned (&block)[3],
+                           cudaStream_t stream);
+// out[thread]: threads of the block whose value is positive, plus 1000 if any is, 2000 if all are.
+cudaError_t count_in_block(const int* values, int* out, int threads, cudaStream_t stream);
+// *sum += 1 per thread under a lock that threads of all blocks spin for.
+cudaError_t locked_sum(unsigned* lock, int* sum, int blocks, cudaStream_t stream);
+// out[i] = sum over the block's dynamic shared memory of `bytes`, filled by all threads.
+cudaError_t fill_shared(int* out, size_t bytes, bool ask, cudaStream_t stream);
+
 cudaError_t scale(float* x, int n, float factor, cudaStream_t stream);
 cudaError_t add(float* x, const float* y, int n, cudaStream_t stream);
 

@@ -71,7 +71,10 @@ void check_barrier(const Block& block, const char* file, int line) {
     }
   }
   if (block.at_barrier == 0) return;
-  if (block.barrier_line == line && std::strcmp(block.barrier_file, file) == 0) return;
+  if (block.barrier_line == line &&
+      (block.barrier_file == file || std::strcmp(block.barrier_file, file) == 0)) {
+    return;
+  }
   for (const Lane& lane : block.lanes) {
     if (lane.state != LaneState::kAtBarrier) continue;
     die("waits at __syncthreads in %s:%d, but thread %s waits at %s:%d: divergent barrier", file,

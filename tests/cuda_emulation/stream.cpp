@@ -2,8 +2,10 @@
 #include "tests/cuda_emulation/stream.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <map>
 #include <set>
+#include <string_view>
 
 #include "tests/cuda_emulation/control.h"
 #include "tests/cuda_emulation/launch.h"
@@ -11,7 +13,13 @@
 namespace quire::cuda_emulation {
 namespace {
 
-std::atomic<StreamMode> stream_mode{StreamMode::kEager};
+StreamMode first_mode() {
+  const char* text = std::getenv("QUIRE_EMULATION_STREAMS");
+  const bool deferred = text != nullptr && std::string_view(text) == "deferred";
+  return deferred ? StreamMode::kDeferred : StreamMode::kEager;
+}
+
+std::atomic<StreamMode> stream_mode{first_mode()};
 std::atomic<int> global_captures{0};
 thread_local std::vector<Capture*> captures_of_thread;
 thread_local bool host_function_runs = false;

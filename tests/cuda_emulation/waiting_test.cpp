@@ -3,7 +3,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <chrono>
+#include <memory>
 #include <thread>
 #include <vector>
 
@@ -23,6 +23,16 @@ TEST(Waiting, ABlockWaitsForAnother) {
     DeviceArray<int> out(1);
     ASSERT_EQ(samples::wait_for_block(flag.data(), out.data(), false, nullptr), cudaSuccess);
     EXPECT_EQ(out.get()[0], 42);
+  }
+}
+
+TEST(Waiting, ALockIsHeldByOneThread) {
+  for (uint64_t seed = 1; seed <= 10; ++seed) {
+    cuda_emulation::set_seed(seed);
+    DeviceArray<unsigned> lock(std::vector<unsigned>{0});
+    DeviceArray<int> sum(std::vector<int>{0});
+    ASSERT_EQ(samples::locked_sum(lock.data(), sum.data(), 12, nullptr), cudaSuccess);
+    EXPECT_EQ(sum.get()[0], 12 * 33);
   }
 }
 

@@ -12,7 +12,8 @@ __device__ __forceinline__ float exp2_approx(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 #else
-  return exp2f(x);
+  const float y = exp2f(x);
+  return y < 0x1p-126f ? 0.0f : y;
 #endif
 }
 
