@@ -17,6 +17,15 @@ std::set<CUstream_st*>& streams() {
   return *all;
 }
 
+std::vector<CUstream_st*> streams_of(int device) {
+  std::vector<CUstream_st*> all;
+  const std::lock_guard lock(streams_mutex);
+  for (CUstream_st* stream : streams()) {
+    if (stream->device == device) all.push_back(stream);
+  }
+  return all;
+}
+
 // Waiting on a capturing stream ends its capture.
 cudaError_t refuse_waiting(CUstream_st& stream) {
   if (in_host_function()) return failed(cudaErrorNotPermitted);
@@ -42,14 +51,13 @@ cudaError_t join(CUstream_st& stream, CUevent_st& event, Capture& capture) {
 }  // namespace
 
 void drain_device(int device) {
-  std::vector<CUstream_st*> all;
-  {
-    const std::lock_guard lock(streams_mutex);
-    for (CUstream_st* stream : streams()) {
-      if (stream->device == device) all.push_back(stream);
-    }
+  for (CUstream_st* stream : streams_of(device)) drain(*stream);
+}
+
+void drain_blocking(int device) {
+  for (CUstream_st* stream : streams_of(device)) {
+    if (stream->waits_for_default) drain(*stream);
   }
-  for (CUstream_st* stream : all) drain(*stream);
 }
 
 }  // namespace quire::cuda_emulation
@@ -57,8 +65,9 @@ void drain_device(int device) {
 namespace emulation = quire::cuda_emulation;
 using emulation::failed;
 
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned int) {
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned int flags) {
   auto* made = new CUstream_st;
+  made->waits_for_default = (flags & cudaStreamNonBlocking) == 0;
   made->device = emulation::current_device();
   const std::lock_guard lock(emulation::streams_mutex);
   emulation::streams().insert(made);

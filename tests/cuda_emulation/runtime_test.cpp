@@ -141,6 +141,22 @@ TEST_P(Runtime, PageableSourcesMayBeReusedAtOnce) {
   EXPECT_EQ(x.get()[0], 5.0f);
 }
 
+TEST_P(Runtime, TheDefaultStreamWaitsForBlockingStreamsOnly) {
+  cudaStream_t blocking = nullptr;
+  ASSERT_EQ(cudaStreamCreate(&blocking), cudaSuccess);
+  DeviceArray<float> x(std::vector<float>(4, 1.0f));
+  DeviceArray<float> y(std::vector<float>(4, 1.0f));
+  ASSERT_EQ(samples::scale(x.data(), 4, 2.0f, blocking), cudaSuccess);
+  ASSERT_EQ(samples::scale(y.data(), 4, 2.0f, stream_), cudaSuccess);
+  std::vector<float> seen(8);
+  ASSERT_EQ(cudaMemcpy(&seen[0], x.data(), 16, cudaMemcpyDeviceToHost), cudaSuccess);
+  ASSERT_EQ(cudaMemcpy(&seen[4], y.data(), 16, cudaMemcpyDeviceToHost), cudaSuccess);
+  EXPECT_EQ(seen[0], 2.0f);
+  EXPECT_EQ(seen[4], GetParam() == StreamMode::kEager ? 2.0f : 1.0f);
+  EXPECT_EQ(y.get()[0], 2.0f);
+  ASSERT_EQ(cudaStreamDestroy(blocking), cudaSuccess);
+}
+
 TEST_P(Runtime, HostFunctionsRunInOrderAndMayNotCallBack) {
   struct Seen {
     float* x;

@@ -80,7 +80,7 @@ cudaError_t enqueue(cudaStream_t handle, std::function<void()> work) {
     stream.joined = false;
     return cudaSuccess;
   }
-  if (&stream != handle) drain_device(stream.device);  // the default stream waits for all others
+  if (&stream != handle) drain_blocking(stream.device);
   if (stream_mode == StreamMode::kDeferred) {
     stream.queue.push_back(std::move(work));
     if (&stream != handle) drain(stream);

@@ -44,6 +44,8 @@ void drain(CUstream_st& stream);
 void drain_until(CUstream_st& stream, const Moment& moment);
 bool run_one(CUstream_st& stream);
 void drain_device(int device);
+// Only the streams that work on the default stream waits for.
+void drain_blocking(int device);
 
 // cudaSuccess, or why this thread may not call what is unsafe during a capture (which ends there).
 cudaError_t refuse_in_capture();
@@ -59,6 +61,7 @@ void leave_capture(Capture& capture);
 struct CUstream_st {
   std::recursive_mutex mutex;
   int device = 0;
+  bool waits_for_default = true;  // false: cudaStreamNonBlocking
   std::deque<quire::cuda_emulation::Work> queue;
   std::shared_ptr<quire::cuda_emulation::Capture> capture;
   bool joined = true;  // nothing captured since another stream waited for this one
