@@ -16,7 +16,10 @@ class StepResult;
 namespace quire::wire {
 
 // What Hello presents; a coordinator refuses a worker of another version by name.
-inline constexpr std::uint32_t kProtocolVersion = 1;
+inline constexpr std::uint32_t kProtocolVersion = 2;
+
+// The longest id of a collective that is relayed.
+inline constexpr std::size_t kMaxCollectiveIdBytes = 4096;
 
 // Serialised once per step; every rank gets these bytes and the digest runs over them.
 std::string encode(const StepPlan& plan);

@@ -43,8 +43,10 @@ class Device {
   // before and before everything enqueued after. Used by Comm for its exchanges.
   virtual void host_task(std::function<absl::Status()> task) = 0;
 
-  // Where ranks do not meet in host memory: rank 0 makes an id for each life of the group, and
-  // every rank opens a collective with it. A host device gives an empty id and a null collective.
+  // Where ranks do not meet in host memory: by what they do, e.g. "nccl", the same on every rank of
+  // a group. Rank 0 makes an id for each life of the group, and every rank opens a collective with
+  // it. A host device gives an empty kind, an empty id and a null collective.
+  virtual std::string collective_kind() const = 0;
   virtual absl::StatusOr<std::string> make_collective_id() = 0;
   virtual absl::StatusOr<std::unique_ptr<Collective>> open_collective(
       const CollectiveOptions& options) = 0;

@@ -64,6 +64,7 @@ RankHello from_proto(const v1::Hello& in) {
   out.kv_capacity_blocks = static_cast<std::int64_t>(in.kv_capacity_blocks());
   out.secret = in.secret();
   out.num_kv_groups = std::max(1, in.kv_groups_size());
+  out.collective = in.collective();
   return out;
 }
 
@@ -179,6 +180,9 @@ class Fleet::Impl final : public v1::Fleet::CallbackService, public LinkOwner {
     }
     if (!presented) return {action::Refuse{id, "the first message must be Hello"}};
     switch (message.kind_case()) {
+      case v1::Up::kCollectiveId:
+        return group_.collective_id(id, message.collective_id().epoch(),
+                                    message.collective_id().id(), now);
       case v1::Up::kHeartbeat: {
         const v1::Heartbeat& beat = message.heartbeat();
         return group_.heartbeat(id, beat.epoch(), beat.step(), beat.plan_digest(), now);
@@ -228,6 +232,13 @@ class Fleet::Impl final : public v1::Fleet::CallbackService, public LinkOwner {
     welcome->set_heartbeat_ms(
         static_cast<std::uint32_t>(absl::ToInt64Milliseconds(options_.heartbeat)));
     welcome->set_lease_ms(static_cast<std::uint32_t>(absl::ToInt64Milliseconds(options_.lease)));
+    send_all(what.links, std::make_shared<const v1::Down>(std::move(down)), todo);
+  }
+
+  void perform(action::Relay& what, Todo& todo) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    v1::Down down;
+    down.mutable_collective_id()->set_epoch(what.epoch);
+    down.mutable_collective_id()->set_id(std::move(what.id));
     send_all(what.links, std::make_shared<const v1::Down>(std::move(down)), todo);
   }
 

@@ -102,6 +102,12 @@ absl::Status Group::check_instance(const Instance& instance) const {
       return refuse("a count of KV groups of", absl::StrCat(first.num_kv_groups),
                     absl::StrCat(hello.num_kv_groups));
     }
+    if (hello.collective != first.collective) {
+      const auto named = [](const std::string& kind) {
+        return kind.empty() ? std::string("host memory") : kind;
+      };
+      return refuse("ranks meeting over", named(first.collective), named(hello.collective));
+    }
     if (hello.host == *previous_host) continue;
     if (!hosts.insert(hello.host).second) {
       return absl::FailedPreconditionError(absl::StrCat(
@@ -192,8 +198,36 @@ void Group::begin_epoch(Instance instance, absl::Time now, GroupActions& out) {
   live_->epoch = ++last_epoch_;
   live_->num_blocks = static_cast<int>(blocks);
   live_->digests = {0};
+  live_->awaits_id = !live_->instance.ranks.at(0).hello.collective.empty();
+  live_->id_due = now + rules_.id_deadline;
   out.push_back(action::Welcome{live_links(), live_->epoch, rules_.nonce(), live_->num_blocks});
   advance_proof(now, out);
+}
+
+GroupActions Group::collective_id(LinkId link, EpochId epoch, std::string id, absl::Time now) {
+  GroupActions out;
+  Member* member = live_member(link);
+  if (member == nullptr || epoch != live_->epoch) {
+    ++stale_dropped_;
+    return out;
+  }
+  member->last_heard = now;
+  if (member->hello.rank != 0 || !live_->awaits_id) {
+    end(absl::StrCat(place(member->hello), " sent an id for the collective, which ",
+                     member->hello.rank != 0 ? "rank 0 makes" : "was not asked for"),
+        now, out);
+    return out;
+  }
+  if (id.empty() || id.size() > wire::kMaxCollectiveIdBytes) {
+    end(absl::StrCat(place(member->hello), " sent an id of ", id.size(),
+                     " bytes for the collective"),
+        now, out);
+    return out;
+  }
+  live_->awaits_id = false;
+  out.push_back(action::Relay{live_links(), live_->epoch, std::move(id)});
+  advance_proof(now, out);
+  return out;
 }
 
 GroupActions Group::gone(LinkId link, const std::string& why, absl::Time now) {

@@ -1,8 +1,9 @@
 // The worker group as a pure state machine: what the streams report goes in, what must be done
 // comes out as actions. No gRPC, no thread, no clock of its own.
 //
-//   hello (every rank of one instance, once) -> checks -> epoch -> dummy steps 1 and 2 on all ranks
-//   -> ready -> steps -> lost -> (a complete standby instance takes over)
+//   hello (every rank of one instance, once) -> checks -> epoch (-> the collective's id, from rank
+//   0 to all) -> dummy steps 1 and 2 on all ranks -> ready -> steps -> lost -> (a complete standby
+//   instance takes over)
 //
 // Invariants: at most one epoch lives; epochs only grow; step ids are contiguous within an epoch;
 // every rank's rolling digest equals ours for every step it confirms.
@@ -40,6 +41,7 @@ struct RankHello {
   std::int64_t kv_capacity_blocks = 0;
   std::string secret;
   int num_kv_groups = 1;
+  std::string collective;  // by what the ranks meet; empty: in host memory
 };
 
 // What a group must match, and its deadlines.
@@ -50,6 +52,7 @@ struct GroupRules {
   std::string secret;  // empty: none is asked for
   absl::Duration lease = absl::Seconds(5);
   absl::Duration step_deadline = absl::Minutes(5);
+  absl::Duration id_deadline = absl::Seconds(30);  // for rank 0 to make its collective's id
   std::function<std::uint64_t()> nonce;
 };
 
@@ -63,6 +66,11 @@ struct Welcome {
   EpochId epoch;
   std::uint64_t nonce;
   int num_blocks;
+};
+struct Relay {  // rank 0's id of the epoch's collective, to every rank
+  std::vector<LinkId> links;
+  EpochId epoch;
+  std::string id;
 };
 struct Broadcast {  // the same bytes of a StepPlan to every rank of the epoch
   std::vector<LinkId> links;
@@ -82,8 +90,8 @@ struct Lost {
   std::string why;
 };
 }  // namespace action
-using GroupAction = std::variant<action::Refuse, action::Welcome, action::Broadcast, action::Close,
-                                 action::Ready, action::Result, action::Lost>;
+using GroupAction = std::variant<action::Refuse, action::Welcome, action::Relay, action::Broadcast,
+                                 action::Close, action::Ready, action::Result, action::Lost>;
 using GroupActions = std::vector<GroupAction>;
 
 class Group {
@@ -92,6 +100,7 @@ class Group {
 
   // --- what the streams report ---
   GroupActions hello(LinkId link, RankHello hello, absl::Time now);
+  GroupActions collective_id(LinkId link, EpochId epoch, std::string id, absl::Time now);
   GroupActions heartbeat(LinkId link, EpochId epoch, StepId step, std::uint64_t digest,
                          absl::Time now);
   GroupActions result(LinkId link, StepResult result, absl::Time now);
@@ -125,6 +134,8 @@ class Group {
     EpochId epoch = 0;
     int num_blocks = 0;
     bool ready = false;
+    bool awaits_id = false;  // of the collective: no step is sent before
+    absl::Time id_due;
     StepId sent = 0;
     StepId answered = 0;
     absl::Time oldest_unanswered;       // when the step after `answered` was sent

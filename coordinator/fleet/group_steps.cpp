@@ -56,7 +56,7 @@ void Group::broadcast(const StepPlan& plan, absl::Time now, GroupActions& out) {
 }
 
 void Group::advance_proof(absl::Time now, GroupActions& out) {
-  if (!live_ || live_->ready) return;
+  if (!live_ || live_->ready || live_->awaits_id) return;
   if (live_->sent == live_->answered && live_->sent < kDummySteps) {
     const int num_kv_groups = live_->instance.ranks.at(0).hello.num_kv_groups;
     broadcast(dummy_plan(live_->epoch, live_->sent + 1, num_kv_groups), now, out);
@@ -163,6 +163,13 @@ GroupActions Group::tick(absl::Time now) {
     if (now - member.last_heard <= rules_.lease) continue;
     end(absl::StrCat("rank ", rank, " on ", member.hello.host, " was silent for ",
                      absl::FormatDuration(now - member.last_heard)),
+        now, out);
+    return out;
+  }
+  if (live_->awaits_id && now > live_->id_due) {
+    end(absl::StrCat("rank 0 on ", live_->instance.ranks.at(0).hello.host,
+                     " made no id for the group's collective within ",
+                     absl::FormatDuration(rules_.id_deadline)),
         now, out);
     return out;
   }

@@ -32,6 +32,7 @@ class ReferenceDevice final : public Device {
   }
   void host_task(std::function<absl::Status()> task) override { tasks_.push_back(std::move(task)); }
 
+  std::string collective_kind() const override { return ""; }
   absl::StatusOr<std::string> make_collective_id() override { return ""; }
   absl::StatusOr<std::unique_ptr<Collective>> open_collective(const CollectiveOptions&) override {
     return nullptr;

@@ -128,8 +128,12 @@ absl::StatusOr<std::unique_ptr<RankGroup>> RankGroup::open(const std::vector<std
     group->ranks_.push_back(std::move(rank));
   }
   const std::string name = unique_name();
+  std::string id;
+  if (!group->ranks_[0]->collective_kind().empty()) {
+    QUIRE_ASSIGN_OR_RETURN(id, group->ranks_[0]->device().make_collective_id());
+  }
   QUIRE_RETURN_IF_ERROR(on_all_ranks(group->ranks_, false, [&](int r) {
-    return group->ranks_[static_cast<std::size_t>(r)]->start(options.limits, name);
+    return group->ranks_[static_cast<std::size_t>(r)]->start(options.limits, name, id);
   }));
   return group;
 }

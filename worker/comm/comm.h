@@ -2,8 +2,9 @@
 // the same order with the same sizes. A peer that does not arrive by the deadline, or that died,
 // ends the step with an error from Device::wait(); nobody hangs.
 //
-// HostComm (host_comm.h) is the CPU's: exchanges over a Transport (solo, shared memory inside a
-// host, MPI between host leaders), arithmetic by Ops. The NCCL one will live with CUDA.
+// HostComm (host_comm.cpp) is for devices that compute in host memory: exchanges over a Transport
+// (solo, shared memory inside a host, MPI between host leaders). DeviceComm (device_comm.cpp) is
+// for the others: exchanges over the device's Collective. Arithmetic is by Ops in both.
 #pragma once
 
 #include <memory>
@@ -53,7 +54,7 @@ class Comm {
   virtual ~Comm() = default;
   virtual int rank() const = 0;
   virtual int world() const = 0;
-  virtual std::string description() const = 0;  // "solo", "shm", "shm + mpi over 2 hosts"
+  virtual std::string description() const = 0;  // e.g. "solo", "shm, 2 of 2 ranks on this host"
 
   // Row-parallel sums. This rank's linear writes its partial sums to begin_meet():
   // [plan.max_outputs][T][E] floats. meet() is combine + bias + residual + norm, in the tree's
@@ -92,5 +93,9 @@ struct CommOptions {
 
 // ResourceExhausted says how many bytes of shared memory are needed and how many there are.
 absl::StatusOr<std::unique_ptr<Comm>> open_host_comm(const CommOptions& options, Device& device);
+// Over what `device` opened for this life of the group; null where world is 1. Of the options,
+// place and part_bytes count. ResourceExhausted: the device has no room for the parts.
+absl::StatusOr<std::unique_ptr<Comm>> open_device_comm(const CommOptions& options, Device& device,
+                                                       std::unique_ptr<Collective> collective);
 
 }  // namespace quire

@@ -34,7 +34,24 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::load(ModelFile file, std::unique_ptr
   return rank;
 }
 
-absl::Status Rank::start(const StepLimits& limits, const std::string& comm_name, int deadline_ms) {
+std::string Rank::collective_kind() const {
+  return place_.world > 1 ? device_->collective_kind() : "";
+}
+
+absl::StatusOr<std::unique_ptr<Comm>> Rank::open_comm(const CommOptions& options,
+                                                      const std::string& collective_id) {
+  if (device_->collective_kind().empty()) return open_host_comm(options, *device_);
+  std::unique_ptr<Collective> collective;
+  if (options.world > 1) {
+    QUIRE_ASSIGN_OR_RETURN(collective,
+                           device_->open_collective(
+                               {options.rank, options.world, collective_id, options.deadline_ms}));
+  }
+  return open_device_comm(options, *device_, std::move(collective));
+}
+
+absl::Status Rank::start(const StepLimits& limits, const std::string& comm_name,
+                         const std::string& collective_id, int deadline_ms) {
   CommOptions options;
   options.rank = place_.rank;
   options.world = place_.world;
@@ -45,7 +62,7 @@ absl::Status Rank::start(const StepLimits& limits, const std::string& comm_name,
   options.deadline_ms = deadline_ms;
   options.first_local_rank = place_.first_local_rank;
   options.num_local_ranks = place_.num_local_ranks;
-  QUIRE_ASSIGN_OR_RETURN(comm_, open_host_comm(options, *device_));
+  QUIRE_ASSIGN_OR_RETURN(comm_, open_comm(options, collective_id));
   const RunnerParts parts{&file_.spec, &shards_, &weights_, device_.get(), comm_.get()};
   QUIRE_ASSIGN_OR_RETURN(runner_, Runner::create(parts, kv_shape(limits.block_size), limits));
   return absl::OkStatus();

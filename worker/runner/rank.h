@@ -33,9 +33,13 @@ class Rank {
                                                     const RankPlace& place,
                                                     const ProgressFn& progress);
 
-  // Collective: opens the communicator under `comm_name` and makes every buffer.
+  // What the ranks must share before they can meet; "" where they meet in host memory or there is
+  // one alone. See Device::collective_kind().
+  std::string collective_kind() const;
+  // Collective: opens the communicator and makes every buffer. Ranks meet in host memory under
+  // `comm_name`, or else by the id that rank 0's device made.
   absl::Status start(const StepLimits& limits, const std::string& comm_name,
-                     int deadline_ms = 60000);
+                     const std::string& collective_id = "", int deadline_ms = 60000);
 
   Runner& runner() { return *runner_; }
   Comm& comm() { return *comm_; }
@@ -56,6 +60,8 @@ class Rank {
 
  private:
   Rank() = default;
+  absl::StatusOr<std::unique_ptr<Comm>> open_comm(const CommOptions& options,
+                                                  const std::string& collective_id);
 
   ModelFile file_;
   RankPlace place_;

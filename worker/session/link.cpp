@@ -49,6 +49,7 @@ v1::Up hello_message(const Introduction& in) {
   hello.set_weight_bytes(in.weight_bytes);
   hello.set_device(in.device);
   hello.set_secret(in.secret);
+  hello.set_collective(in.collective);
   v1::KvGroupSpec& group = *hello.add_kv_groups();
   group.set_k_dim(static_cast<std::uint32_t>(in.kv_group.k_dim));
   group.set_v_dim(static_cast<std::uint32_t>(in.kv_group.v_dim));
@@ -165,6 +166,29 @@ class Link::Impl {
     return event;
   }
 
+  void send_collective_id(const std::string& id) {
+    v1::Up up;
+    up.mutable_collective_id()->set_epoch(admission().epoch);
+    up.mutable_collective_id()->set_id(id);
+    send(std::move(up));
+  }
+
+  absl::StatusOr<std::string> await_collective_id(absl::Duration patience) {
+    absl::MutexLock lock(&mutex_);
+    const auto settled = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      return collective_id_.has_value() || drained_ || !broken_.ok();
+    };
+    const bool came = mutex_.AwaitWithTimeout(absl::Condition(&settled), patience);
+    if (!broken_.ok()) return broken_;
+    if (!came) {
+      return absl::DeadlineExceededError(
+          absl::StrCat("the coordinator relayed no id for the ranks' communicator within ",
+                       absl::FormatDuration(patience), "; did rank 0 fail to make it?"));
+    }
+    if (drained_) return absl::CancelledError("drained before the group could meet");
+    return *collective_id_;
+  }
+
   void send_result(const StepResult& result) {
     v1::Up up;
     wire::encode(result, up.mutable_result());
@@ -212,6 +236,9 @@ class Link::Impl {
         case v1::Down::kPlan:
           events_.push_back(PlanMessage{down.plan()});
           break;
+        case v1::Down::kCollectiveId:
+          failure = take_id(down.collective_id());
+          break;
         case v1::Down::kDrain:
           events_.push_back(DrainMessage{});
           drained_ = true;
@@ -232,6 +259,18 @@ class Link::Impl {
     absl::StatusOr<Admission> admission = read_welcome(welcome);
     if (!admission.ok()) return admission.status();
     admission_ = *admission;
+    return absl::OkStatus();
+  }
+
+  absl::Status take_id(const v1::CollectiveId& message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (!admission_.has_value() || message.epoch() != admission_->epoch) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("an id for the ranks' communicator came for epoch ", message.epoch()));
+    }
+    if (collective_id_.has_value()) {
+      return absl::FailedPreconditionError("a second id for the ranks' communicator came");
+    }
+    collective_id_ = message.id();
     return absl::OkStatus();
   }
 
@@ -288,6 +327,7 @@ class Link::Impl {
 
   absl::Mutex mutex_;
   std::optional<Admission> admission_ ABSL_GUARDED_BY(mutex_);
+  std::optional<std::string> collective_id_ ABSL_GUARDED_BY(mutex_);
   std::deque<Event> events_ ABSL_GUARDED_BY(mutex_);
   absl::Status broken_ ABSL_GUARDED_BY(mutex_);
   std::function<void()> callback_ ABSL_GUARDED_BY(mutex_);
@@ -340,6 +380,12 @@ void Link::on_broken(std::function<void()> callback) {
 }
 absl::StatusOr<Event> Link::next() {
   return impl_->next();
+}
+void Link::send_collective_id(const std::string& id) {
+  impl_->send_collective_id(id);
+}
+absl::StatusOr<std::string> Link::await_collective_id(absl::Duration patience) {
+  return impl_->await_collective_id(patience);
 }
 void Link::send_result(const StepResult& result) {
   impl_->send_result(result);

@@ -35,6 +35,7 @@ struct Introduction {
   std::string kv_dtype;
   int kv_local_heads = 0;
   bool kv_replicated = false;
+  std::string collective;
 };
 
 // Welcome, see proto/fleet.proto.
@@ -73,6 +74,11 @@ class Link {
 
   // Blocks for the next message. Unavailable / DeadlineExceeded (lease) / FailedPrecondition.
   absl::StatusOr<Event> next();
+
+  // Rank 0 makes the id; the coordinator sends it to every rank of the epoch. DeadlineExceeded: it
+  // did not come within `patience`; Cancelled: Drain came instead; else as next().
+  void send_collective_id(const std::string& id);
+  absl::StatusOr<std::string> await_collective_id(absl::Duration patience);
 
   void send_result(const StepResult& result);
   // What heartbeats report from now on; `now` sends one at once.

@@ -31,6 +31,7 @@ absl::StatusOr<Introduction> introduce(const Rank& rank, const SessionOptions& o
   intro.kv_dtype = name_of(kv.dtype);
   intro.kv_local_heads = kv.num_kv_heads;
   intro.kv_replicated = rank.kv_replicated();
+  intro.collective = rank.collective_kind();
   QUIRE_ASSIGN_OR_RETURN(
       const Capacity capacity,
       choose_capacity({options.kv_cache_memory_bytes, intro.kv_block_bytes, options.block_size,
@@ -58,6 +59,27 @@ absl::Status check_admission(const Admission& admission, const Introduction& int
         absl::StrCat("the coordinator plans sequences of ", admission.max_model_len,
                      " tokens, but the model has ", spec.max_positions, " positions"));
   }
+  return absl::OkStatus();
+}
+
+// The id of this epoch's communicator; "" where the ranks meet in host memory.
+absl::StatusOr<std::string> agree_on_id(Rank& rank, Link& link, const SessionOptions& options) {
+  if (rank.collective_kind().empty()) return "";
+  if (rank.place().rank == 0) {
+    QUIRE_ASSIGN_OR_RETURN(const std::string id, rank.device().make_collective_id());
+    link.send_collective_id(id);
+  }
+  return link.await_collective_id(options.patience);
+}
+
+absl::Status start(Rank& rank, Link& link, const SessionOptions& options) {
+  const Admission& with = link.admission();
+  const StepLimits limits{with.num_blocks, with.block_size, with.max_num_seqs,
+                          with.max_num_batched_tokens, with.max_model_len};
+  QUIRE_ASSIGN_OR_RETURN(const std::string id, agree_on_id(rank, link, options));
+  QUIRE_RETURN_IF_ERROR(
+      rank.start(limits, absl::StrCat("quire-", options.instance_id, "-", with.epoch), id));
+  spdlog::info("rank {}: meets over {}", rank.place().rank, rank.comm().description());
   return absl::OkStatus();
 }
 
@@ -120,10 +142,11 @@ absl::Status run_session(Rank& rank, const SessionOptions& options) {
   QUIRE_RETURN_IF_ERROR(check_admission(admission, intro, options, rank.file().spec));
   spdlog::info("rank {}: admitted to epoch {} with {} blocks", intro.rank, admission.epoch,
                admission.num_blocks);
-  const StepLimits limits{admission.num_blocks, admission.block_size, admission.max_num_seqs,
-                          admission.max_num_batched_tokens, admission.max_model_len};
-  absl::Status status =
-      rank.start(limits, absl::StrCat("quire-", options.instance_id, "-", admission.epoch));
+  absl::Status status = start(rank, *link, options);
+  if (absl::IsCancelled(status)) {  // drained before the group could meet
+    link->finish();
+    return absl::OkStatus();
+  }
   StepLoop loop(rank, *link);
   if (status.ok()) {
     link->on_broken([&rank] { rank.comm().abort(); });

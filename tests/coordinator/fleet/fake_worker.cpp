@@ -24,6 +24,7 @@ FakeWorker::FakeWorker(const std::string& address, int rank, int world, const st
   hello_.set_layout_digest("layout");
   hello_.set_kv_capacity_blocks(static_cast<std::uint64_t>(script_.num_blocks));
   hello_.add_kv_groups()->set_num_layers(1);
+  hello_.set_collective(script_.collective);
   if (spoil) spoil(hello_);
   grpc::ChannelArguments args;
   args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
@@ -59,6 +60,11 @@ std::string FakeWorker::broken() const {
   return broken_;
 }
 
+std::string FakeWorker::collective_id() const {
+  absl::MutexLock lock(&mutex_);
+  return collective_id_;
+}
+
 StepId FakeWorker::last_step() const {
   absl::MutexLock lock(&mutex_);
   return last_step_;
@@ -84,7 +90,19 @@ bool FakeWorker::take(const v1::Down& down) {
     case v1::Down::kWelcome:
       welcome_ = down.welcome();
       digest_ = 0;
+      if (rank_ == 0 && !script_.collective_id.empty()) {
+        v1::Up up;
+        up.mutable_collective_id()->set_epoch(welcome_.epoch());
+        up.mutable_collective_id()->set_id(script_.collective_id);
+        stream_->Write(up);
+      }
       return true;
+    case v1::Down::kCollectiveId: {
+      absl::MutexLock lock(&mutex_);
+      if (down.collective_id().epoch() != welcome_.epoch()) broken_ = "an id of another epoch";
+      collective_id_ = down.collective_id().id();
+      return true;
+    }
     case v1::Down::kPlan:
       take_plan(down.plan());
       return true;
@@ -105,6 +123,10 @@ bool FakeWorker::take(const v1::Down& down) {
 }
 
 void FakeWorker::take_plan(const std::string& bytes) {
+  if (!script_.collective.empty() && collective_id().empty()) {
+    absl::MutexLock lock(&mutex_);
+    broken_ = "a plan came before the collective's id";
+  }
   const absl::StatusOr<StepPlan> plan = wire::decode_plan(bytes);
   if (!plan.ok()) {
     absl::MutexLock lock(&mutex_);

@@ -22,6 +22,8 @@ inline constexpr std::uint64_t kModelHash = 42;
 
 struct FakeWorkerScript {
   int num_blocks = 64;
+  std::string collective;                     // what its Hello names
+  std::string collective_id;                  // what rank 0 sends after Welcome; empty: nothing
   StepId wrong_digest_at = 0;                 // a step whose digest it reports wrongly
   StepId silent_from = 0;                     // a step from which it says nothing any more
   std::function<void(StepId)> before_answer;  // may block: holds the result back
@@ -37,9 +39,10 @@ class FakeWorker {
   // Waits until the stream has ended and returns how.
   grpc::Status wait();
 
-  std::string refusal() const;  // after wait()
-  bool drained() const;         // after wait()
-  std::string broken() const;   // after wait(): the rule that a plan broke
+  std::string refusal() const;        // after wait()
+  bool drained() const;               // after wait()
+  std::string broken() const;         // the rule that a message broke
+  std::string collective_id() const;  // relayed to it
   StepId last_step() const;
 
  private:
@@ -63,7 +66,7 @@ class FakeWorker {
   bool done_ = false;
   bool drained_ = false;
   StepId last_step_ = 0;
-  std::string refusal_, broken_;
+  std::string refusal_, broken_, collective_id_;
   grpc::Status status_;
   std::thread thread_;
 };

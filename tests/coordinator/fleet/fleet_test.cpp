@@ -92,6 +92,32 @@ TEST_F(FleetTest, RefusesAWorkerOfAnotherWorldAndSaysWhy) {
   EXPECT_FALSE(engine_->stats().ready);
 }
 
+TEST_F(FleetTest, RelaysTheIdOfACollectiveToEveryRank) {
+  FakeWorkerScript script;
+  script.collective = "nccl";
+  script.collective_id = std::string("\0\xff id", 5);
+  FakeGroup group(address_, kWorld, "A", script);
+  ASSERT_TRUE(wait_ready());
+  for (int r = 0; r < kWorld; ++r) {
+    EXPECT_EQ(group.rank(r).collective_id(), script.collective_id);
+    EXPECT_EQ(group.rank(r).broken(), "");
+  }
+  auto running = submit({4, 5}, 20, 9);
+  ASSERT_TRUE(running->wait_done());
+  EXPECT_EQ(running->tokens(), expected_tokens({4, 5}, 20, 9));
+}
+
+TEST_F(FleetTest, SendsNoStepWithoutTheId) {
+  FakeWorkerScript script;
+  script.collective = "nccl";
+  FakeGroup silent(address_, kWorld, "A", script);
+  ASSERT_TRUE(
+      wait_until([&] { return fleet_->describe().find("epoch 1: 2 ranks") != std::string::npos; }));
+  absl::SleepFor(absl::Milliseconds(200));
+  for (int r = 0; r < kWorld; ++r) EXPECT_EQ(silent.rank(r).last_step(), 0u);
+  EXPECT_FALSE(engine_->stats().ready);
+}
+
 TEST_F(FleetTest, APartialGroupWaits) {
   FakeWorker half(address_, 0, kWorld, "A");
   ASSERT_TRUE(wait_until(

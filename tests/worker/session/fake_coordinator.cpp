@@ -61,6 +61,13 @@ void send_drain(AttachStream& stream) {
   stream.Write(down);
 }
 
+void send_collective_id(AttachStream& stream, const std::string& id, EpochId epoch) {
+  v1::Down down;
+  down.mutable_collective_id()->set_epoch(epoch);
+  down.mutable_collective_id()->set_id(id);
+  stream.Write(down);
+}
+
 void send_refusal(AttachStream& stream, const std::string& reason) {
   v1::Down down;
   down.mutable_refusal()->set_reason(reason);

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/wire.h"
+#include "tests/fakes/collective_device.h"
 #include "tests/worker/session/fake_coordinator.h"
 #include "tests/worker/tiny_model.h"
 
@@ -46,11 +47,16 @@ class SessionTest : public testing::Test {
  protected:
   void SetUp() override { write_tiny_gguf(scratch_ / "tiny.gguf", {}); }
 
-  std::unique_ptr<Rank> load(int rank = 0, int world = 1) {
+  std::unique_ptr<Rank> load(int rank = 0, int world = 1, bool over_collective = false) {
     auto file = open_model(scratch_ / "tiny.gguf");
     EXPECT_TRUE(file.ok()) << file.status();
-    auto loaded = Rank::load(*std::move(file), *open_device({"cpu", "auto", "auto", 1}),
-                             {rank, world, 0, world}, make_progress("none", ""));
+    DeviceOptions options;
+    options.kind = "cpu";
+    options.num_threads = 1;
+    std::unique_ptr<Device> device = *open_device(options);
+    if (over_collective) device = with_collective(std::move(device), among_threads());
+    auto loaded = Rank::load(*std::move(file), std::move(device), {rank, world, 0, world},
+                             make_progress("none", ""));
     EXPECT_TRUE(loaded.ok()) << loaded.status();
     return *std::move(loaded);
   }
@@ -288,6 +294,147 @@ TEST_F(SessionTest, ABrokenStreamFreesAPeerThatWaits) {
     EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
     EXPECT_THAT(std::string(status.message()), HasSubstr("the epoch is over"));
   }
+}
+
+class CollectiveSessionTest : public SessionTest {
+ protected:
+  // Two ranks over a collective, each under `script`.
+  std::vector<absl::Status> run_two(Script script, absl::Duration patience = absl::Seconds(20)) {
+    FakeCoordinator coordinator(std::move(script));
+    SessionOptions with = options(coordinator.address());
+    with.patience = patience;
+    std::vector<absl::Status> statuses(2);
+    std::vector<std::thread> threads;
+    for (int r = 0; r < 2; ++r) {
+      threads.emplace_back([&, r] {
+        const auto rank = load(r, 2, true);
+        statuses[static_cast<std::size_t>(r)] = run_session(*rank, with);
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    return statuses;
+  }
+};
+
+// A message that one stream's thread leaves for the other's.
+struct Relay {
+  std::latch come{1};
+  std::string id;
+};
+
+TEST_F(CollectiveSessionTest, MeetsByTheIdThatRankZeroMade) {
+  Relay relay;
+  std::atomic<int> results{0};
+  const auto statuses = run_two([&](const v1::Hello& hello, AttachStream& stream) {
+    EXPECT_EQ(hello.collective(), "threads");
+    send_welcome(stream, 8);
+    v1::Up up;
+    if (hello.rank() == 0) {
+      if (!await(stream, v1::Up::kCollectiveId, &up)) return grpc::Status::CANCELLED;
+      EXPECT_EQ(up.collective_id().epoch(), kEpoch);
+      relay.id = up.collective_id().id();
+      relay.come.count_down();
+    }
+    relay.come.wait();
+    send_collective_id(stream, relay.id);
+    send_plan(stream, first_plan());
+    if (hello.rank() == 0 && await(stream, v1::Up::kResult, &up)) ++results;
+    if (hello.rank() == 1) {  // it never sends an id
+      while (stream.Read(&up) && up.heartbeat().step() < 1) {
+        EXPECT_EQ(up.kind_case(), v1::Up::kHeartbeat);
+      }
+    }
+    send_drain(stream);
+    read_to_end(stream);
+    return grpc::Status::OK;
+  });
+  for (const absl::Status& status : statuses) EXPECT_TRUE(status.ok()) << status;
+  EXPECT_EQ(results, 1);
+  EXPECT_FALSE(relay.id.empty());
+}
+
+TEST_F(CollectiveSessionTest, AnIdThatDoesNotComeIsADeadline) {
+  std::atomic<int> reported{0};
+  const auto statuses = run_two(
+      [&](const v1::Hello&, AttachStream& stream) {
+        send_welcome(stream, 8);
+        v1::Down beat;
+        beat.mutable_heartbeat()->set_epoch(kEpoch);
+        stream.Write(beat);
+        v1::Up up;
+        if (await(stream, v1::Up::kError, &up) &&
+            up.error().message().find("relayed no id") != std::string::npos) {
+          ++reported;
+        }
+        read_to_end(stream);
+        return grpc::Status::OK;
+      },
+      absl::Milliseconds(300));
+  for (const absl::Status& status : statuses) {
+    EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("relayed no id"));
+  }
+  EXPECT_EQ(reported, 2);
+}
+
+TEST_F(CollectiveSessionTest, AnEpochThatEndsBeforeTheIdSaysWhy) {
+  const auto statuses = run_two([](const v1::Hello&, AttachStream& stream) {
+    send_welcome(stream, 8);
+    return grpc::Status(grpc::StatusCode::ABORTED, "rank 0 made no id");
+  });
+  for (const absl::Status& status : statuses) {
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("rank 0 made no id"));
+  }
+}
+
+TEST_F(CollectiveSessionTest, DrainBeforeTheIdIsAGoodEnd) {
+  const auto statuses = run_two([](const v1::Hello&, AttachStream& stream) {
+    send_welcome(stream, 8);
+    send_drain(stream);
+    read_to_end(stream);
+    return grpc::Status::OK;
+  });
+  for (const absl::Status& status : statuses) EXPECT_TRUE(status.ok()) << status;
+}
+
+TEST_F(CollectiveSessionTest, AWrongIdIsFatal) {
+  struct Case {
+    std::vector<EpochId> epochs;  // of the ids sent
+    const char* says;
+  };
+  for (const Case& each :
+       {Case{{kEpoch - 1}, "came for epoch 6"}, Case{{kEpoch, kEpoch}, "a second id"}}) {
+    SCOPED_TRACE(each.says);
+    const auto statuses = run_two([&](const v1::Hello&, AttachStream& stream) {
+      send_welcome(stream, 8);
+      for (const EpochId epoch : each.epochs) send_collective_id(stream, "some id", epoch);
+      read_to_end(stream);
+      return grpc::Status::OK;
+    });
+    for (const absl::Status& status : statuses) {
+      EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << status;
+      EXPECT_THAT(std::string(status.message()), HasSubstr(each.says));
+    }
+  }
+}
+
+// One rank alone meets nobody: it names no collective and waits for no id.
+TEST_F(CollectiveSessionTest, OneRankAloneNeedsNoId) {
+  FakeCoordinator coordinator([](const v1::Hello& hello, AttachStream& stream) {
+    EXPECT_EQ(hello.collective(), "");
+    send_welcome(stream, 8);
+    send_plan(stream, first_plan());
+    v1::Up up;
+    EXPECT_TRUE(await(stream, v1::Up::kResult, &up));
+    send_drain(stream);
+    read_to_end(stream);
+    return grpc::Status::OK;
+  });
+  const auto rank = load(0, 1, true);
+  const absl::Status status = run_session(*rank, options(coordinator.address()));
+  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_EQ(rank->comm().description(), "solo");
 }
 
 }  // namespace
