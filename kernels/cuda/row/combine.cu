@@ -93,7 +93,7 @@ __device__ __forceinline__ float4 update_residual(const CombineParams& p, std::s
 template <int kQuads, bool kAligned, bool kFew, typename Out>
 __global__ void combine_kernel(const __grid_constant__ CombineParams p, Out* out) {
   using Tile = RowTile<kQuads, kAligned>;
-  Tile weight, tile;
+  Tile weight = {}, tile = {};
   if (p.norm_weight != nullptr) weight.load(p.norm_weight, p.columns);
   wait_for_previous_grid();
   allow_next_grid();

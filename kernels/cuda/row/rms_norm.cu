@@ -9,7 +9,7 @@ namespace {
 template <int kQuads, bool kAligned, typename Out>
 __global__ void rms_norm_kernel(const float* x, const std::int32_t* rows, int columns,
                                 const float* weight, float eps, Out* out) {
-  RowTile<kQuads, kAligned> w, tile;
+  RowTile<kQuads, kAligned> w = {}, tile = {};
   w.load(weight, columns);
   wait_for_previous_grid();
   allow_next_grid();
