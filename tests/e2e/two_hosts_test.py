@@ -127,7 +127,7 @@ class TwoHosts:
                    "--tensor-parallel-size", str(sum(slots)), "--hostfile", hostfile, "--host", ADDRESSES[0], "--port", "0",
                    "--grpc-port", "0", "--max-model-len", "1536", "--max-num-seqs", "8", *options),
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env={**os.environ, "OMPI_MCA_plm_rsh_agent": agent})
+            env={**os.environ, "OMPI_MCA_plm_rsh_agent": agent, "TMPDIR": folder})  # Open MPI's files too
         self.log, self.http = [], None
         self.readers = [threading.Thread(target=self.read, args=(stream,), daemon=True)
                         for stream in (self.process.stdout, self.process.stderr)]
