@@ -89,6 +89,8 @@ class ArgvParser {
     std::string value;
     if (equals != std::string::npos) {
       value = word.substr(equals + 1);
+    } else if (!config && found->value == nullptr) {
+      value = "true";
     } else if (at_ + 1 < argv_.size() && !absl::StartsWith(argv_[at_ + 1], "--")) {
       value = argv_[++at_];
     } else {
@@ -195,10 +197,12 @@ std::string help_text(ProgramMask program, const std::string& usage) {
       absl::StrAppend(&out, "\n", group, ":\n");
     }
     const std::string value = option.get(defaults);
-    const bool shown = !value.empty() && value != "-1";
-    absl::StrAppend(&out, help_line(absl::StrCat(option.name, " ", option.value),
-                                    absl::StrCat(option.help, shown ? " [" : "", shown ? value : "",
-                                                 shown ? "]" : "")));
+    const bool shown = !value.empty() && value != "-1" && option.value != nullptr;
+    absl::StrAppend(
+        &out,
+        help_line(
+            option.value == nullptr ? option.name : absl::StrCat(option.name, " ", option.value),
+            absl::StrCat(option.help, shown ? " [" : "", shown ? value : "", shown ? "]" : "")));
   }
   absl::StrAppend(&out, "\nOther:\n",
                   help_line("--config FILE",

@@ -22,7 +22,9 @@ struct EngineConfig {
   int tensor_parallel_size = 1;
   std::string hostfile;  // mpirun's, for ranks on several hosts
   // device and memory
-  std::string device = "auto";             // auto, cpu, reference
+  std::string device = "auto";             // auto, cuda, cpu, reference
+  double gpu_memory_utilization = 0.9;     // cuda: of free memory, for the KV cache
+  bool deterministic = false;              // cuda: the same bits whatever shares the batch
   std::string isa = "auto";                // auto, avx512, avx2
   int threads_per_rank = 0;                // 0 = the host's cores divided among its ranks
   int block_size = 16;                     // 16, 32, 64
@@ -54,7 +56,7 @@ enum ProgramMask : unsigned { kServe = 1, kCoordinator = 2, kWorker = 4, kAll = 
 struct Option {
   const char* name;   // "--max-model-len"
   const char* group;  // heading in --help
-  const char* value;  // "TOKENS", shown in --help
+  const char* value;  // "TOKENS", shown in --help; null: a flag, true where it is given
   const char* help;
   unsigned programs;  // ProgramMask bits
   absl::Status (*set)(EngineConfig&,

@@ -44,7 +44,7 @@ std::string get_text(const EngineConfig& config) {
 }
 
 constexpr const char* kDtypes[] = {"auto", "float32", "bfloat16"};
-constexpr const char* kDevices[] = {"auto", "cpu", "reference"};
+constexpr const char* kDevices[] = {"auto", "cuda", "cpu", "reference"};
 constexpr const char* kIsas[] = {"auto", "avx512", "avx2"};
 constexpr const char* kLogLevels[] = {"trace", "debug", "info", "warning", "error", "off"};
 constexpr const char* kProgress[] = {"auto", "bar", "lines", "none"};
@@ -56,6 +56,29 @@ absl::Status set_choice(EngineConfig& config, const std::string& value) {
   }
   config.*Field = value;
   return absl::OkStatus();
+}
+
+template <bool EngineConfig::*Field>
+absl::Status set_flag(EngineConfig& config, const std::string& value) {
+  if (value != "true" && value != "false") return refuse(value, "true or false");
+  config.*Field = value == "true";
+  return absl::OkStatus();
+}
+template <bool EngineConfig::*Field>
+std::string get_flag(const EngineConfig& config) {
+  return config.*Field ? "true" : "false";
+}
+
+absl::Status set_utilization(EngineConfig& config, const std::string& value) {
+  double parsed = 0.0;
+  if (!absl::SimpleAtod(value, &parsed) || !(parsed > 0.0 && parsed <= 1.0)) {
+    return refuse(value, "a number above 0, up to 1");
+  }
+  config.gpu_memory_utilization = parsed;
+  return absl::OkStatus();
+}
+std::string get_utilization(const EngineConfig& config) {
+  return absl::StrCat(config.gpu_memory_utilization);
 }
 
 absl::Status set_block_size(EngineConfig& config, const std::string& value) {
@@ -149,8 +172,15 @@ constexpr Option kOptions[] = {
     {"--hostfile", "Parallelism", "FILE", "mpirun's list of hosts, for ranks on several of them",
      kServe, set_text<&C::hostfile>, get_text<&C::hostfile>},
 
-    {"--device", "Device and memory", "NAME", "backend: auto, cpu, or reference (plain and slow)",
-     kRanks, set_choice<&C::device, kDevices>, get_text<&C::device>},
+    {"--device", "Device and memory", "NAME",
+     "backend: auto (a GPU where there is one), cuda, cpu, or reference (plain and slow)", kRanks,
+     set_choice<&C::device, kDevices>, get_text<&C::device>},
+    {"--gpu-memory-utilization", "Device and memory", "SHARE",
+     "on GPUs: the most of what the weights leave free that the KV cache may take", kRanks,
+     set_utilization, get_utilization},
+    {"--deterministic", "Device and memory", nullptr,
+     "on GPUs: the same bits whatever shares the batch, at some cost (CPUs always do so)", kRanks,
+     set_flag<&C::deterministic>, get_flag<&C::deterministic>},
     {"--isa", "Device and memory", "NAME", "instruction set of the CPU backend: auto, avx512, avx2",
      kRanks, set_choice<&C::isa, kIsas>, get_text<&C::isa>},
     {"--threads-per-rank", "Device and memory", "N",

@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
-# Brings a machine to where Quire builds and its demo runs: system packages, the demo model, and (with
-# --tests) the Python clients that the end-to-end tests use, (with --fuzz) the compiler of the fuzzers. Installs only what is missing. Everything
-# that is not a system package goes to $QUIRE_CACHE (default ~/.cache/quire), never into the repository.
+# Brings a machine to where Quire builds and its demo runs: system packages, the demo model, and with
+#   --tests  what the tests need: Python clients, network namespaces, fibers
+#   --cuda   a CUDA toolkit where none of 13 or newer is installed (NVIDIA's wheels from PyPI)
+#   --fuzz   the compiler of the fuzzers
+#   --no-build: no build. Installs only what is missing. Everything that is not a system package goes to
+# $QUIRE_CACHE (default ~/.cache/quire), never into the repository.
 set -euo pipefail
 
 cache=${QUIRE_CACHE:-$HOME/.cache/quire}
@@ -38,14 +41,23 @@ packages=(
   "ca-certificates         any"
 )
 
-# With --tests: network namespaces joined by a cable, for the test over two hosts.
+# With --tests: network namespaces joined by a cable, for the test over two hosts; fibers, for the CUDA
+# kernels on a CPU.
 test_packages=(
   "iproute2                6.1"
+  "libboost-context-dev    1.74"
 )
 fuzz_packages=(
   "clang-14                14.0"
   "libclang-rt-14-dev      14.0"
 )
+
+# With --cuda, where no toolkit of 13 or newer is installed: NVIDIA's own wheels.
+cuda_packages=(
+  nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-cuda-cccl==13.0.85
+  nvidia-cuda-runtime==13.0.96 nvidia-cublas==13.1.0.3 nvidia-nccl-cu13==2.28.9
+)
+cuda_wheels=$cache/cuda-13.0
 
 say() { printf '\033[1m== %s\033[0m\n' "$*" >&2; }
 
@@ -131,11 +143,41 @@ install_test_clients() {
   touch "$stamp"
 }
 
+# The nvcc of a toolkit of 13 or newer: installed, or the wheels'. Nothing where there is none.
+find_nvcc() {
+  local nvcc release
+  for nvcc in "$(command -v nvcc || true)" /usr/local/cuda/bin/nvcc "$cuda_wheels/nvidia/cu13/bin/nvcc"; do
+    [ -x "$nvcc" ] || continue
+    release=$("$nvcc" --version | sed -n 's/.*release \([0-9]*\)\..*/\1/p')
+    if [ "${release:-0}" -ge 13 ]; then echo "$nvcc"; return; fi
+  done
+}
+
+install_cuda() {
+  [ -z "$(find_nvcc)" ] || return 0
+  venv
+  say "cuda: bringing NVIDIA's wheels to $cuda_wheels (700 MB)"
+  rm -rf "$cuda_wheels"
+  "$cache/venv/bin/pip" install --disable-pip-version-check --no-deps --target "$cuda_wheels" \
+    "${cuda_packages[@]}"
+  local toolkit=$cuda_wheels/nvidia/cu13 library
+  for library in cudart cublas cublasLt; do
+    ln -sf "lib$library.so.13" "$toolkit/lib/lib$library.so"
+  done
+  ln -sfn lib "$toolkit/lib64"
+  ln -sf ../../nccl/include/nccl.h "$toolkit/include/nccl.h"
+  ln -sf ../../nccl/lib/libnccl.so.2 "$toolkit/lib/libnccl.so.2"
+}
+
 build() {  # build TARGET...
-  local build_dir=$source_dir/build
-  if [ ! -f "$build_dir/build.ninja" ]; then
-    say "build: configuring"
-    cmake -S "$source_dir" -B "$build_dir" -G Ninja -DCMAKE_BUILD_TYPE=Release
+  local build_dir=$source_dir/build nvcc cuda=OFF
+  nvcc=$(find_nvcc)
+  [ -z "$nvcc" ] || cuda=ON
+  if [ ! -f "$build_dir/build.ninja" ] ||
+     ! grep -q "^QUIRE_CUDA:[A-Z]*=$cuda\$" "$build_dir/CMakeCache.txt"; then
+    say "build: configuring, CUDA ${nvcc:-not found (./deploy/setup.sh --cuda brings it)}"
+    cmake -S "$source_dir" -B "$build_dir" -G Ninja -DCMAKE_BUILD_TYPE=Release -DQUIRE_CUDA=$cuda \
+      ${nvcc:+-DCMAKE_CUDA_COMPILER="$nvcc"}
   fi
   # The status line counts the steps done and those to come.
   say "build: $*"
@@ -145,15 +187,18 @@ build() {  # build TARGET...
 source_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 targets=(programs)
 tests=0
+cuda=0
 for argument in "$@"; do
   case $argument in
     --tests) tests=1; targets=(all); packages+=("${test_packages[@]}") ;;
+    --cuda) cuda=1 ;;
     --fuzz) packages+=("${fuzz_packages[@]}") ;;
     --no-build) targets=() ;;
-    *) echo "usage: setup.sh [--tests] [--fuzz] [--no-build]" >&2; exit 64 ;;
+    *) echo "usage: setup.sh [--tests] [--cuda] [--fuzz] [--no-build]" >&2; exit 64 ;;
   esac
 done
 check_distribution
 fetch_model
 [ $tests = 0 ] || install_test_clients
+[ $cuda = 0 ] || install_cuda
 [ ${#targets[@]} = 0 ] || build "${targets[@]}"

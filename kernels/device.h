@@ -31,8 +31,11 @@ class Device {
   // The same of the host's memory, such that copy() reaches it at full speed.
   virtual absl::StatusOr<void*> allocate_host(std::size_t bytes, const std::string& what) = 0;
   virtual void free(void* memory) = 0;  // of either kind
-  // Device memory that can be had now; 0 where the system does not tell.
+  // This rank's part of the memory that can be had now (ranks may share a device); 0 where the
+  // system does not tell.
   virtual std::int64_t free_bytes() const = 0;
+  // The share of it that a KV cache of no stated size may take: others may live here too.
+  virtual double kv_share() const = 0;
 
   virtual Ops& ops() = 0;
 
@@ -57,13 +60,21 @@ class Device {
 };
 
 struct DeviceOptions {
-  std::string kind = "auto";   // auto, cpu, reference
+  std::string kind = "auto";   // auto, cuda, cpu, reference
   std::string isa = "auto";    // cpu: auto, avx512, avx2
   std::string dtype = "auto";  // auto, float32, bfloat16: the arithmetic class of the linears
-  int num_threads = 0;         // 0 = one per core
+  int num_threads = 0;         // cpu: 0 = one per core
+  int local_rank = 0;          // among the ranks of this host; cuda: GPU local_rank modulo visible
+  int num_local_ranks = 1;
+  double gpu_memory_utilization = 0.9;  // cuda: kv_share()
+  bool deterministic = false;           // cuda: one kernel class whatever the number of rows
 };
 
 // NotFound says which instruction sets or devices this machine lacks for what was asked.
 absl::StatusOr<std::unique_ptr<Device>> open_device(const DeviceOptions& options);
+
+// What this machine has, as lines for a person (`quire doctor`): the CPU's path, and the GPUs or
+// why there are none.
+std::string describe_devices();
 
 }  // namespace quire

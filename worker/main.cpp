@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstring>
 #include <thread>
 #include <vector>
 
@@ -22,7 +23,9 @@ namespace quire {
 namespace {
 
 constexpr const char* kUsage =
-    "quire-worker MODEL [options]: one tensor-parallel rank; started by `quire serve` under mpirun";
+    "quire-worker MODEL [options]: one tensor-parallel rank; started by `quire serve` under "
+    "mpirun\n"
+    "       quire-worker --list-devices: what this machine can compute on";
 
 // One sentence on stderr and the exit code for it.
 int complain(Stage stage, const std::string& who, const absl::Status& status) {
@@ -35,6 +38,19 @@ int threads_per_rank(const EngineConfig& config, const RankPlace& place) {
   if (config.threads_per_rank > 0) return config.threads_per_rank;
   const auto cores = static_cast<int>(std::thread::hardware_concurrency());
   return std::max(1, cores / place.num_local_ranks);
+}
+
+DeviceOptions device_options(const EngineConfig& config, const RankPlace& place) {
+  DeviceOptions options;
+  options.kind = config.device;
+  options.isa = config.isa;
+  options.dtype = config.dtype;
+  options.num_threads = threads_per_rank(config, place);
+  options.local_rank = place.rank - place.first_local_rank;
+  options.num_local_ranks = place.num_local_ranks;
+  options.deterministic = config.deterministic;
+  options.gpu_memory_utilization = config.gpu_memory_utilization;
+  return options;
 }
 
 absl::StatusOr<SessionOptions> session_options(const EngineConfig& config, const ModelSpec& spec,
@@ -66,8 +82,7 @@ int work(const EngineConfig& config, ProcessGroup& group) {
       session_options(config, file->spec, group.instance_id());
   if (!options.ok()) return complain(Stage::kOptions, who, options.status());
 
-  auto device =
-      open_device({config.device, config.isa, config.dtype, threads_per_rank(config, place)});
+  auto device = open_device(device_options(config, place));
   if (!device.ok()) return complain(Stage::kDevice, who, device.status());
   const ProgressFn progress =
       make_progress(place.rank == 0 ? config.progress : "none", "loading weights");
@@ -82,6 +97,10 @@ int work(const EngineConfig& config, ProcessGroup& group) {
 }
 
 int run(int argc, char** argv) {
+  if (argc == 2 && std::strcmp(argv[1], "--list-devices") == 0) {
+    std::printf("%s", describe_devices().c_str());
+    return 0;
+  }
   const absl::StatusOr<ParsedConfig> parsed =
       parse_config(kWorker, absl::MakeConstSpan(argv, static_cast<std::size_t>(argc)));
   if (!parsed.ok()) return complain(Stage::kOptions, "", parsed.status());

@@ -35,9 +35,10 @@ int cores_of_this_process() {
 
 class CpuDevice final : public Device {
  public:
-  CpuDevice(Isa isa, Arithmetic arithmetic, std::string dtype, int num_threads)
+  CpuDevice(Isa isa, Arithmetic arithmetic, const DeviceOptions& options, int num_threads)
       : isa_(isa),
-        dtype_(std::move(dtype)),
+        dtype_(options.dtype),
+        num_local_ranks_(options.num_local_ranks),
         team_(num_threads),
         ops_(isa, arithmetic, num_threads, memory_, commands_) {}
 
@@ -57,7 +58,8 @@ class CpuDevice final : public Device {
     return memory_.allocate(bytes, what);
   }
   void free(void* memory) override { memory_.free(memory); }
-  std::int64_t free_bytes() const override { return free_host_bytes(); }
+  std::int64_t free_bytes() const override { return free_host_bytes() / num_local_ranks_; }
+  double kv_share() const override { return 0.25; }
   Ops& ops() override { return ops_; }
   void copy(void* to, const void* from, std::size_t bytes) override {
     host_task([to, from, bytes] {
@@ -82,6 +84,7 @@ class CpuDevice final : public Device {
  private:
   const Isa isa_;
   const std::string dtype_;
+  const int num_local_ranks_;
   HostMemory memory_;
   std::vector<Command> commands_;
   Team team_;
@@ -98,7 +101,7 @@ absl::StatusOr<std::unique_ptr<Device>> open_cpu(const DeviceOptions& options) {
   }
   QUIRE_ASSIGN_OR_RETURN(const Isa isa, choose_isa(options.isa));
   const int num_threads = options.num_threads > 0 ? options.num_threads : cores_of_this_process();
-  return std::make_unique<CpuDevice>(isa, arithmetic, options.dtype, num_threads);
+  return std::make_unique<CpuDevice>(isa, arithmetic, options, num_threads);
 }
 
 }  // namespace quire::cpu

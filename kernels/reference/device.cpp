@@ -12,6 +12,8 @@ namespace {
 
 class ReferenceDevice final : public Device {
  public:
+  explicit ReferenceDevice(int num_local_ranks) : num_local_ranks_(num_local_ranks) {}
+
   std::string description() const override { return "reference, fp32, 1 thread"; }
   std::string numerics_id() const override { return "reference-r1-f32"; }
 
@@ -22,7 +24,8 @@ class ReferenceDevice final : public Device {
     return memory_.allocate(bytes, what);
   }
   void free(void* memory) override { memory_.free(memory); }
-  std::int64_t free_bytes() const override { return free_host_bytes(); }
+  std::int64_t free_bytes() const override { return free_host_bytes() / num_local_ranks_; }
+  double kv_share() const override { return 0.25; }
   Ops& ops() override { return ops_; }
   void copy(void* to, const void* from, std::size_t bytes) override {
     tasks_.push_back([to, from, bytes] {
@@ -44,6 +47,7 @@ class ReferenceDevice final : public Device {
   }
 
  private:
+  const int num_local_ranks_;
   HostMemory memory_;
   std::vector<Task> tasks_;
   ReferenceOps ops_{memory_, tasks_};
@@ -51,8 +55,8 @@ class ReferenceDevice final : public Device {
 
 }  // namespace
 
-std::unique_ptr<Device> open_reference() {
-  return std::make_unique<ReferenceDevice>();
+std::unique_ptr<Device> open_reference(const DeviceOptions& options) {
+  return std::make_unique<ReferenceDevice>(options.num_local_ranks);
 }
 
 }  // namespace quire::reference

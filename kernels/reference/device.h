@@ -9,6 +9,6 @@
 
 namespace quire::reference {
 
-std::unique_ptr<Device> open_reference();
+std::unique_ptr<Device> open_reference(const DeviceOptions& options);
 
 }  // namespace quire::reference

@@ -124,6 +124,22 @@ TEST(ConfigTest, BytesTakeSuffixes) {
   EXPECT_EQ(bytes("64T"), std::int64_t{1} << 46);
 }
 
+TEST(ConfigTest, FlagsNeedNoValue) {
+  const auto flag = [](std::vector<const char*> argv) {
+    argv.insert(argv.begin(), "quire-worker");
+    return parse_config(kWorker, argv);
+  };
+  EXPECT_FALSE(flag({"m.gguf"})->config.deterministic);
+  EXPECT_TRUE(flag({"m.gguf", "--deterministic"})->config.deterministic);
+  EXPECT_TRUE(flag({"--deterministic", "m.gguf"})->config.deterministic);
+  EXPECT_EQ(flag({"--deterministic", "m.gguf"})->config.model, "m.gguf");
+  EXPECT_FALSE(flag({"m.gguf", "--deterministic=false"})->config.deterministic);
+  EXPECT_EQ(flag({"m.gguf", "--deterministic=1"}).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  const auto parsed = flag({"m.gguf", "--deterministic"});
+  EXPECT_THAT(to_arguments(parsed->config, kWorker), Contains("--deterministic=true"));
+}
+
 TEST(ConfigTest, HelpIsGroupedAndComplete) {
   EXPECT_TRUE(parse(kServe, {"--port", "1", "--help"})->help);
   for (const ProgramMask program : {kServe, kCoordinator, kWorker}) {

@@ -150,9 +150,17 @@ class TerminalClients(unittest.TestCase):
         for expected in ("llama", "q4_1", "rank 0", "rank 1", "134.5"):
             self.assertIn(expected, done.stdout)
 
+    def test_doctor(self):
+        done = self.run_quire("doctor")
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        for expected in ("mpirun", "/dev/shm", "CPU", "thread"):
+            self.assertIn(expected, done.stdout)
+        self.assertRegex(done.stdout, r"GPU|CUDA")  # some, or why none
+        self.assertEqual(self.run_quire("doctor", "now").returncode, 64)
+
     def test_help(self):
         for arguments in (["--help"], ["serve", "--help"], ["generate", "--help"], ["chat", "--help"],
-                          ["inspect", "--help"]):
+                          ["inspect", "--help"], ["doctor", "--help"]):
             done = self.run_quire(*arguments)
             self.assertEqual(done.returncode, 0)
             self.assertIn("usage: quire", done.stdout)

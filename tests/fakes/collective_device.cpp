@@ -26,13 +26,35 @@ struct Table {
 
 class ThreadCollective final : public BlockingCollective {
  public:
-  ThreadCollective(CollectiveOptions options, std::shared_ptr<Table> table)
-      : options_(std::move(options)), table_(std::move(table)) {}
+  ThreadCollective(CollectiveOptions options, std::shared_ptr<Table> table, bool in_place)
+      : options_(std::move(options)), table_(std::move(table)), in_place_(in_place) {}
+
+  // Nobody's memory goes while somebody may read it.
+  ~ThreadCollective() override {
+    if (in_place_) static_cast<void>(meet(nullptr));
+  }
 
   std::string description() const override { return "threads"; }
   absl::StatusOr<void*> allocate(std::size_t bytes, const std::string&) override {
-    return memory_.emplace_back(new Line[(bytes + 63) / 64]()).get();
+    void* const own = memory_.emplace_back(new Line[(bytes + 63) / 64]()).get();
+    if (in_place_) {
+      QUIRE_RETURN_IF_ERROR(meet(own));
+      regions_.push_back({bytes, table_->in});
+      QUIRE_RETURN_IF_ERROR(meet(nullptr));
+    }
+    return own;
   }
+  const void* peer(const void* mine, int rank) const override {
+    for (const Region& region : regions_) {
+      const std::ptrdiff_t offset =
+          static_cast<const std::byte*>(mine) -
+          static_cast<const std::byte*>(region.at[static_cast<std::size_t>(options_.rank)]);
+      if (offset < 0 || offset >= static_cast<std::ptrdiff_t>(region.bytes)) continue;
+      return static_cast<const std::byte*>(region.at[static_cast<std::size_t>(rank)]) + offset;
+    }
+    return nullptr;
+  }
+  absl::Status meet() override { return meet(nullptr); }
   absl::Status all_gather(const void* in, void* out, std::size_t bytes) override {
     QUIRE_RETURN_IF_ERROR(meet(in));
     for (std::size_t r = 0; r < table_->in.size(); ++r) {
@@ -71,7 +93,13 @@ class ThreadCollective final : public BlockingCollective {
     std::byte bytes[64];
   };
   const CollectiveOptions options_;
+  struct Region {
+    std::size_t bytes;
+    std::vector<const void*> at;  // by rank
+  };
   const std::shared_ptr<Table> table_;
+  const bool in_place_;
+  std::vector<Region> regions_;
   int arrivals_due_ = 0;
   std::vector<std::unique_ptr<Line[]>> memory_;
 };
@@ -98,6 +126,10 @@ class QueuedCollective final : public Collective {
   void broadcast(void* data, std::size_t bytes, int root) override {
     device_.host_task([=, this] { return inner_->broadcast(data, bytes, root); });
   }
+  const void* peer(const void* mine, int rank) const override { return inner_->peer(mine, rank); }
+  void meet() override {
+    device_.host_task([this] { return inner_->meet(); });
+  }
   void abort() override { inner_->abort(); }
 
  private:
@@ -120,6 +152,7 @@ class CollectiveDevice final : public Device {
   }
   void free(void* memory) override { inner_->free(memory); }
   std::int64_t free_bytes() const override { return inner_->free_bytes(); }
+  double kv_share() const override { return inner_->kv_share(); }
   Ops& ops() override { return inner_->ops(); }
   void copy(void* to, const void* from, std::size_t bytes) override {
     inner_->copy(to, from, bytes);
@@ -143,7 +176,7 @@ class CollectiveDevice final : public Device {
 
 }  // namespace
 
-CollectiveMaker among_threads() {
+CollectiveMaker among_threads(bool in_place) {
   static auto* tables = new Tables;
   CollectiveMaker maker;
   maker.kind = "threads";
@@ -152,7 +185,8 @@ CollectiveMaker among_threads() {
     return absl::StrCat("table ", ++tables->ids);
   };
   maker.open =
-      [](const CollectiveOptions& options) -> absl::StatusOr<std::unique_ptr<BlockingCollective>> {
+      [in_place](
+          const CollectiveOptions& options) -> absl::StatusOr<std::unique_ptr<BlockingCollective>> {
     if (options.id.empty()) return absl::InvalidArgumentError("no id was given");
     std::shared_ptr<Table> table;
     {
@@ -162,7 +196,7 @@ CollectiveMaker among_threads() {
       found->in.resize(static_cast<std::size_t>(options.world));
       table = found;
     }
-    auto collective = std::make_unique<ThreadCollective>(options, table);
+    auto collective = std::make_unique<ThreadCollective>(options, table, in_place);
     QUIRE_RETURN_IF_ERROR(collective->meet(nullptr));
     return collective;
   };

@@ -20,6 +20,8 @@ class BlockingCollective {
   virtual absl::StatusOr<void*> allocate(std::size_t bytes, const std::string& what) = 0;
   virtual absl::Status all_gather(const void* in, void* out, std::size_t bytes) = 0;
   virtual absl::Status broadcast(void* data, std::size_t bytes, int root) = 0;
+  virtual const void* peer(const void* mine, int rank) const = 0;
+  virtual absl::Status meet() = 0;
   virtual void abort() = 0;
 };
 
@@ -29,8 +31,8 @@ struct CollectiveMaker {
   std::function<absl::StatusOr<std::unique_ptr<BlockingCollective>>(const CollectiveOptions&)> open;
 };
 
-// Among the threads of this process; kind "threads".
-CollectiveMaker among_threads();
+// Among the threads of this process; kind "threads". `in_place`: threads read each other's memory.
+CollectiveMaker among_threads(bool in_place = false);
 
 std::unique_ptr<Device> with_collective(std::unique_ptr<Device> inner, CollectiveMaker maker);
 

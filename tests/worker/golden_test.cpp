@@ -1,4 +1,5 @@
-// Small checkpoints against their fp32 goldens (transformers, eager attention): class A.
+// Small checkpoints against their fp32 goldens (transformers, eager attention): class A. The
+// program that links this brings golden_cases().
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -7,30 +8,18 @@
 
 #include "nlohmann/json.hpp"
 #include "tests/test_data.h"
+#include "tests/worker/golden_cases.h"
 #include "tests/worker/harness.h"
 
 namespace quire::test {
 namespace {
 
-struct Case {
-  const char* name;
-  const char* folder;  // under data/models: the golden is beside the HF checkpoint
-  const char* model;   // what is opened
-  const char* device;
-  int world;
-  double tolerance;  // |d logprob|
-};
-
-void PrintTo(const Case& c, std::ostream* out) {
-  *out << c.name;
-}
-
-class Golden : public testing::TestWithParam<Case> {};
+class Golden : public testing::TestWithParam<GoldenCase> {};
 
 // Greedy token ids and the logprobs of the five best, until the first step whose two best are too
 // close to tell apart.
 TEST_P(Golden, GreedyTokensAndLogprobs) {
-  const Case& param = GetParam();
+  const GoldenCase& param = GetParam();
   const std::filesystem::path root = data_root() / "data/models";
   const std::filesystem::path golden_path = root / param.folder / "golden.json";
   QUIRE_NEED_DATA(golden_path);
@@ -38,6 +27,7 @@ TEST_P(Golden, GreedyTokensAndLogprobs) {
   GroupOptions options;
   options.device = param.device;
   options.world = param.world;
+  options.open_device = param.open_device;
   auto group = RankGroup::open(root / param.model, options);
   ASSERT_TRUE(group.ok()) << group.status();
   double worst = 0.0;
@@ -68,23 +58,8 @@ TEST_P(Golden, GreedyTokensAndLogprobs) {
   EXPECT_GT(compared, 50);
 }
 
-constexpr Case kCases[] = {
-    {"stories_gguf_reference", "stories260K/hf", "stories260K/stories260K.F32.gguf", "reference", 1,
-     1e-3},
-    {"stories_hf_reference", "stories260K/hf", "stories260K/hf", "reference", 1, 1e-3},
-    {"stories_hf_reference_2", "stories260K/hf", "stories260K/hf", "reference", 2, 1e-3},
-    {"stories_gguf_cpu", "stories260K/hf", "stories260K/stories260K.F32.gguf", "cpu", 1, 1e-3},
-    {"stories_hf_cpu_3", "stories260K/hf", "stories260K/hf", "cpu", 3, 1e-3},
-    {"rope3_reference", "tiny-random/llama-rope3", "tiny-random/llama-rope3", "reference", 1, 2e-3},
-    {"rope3_cpu_2", "tiny-random/llama-rope3", "tiny-random/llama-rope3", "cpu", 2, 2e-3},
-    {"yarn_bias_reference", "tiny-random/llama-yarn-bias", "tiny-random/llama-yarn-bias",
-     "reference", 1, 2e-3},
-    {"yarn_bias_cpu", "tiny-random/llama-yarn-bias", "tiny-random/llama-yarn-bias", "cpu", 1, 2e-3},
-    {"yarn_bias_cpu_4", "tiny-random/llama-yarn-bias", "tiny-random/llama-yarn-bias", "cpu", 4,
-     2e-3},
-};
-INSTANTIATE_TEST_SUITE_P(Models, Golden, testing::ValuesIn(kCases),
-                         [](const auto& each) { return std::string(each.param.name); });
+INSTANTIATE_TEST_SUITE_P(Models, Golden, testing::ValuesIn(golden_cases()),
+                         [](const auto& each) { return each.param.name; });
 
 }  // namespace
 }  // namespace quire::test

@@ -117,10 +117,12 @@ absl::StatusOr<std::unique_ptr<RankGroup>> RankGroup::open(const std::vector<std
   QUIRE_CHECK_EQ(models.size(), static_cast<std::size_t>(options.world));
   auto group = std::make_unique<RankGroup>();
   group->options_ = options;
-  const DeviceOptions device{options.device, "auto", options.dtype, options.threads};
+  DeviceOptions device{options.device, "auto", options.dtype, options.threads};
+  device.num_local_ranks = options.world;
   for (int r = 0; r < options.world; ++r) {
     QUIRE_ASSIGN_OR_RETURN(ModelFile file, open_model(models[static_cast<std::size_t>(r)]));
-    QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<Device> opened, open_device(device));
+    device.local_rank = r;
+    QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<Device> opened, options.open_device(device));
     const RankPlace place{r, options.world, 0, options.world};
     QUIRE_ASSIGN_OR_RETURN(
         std::unique_ptr<Rank> rank,

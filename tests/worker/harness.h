@@ -3,6 +3,7 @@
 // well enough to generate.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -13,11 +14,14 @@
 
 namespace quire::test {
 
+using DeviceOpener = std::function<absl::StatusOr<std::unique_ptr<Device>>(const DeviceOptions&)>;
+
 struct GroupOptions {
   int world = 1;
   std::string device = "reference";
   std::string dtype = "float32";
   int threads = 1;  // per rank
+  DeviceOpener open_device = quire::open_device;
   StepLimits limits{.num_blocks = 160,
                     .block_size = 16,
                     .max_num_seqs = 40,

@@ -4,7 +4,11 @@
 //
 // Parts lie as [world][stride] in one of two halves, this rank's at its own place, so that
 // gathering moves nothing twice. Exchanges take the halves in turn: what gather() returned is
-// written over by the exchange after the next one.
+// written over by the exchange after the next one. Where the collective reaches peers' memory,
+// parts are not moved: ranks meet, then read them where they are (one shot). A large sum of more
+// than two ranks goes in two shots: each rank sums its share of the rows, then takes the other
+// rows' sums from their ranks. Every exchange is a barrier, so a half that is written again has
+// been read by all.
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
@@ -16,6 +20,10 @@
 namespace quire {
 namespace {
 
+// A rank's part, from which on more than two ranks sum in two shots: what others have measured over
+// NVLink (their limits for one shot lie between 256 KB and 512 KB).
+constexpr std::size_t kTwoShotBytes = std::size_t{256} << 10;
+
 std::size_t align64(std::size_t bytes) {
   return (bytes + 63) / 64 * 64;
 }
@@ -26,10 +34,10 @@ class DeviceComm final : public Comm {
       : options_(options), device_(device), collective_(std::move(collective)) {}
 
   absl::Status allocate() {
-    const std::size_t bytes =
-        align64(options_.part_bytes) * static_cast<std::size_t>(options_.world);
+    const std::string what = "a buffer of the ranks' exchanges";
+    const std::size_t part = align64(options_.part_bytes);
+    const std::size_t bytes = part * static_cast<std::size_t>(options_.world);
     for (int half = 0; half < 2; ++half) {
-      const std::string what = "a buffer of the ranks' exchanges";
       if (collective_ == nullptr) {
         QUIRE_ASSIGN_OR_RETURN(own_[half], DeviceBuffer::allocate(device_, bytes, what));
         halves_[half] = static_cast<std::byte*>(own_[half].data());
@@ -38,6 +46,11 @@ class DeviceComm final : public Comm {
         halves_[half] = static_cast<std::byte*>(memory);
       }
     }
+    if (options_.world > 2) {
+      QUIRE_ASSIGN_OR_RETURN(void* const memory, collective_->allocate(part, what));
+      sums_ = static_cast<float*>(memory);
+    }
+    in_place_ = options_.world > 1 && collective_->peer(halves_[0], 0) != nullptr;
     return absl::OkStatus();
   }
 
@@ -45,7 +58,8 @@ class DeviceComm final : public Comm {
   int world() const override { return options_.world; }
   std::string description() const override {
     if (collective_ == nullptr) return "solo";
-    return absl::StrCat(collective_->description(), ", ", options_.world, " ranks");
+    return absl::StrCat(collective_->description(), in_place_ ? ", read in place" : "", ", ",
+                        options_.world, " ranks");
   }
 
   float* begin_meet(const MeetPlan& plan, int rows, int columns) override {
@@ -53,32 +67,20 @@ class DeviceComm final : public Comm {
   }
 
   void meet(const MeetArgs& args) override {
-    exchange();
-    std::vector<const float*> partials;
-    partials.reserve(args.plan->sources.size());
-    for (const MeetPlan::Source& source : args.plan->sources) {
-      partials.push_back(part(source.rank) +
-                         static_cast<std::size_t>(source.output) * floats(args.rows, args.columns));
+    share();
+    if (in_place_ && options_.world > 2 && stride_ >= kTwoShotBytes && args.rows >= world()) {
+      combine_in_two_shots(args);
+    } else {
+      combine(args, {0, args.rows}, args.norm_weight);
     }
-    CombineArgs combine;
-    combine.program = args.plan->program;
-    combine.partials = partials;
-    combine.rows = args.rows;
-    combine.columns = args.columns;
-    combine.bias = args.bias;
-    combine.residual = args.residual;
-    combine.norm_weight = args.norm_weight;
-    combine.eps = args.eps;
-    combine.out = args.out;
-    device_.ops().combine(combine);
   }
 
   float* begin_select(int rows, int columns) override { return begin(floats(rows, columns)); }
 
   void select(const std::int32_t* owners, int rows, int columns, float* out) override {
-    exchange();
+    share();
     std::vector<const float*> parts;
-    for (int r = 0; r < options_.world; ++r) parts.push_back(part(r));
+    for (int r = 0; r < options_.world; ++r) parts.push_back(reachable_part(r));
     device_.ops().select(parts, owners, rows, columns, out);
   }
 
@@ -87,8 +89,9 @@ class DeviceComm final : public Comm {
     return begin(floats(rows, widest));
   }
 
+  // Gathered in any case: samplers read the pieces several times.
   Gathered gather(int, absl::Span<const int> columns_by_rank) override {
-    exchange();
+    if (collective_ != nullptr) collective_->all_gather(part(rank()), halves_[half_], stride_);
     Gathered gathered;
     for (int r = 0; r < options_.world; ++r) {
       gathered.pieces.push_back(part(r));
@@ -101,10 +104,13 @@ class DeviceComm final : public Comm {
   void broadcast(void* data, std::size_t bytes, int root) override {
     if (collective_ == nullptr) return;
     begin((bytes + sizeof(float) - 1) / sizeof(float));
-    float* const sent = part(0);  // the same place on every rank
-    if (rank() == root) device_.copy(sent, data, bytes);
-    collective_->broadcast(sent, bytes, root);
-    if (rank() != root) device_.copy(data, sent, bytes);
+    if (rank() == root) device_.copy(part(root), data, bytes);
+    if (in_place_) {
+      collective_->meet();
+    } else {
+      collective_->broadcast(part(root), bytes, root);
+    }
+    if (rank() != root) device_.copy(data, reachable_part(root), bytes);
   }
 
   void abort() override {
@@ -127,8 +133,66 @@ class DeviceComm final : public Comm {
     return reinterpret_cast<float*>(halves_[half_] +
                                     static_cast<std::size_t>(rank_of_part) * stride_);
   }
-  void exchange() {
-    if (collective_ != nullptr) collective_->all_gather(part(rank()), halves_[half_], stride_);
+  // Everybody's part, from here on where reachable_part() says.
+  void share() {
+    if (in_place_) {
+      collective_->meet();
+    } else if (collective_ != nullptr) {
+      collective_->all_gather(part(rank()), halves_[half_], stride_);
+    }
+  }
+  const float* reachable_part(int rank_of_part) {
+    float* const here = part(rank_of_part);
+    if (!in_place_ || rank_of_part == rank()) return here;
+    return static_cast<const float*>(collective_->peer(here, rank_of_part));
+  }
+
+  // Rows `range` of the sum onto the residual, and their norm where `norm_weight` is set.
+  void combine(const MeetArgs& args, Range range, const float* norm_weight) {
+    const std::size_t first = floats(range.begin, args.columns);
+    std::vector<const float*> partials;
+    partials.reserve(args.plan->sources.size());
+    for (const MeetPlan::Source& source : args.plan->sources) {
+      partials.push_back(
+          reachable_part(source.rank) +
+          static_cast<std::size_t>(source.output) * floats(args.rows, args.columns) + first);
+    }
+    CombineArgs job;
+    job.program = args.plan->program;
+    job.partials = partials;
+    job.rows = range.size();
+    job.columns = args.columns;
+    job.bias = args.bias;
+    job.residual = args.residual + first;
+    job.norm_weight = norm_weight;
+    job.eps = args.eps;
+    job.out = args.out;
+    device_.ops().combine(job);
+  }
+
+  Range share_of_rows(int rank_of_share, int rows) const {
+    const auto bound = [&](int r) {
+      return static_cast<int>(std::int64_t{rows} * r / options_.world);
+    };
+    return {bound(rank_of_share), bound(rank_of_share + 1)};
+  }
+
+  void combine_in_two_shots(const MeetArgs& args) {
+    const auto place = [&](Range rows) { return args.residual + floats(rows.begin, args.columns); };
+    const auto bytes = [&](Range rows) {
+      return floats(rows.size(), args.columns) * sizeof(float);
+    };
+    const Range mine = share_of_rows(rank(), args.rows);
+    combine(args, mine, nullptr);
+    device_.copy(sums_, place(mine), bytes(mine));
+    collective_->meet();
+    for (int r = 0; r < options_.world; ++r) {
+      const Range theirs = share_of_rows(r, args.rows);
+      if (r != rank()) device_.copy(place(theirs), collective_->peer(sums_, r), bytes(theirs));
+    }
+    if (args.norm_weight == nullptr) return;
+    device_.ops().rms_norm(args.residual, nullptr, args.rows, args.columns, args.norm_weight,
+                           args.eps, args.out);
   }
 
   const CommOptions options_;
@@ -136,6 +200,8 @@ class DeviceComm final : public Comm {
   const std::unique_ptr<Collective> collective_;  // null: one rank alone
   DeviceBuffer own_[2];                           // without a collective
   std::byte* halves_[2] = {};                     // [world][stride_] in an exchange
+  float* sums_ = nullptr;                         // [rows of this rank][E], of two shots
+  bool in_place_ = false;                         // peers' parts are read where they are
   int half_ = 0;                                  // of the exchange begun last
   std::size_t stride_ = 0;                        // bytes per rank in it
 };

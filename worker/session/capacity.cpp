@@ -10,7 +10,6 @@ namespace quire {
 namespace {
 
 constexpr int kUsualTokens = 2048;  // of one sequence, when nothing else is said
-constexpr std::int64_t kFreeShare = 4;
 
 std::string megabytes(std::int64_t bytes) {
   return absl::StrFormat("%.0f MB", static_cast<double>(bytes) / 1e6);
@@ -24,11 +23,11 @@ absl::StatusOr<Capacity> choose_capacity(const CapacityInputs& in) {
   if (in.kv_cache_memory_bytes > 0) {
     capacity.blocks = in.kv_cache_memory_bytes / block;
     capacity.reason = "--kv-cache-memory-bytes";
-    if (in.free_bytes > 0 && in.kv_cache_memory_bytes > in.free_bytes / in.num_local_ranks) {
+    if (in.free_bytes > 0 && in.kv_cache_memory_bytes > in.free_bytes) {
       return absl::OutOfRangeError(
           absl::StrCat("--kv-cache-memory-bytes asks for ", megabytes(in.kv_cache_memory_bytes),
-                       " for each of ", in.num_local_ranks, " ranks here and this machine has ",
-                       megabytes(in.free_bytes), " free; ask for less"));
+                       " on every rank and the free memory has ", megabytes(in.free_bytes),
+                       " for each; ask for less"));
     }
   } else {
     const int tokens = std::min(in.max_model_len, kUsualTokens);
@@ -36,11 +35,11 @@ absl::StatusOr<Capacity> choose_capacity(const CapacityInputs& in) {
     const std::int64_t longest = (in.max_model_len + in.block_size - 1) / in.block_size;
     capacity.blocks = std::max(in.max_num_seqs * per_sequence, longest);
     capacity.reason = absl::StrCat(in.max_num_seqs, " sequences of ", tokens, " tokens");
-    const std::int64_t share = in.free_bytes / kFreeShare / in.num_local_ranks / block;
-    if (in.free_bytes > 0 && share < capacity.blocks) {
-      capacity.blocks = share;
-      capacity.reason = absl::StrCat("a quarter of ", megabytes(in.free_bytes),
-                                     " free memory over ", in.num_local_ranks, " ranks");
+    const auto share = static_cast<std::int64_t>(static_cast<double>(in.free_bytes) * in.share);
+    if (in.free_bytes > 0 && share / block < capacity.blocks) {
+      capacity.blocks = share / block;
+      capacity.reason = absl::StrFormat("%.0f %% of this rank's %s of free memory", in.share * 100,
+                                        megabytes(in.free_bytes));
     }
   }
   if (capacity.blocks < 1) {

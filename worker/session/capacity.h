@@ -20,14 +20,13 @@ struct CapacityInputs {
   int block_size = 16;
   int max_num_seqs = 0;
   int max_model_len = 0;
-  std::int64_t free_bytes = 0;  // of the host
-  int num_local_ranks = 1;
+  std::int64_t free_bytes = 0;  // this rank's part; 0 = unknown
+  double share = 0.25;          // of it, for a cache of no stated size
 };
 
 // --kv-cache-memory-bytes as given, else enough for max_num_seqs sequences of
-// min(max_model_len, 2048) tokens, but at most a quarter of the free memory shared by the ranks of
-// this host. OutOfRange when not even one block fits, or the ranks of this host
-// together would take more than is free.
+// min(max_model_len, 2048) tokens, but at most `share` of the free memory. OutOfRange when not even
+// one block fits, or more is asked for than is free.
 absl::StatusOr<Capacity> choose_capacity(const CapacityInputs& inputs);
 
 }  // namespace quire

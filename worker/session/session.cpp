@@ -36,7 +36,7 @@ absl::StatusOr<Introduction> introduce(const Rank& rank, const SessionOptions& o
       const Capacity capacity,
       choose_capacity({options.kv_cache_memory_bytes, intro.kv_block_bytes, options.block_size,
                        options.max_num_seqs, options.max_model_len, rank.device().free_bytes(),
-                       rank.place().num_local_ranks}));
+                       rank.device().kv_share()}));
   intro.kv_capacity_blocks = static_cast<std::uint64_t>(capacity.blocks);
   spdlog::info("rank {}: KV cache {}", intro.rank, capacity.reason);
   return intro;

@@ -27,11 +27,10 @@ function(quire_cuda_library name)
   target_include_directories(${name} SYSTEM PUBLIC ${QUIRE_CUDA_INCLUDE})
   target_link_libraries(${name} PUBLIC ${ARG_LINK})
   set_target_properties(${name} PROPERTIES POSITION_INDEPENDENT_CODE ON)
-  # -std: CMake 3.25 knows no C++20 flag of nvcc's.
   # --fmad=false: products and sums round as the source writes them, as on the CPU; where a fused
   # multiply-add is meant, fmaf says so.
   target_compile_options(${name} PRIVATE
-    "$<$<COMPILE_LANGUAGE:CUDA>:-std=c++20;--fmad=false;--expt-relaxed-constexpr;--threads=2;-Werror=all-warnings>"
+    "$<$<COMPILE_LANGUAGE:CUDA>:--fmad=false;--expt-relaxed-constexpr;--threads=2;-Werror=all-warnings>"
     "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra,-Wshadow,-Werror,-Wno-restrict>"
     "$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wpedantic;-Wshadow;-Werror;-Wno-restrict;-ffp-contract=off>")
 endfunction()

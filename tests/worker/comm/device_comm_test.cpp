@@ -19,7 +19,7 @@ namespace quire::test {
 namespace {
 
 constexpr std::uint64_t kSeed = 20261123;
-constexpr std::size_t kPartBytes = std::size_t{1} << 16;
+constexpr std::size_t kPartBytes = std::size_t{4} << 20;
 
 std::unique_ptr<Device> reference_device() {
   DeviceOptions options;
@@ -40,13 +40,16 @@ CommOptions options_of(const std::string& name, int rank, int world) {
   return options;
 }
 
+// What ranks meet over.
+enum class Over { kHost, kGathered, kInPlace };
+
 using Body = std::function<std::vector<float>(Comm&, Device&)>;
 
 // What `body` gives on every rank, all at once.
-std::vector<std::vector<float>> on_ranks(int world, bool over_device, const Body& body) {
+std::vector<std::vector<float>> on_ranks(int world, Over over, const Body& body) {
   static std::atomic<int> counter{0};
   const std::string name = absl::StrCat("test.device.", getpid(), ".", counter++);
-  const CollectiveMaker maker = among_threads();
+  const CollectiveMaker maker = among_threads(over == Over::kInPlace);
   const std::string id = *maker.make_id();
   std::vector<std::vector<float>> results(static_cast<std::size_t>(world));
   std::vector<std::thread> threads;
@@ -55,7 +58,7 @@ std::vector<std::vector<float>> on_ranks(int world, bool over_device, const Body
       const CommOptions options = options_of(name, rank, world);
       std::unique_ptr<Device> device = reference_device();
       absl::StatusOr<std::unique_ptr<Comm>> comm;
-      if (over_device) {
+      if (over != Over::kHost) {
         device = with_collective(std::move(device), maker);
         std::unique_ptr<Collective> collective;
         if (world > 1) {
@@ -111,8 +114,11 @@ std::vector<float> session(Comm& comm, Device& device, std::uint64_t seed) {
     if (size > 0) device.copy(part, values.data(), size * sizeof(float));
   };
   for (int round = 0; round < 6; ++round) {
-    const int rows = 1 + static_cast<int>(shared() % 5);
-    const int columns = 8 * (1 + static_cast<int>(shared() % 6));
+    // Some rounds are large enough for two shots.
+    const bool large = round % 3 == 2;
+    const int rows =
+        large ? 130 + static_cast<int>(shared() % 9) : 1 + static_cast<int>(shared() % 5);
+    const int columns = large ? 512 : 8 * (1 + static_cast<int>(shared() % 6));
     const auto size = static_cast<std::size_t>(rows) * static_cast<std::size_t>(columns);
 
     std::vector<std::int32_t> owners(static_cast<std::size_t>(rows));
@@ -173,28 +179,33 @@ INSTANTIATE_TEST_SUITE_P(Ranks, DeviceCommTest, testing::Values(1, 2, 3, 4),
 
 TEST_P(DeviceCommTest, GivesTheBitsOfHostComm) {
   const int world = GetParam();
-  for (std::uint64_t seed = kSeed; seed < kSeed + 8; ++seed) {
+  for (std::uint64_t seed = kSeed; seed < kSeed + 3; ++seed) {
     SCOPED_TRACE(absl::StrCat("seed ", seed));
     const Body body = [seed](Comm& comm, Device& device) { return session(comm, device, seed); };
-    const auto host = on_ranks(world, false, body);
-    const auto device = on_ranks(world, true, body);
+    const auto host = on_ranks(world, Over::kHost, body);
     ASSERT_GT(host[0].size(), 100u);
-    EXPECT_EQ(device, host);
-    for (const auto& rank : device) EXPECT_EQ(rank, device[0]);  // everything is everyone's
+    for (const auto& rank : host) EXPECT_TRUE(rank == host[0]);  // everything is everyone's
+    // Not EXPECT_EQ: nobody wants to read a megabyte of numbers.
+    EXPECT_TRUE(on_ranks(world, Over::kGathered, body) == host);
+    EXPECT_TRUE(on_ranks(world, Over::kInPlace, body) == host);
   }
 }
 
 TEST_P(DeviceCommTest, DescribesItself) {
   const int world = GetParam();
-  on_ranks(world, true, [world](Comm& comm, Device&) {
-    EXPECT_EQ(comm.description(), world == 1 ? "solo" : absl::StrCat("threads, ", world, " ranks"));
-    return std::vector<float>();
-  });
+  for (const Over over : {Over::kGathered, Over::kInPlace}) {
+    const std::string how = over == Over::kInPlace ? ", read in place" : "";
+    on_ranks(world, over, [&](Comm& comm, Device&) {
+      EXPECT_EQ(comm.description(),
+                world == 1 ? "solo" : absl::StrCat("threads", how, ", ", world, " ranks"));
+      return std::vector<float>();
+    });
+  }
 }
 
 // What gather() returned stays until the exchange after the next one.
 TEST(DeviceComm, GatheredPiecesOutliveTheNextExchange) {
-  on_ranks(3, true, [](Comm& comm, Device& device) {
+  on_ranks(3, Over::kInPlace, [](Comm& comm, Device& device) {
     const std::vector<int> widths = {4, 4, 4};
     const std::vector<float> first(4, static_cast<float>(comm.rank() + 1)), second(4, -1.0f);
     device.copy(comm.begin_gather(1, widths), first.data(), 4 * sizeof(float));
@@ -208,7 +219,7 @@ TEST(DeviceComm, GatheredPiecesOutliveTheNextExchange) {
 }
 
 TEST(DeviceComm, AbortEndsAWait) {
-  on_ranks(2, true, [](Comm& comm, Device& device) {
+  on_ranks(2, Over::kInPlace, [](Comm& comm, Device& device) {
     int value = 0;
     comm.broadcast(&value, sizeof value, 0);
     EXPECT_TRUE(device.wait().ok());
@@ -246,10 +257,10 @@ StepPlan prompt_plan(const std::vector<TokenId>& ids) {
   return plan;
 }
 
-std::vector<StepResult> run_model(const std::string& path, int world, bool over_device) {
+std::vector<StepResult> run_model(const std::string& path, int world, Over over) {
   const StepLimits limits{8, 16, 4, 64, 256};
   const std::vector<TokenId> ids = random_ids(kSeed, 40);
-  const CollectiveMaker maker = among_threads();
+  const CollectiveMaker maker = among_threads(over == Over::kInPlace);
   const std::string id = *maker.make_id();
   std::vector<StepResult> results(static_cast<std::size_t>(world));
   std::vector<std::thread> threads;
@@ -258,11 +269,11 @@ std::vector<StepResult> run_model(const std::string& path, int world, bool over_
       auto file = open_model(path);
       ASSERT_TRUE(file.ok()) << file.status();
       std::unique_ptr<Device> device = reference_device();
-      if (over_device) device = with_collective(std::move(device), maker);
+      if (over != Over::kHost) device = with_collective(std::move(device), maker);
       const auto rank = Rank::load(*std::move(file), std::move(device), {r, world, 0, world},
                                    make_progress("none", ""));
       ASSERT_TRUE(rank.ok()) << rank.status();
-      EXPECT_EQ((*rank)->collective_kind(), over_device && world > 1 ? "threads" : "");
+      EXPECT_EQ((*rank)->collective_kind(), over != Over::kHost && world > 1 ? "threads" : "");
       const absl::Status started =
           (*rank)->start(limits, absl::StrCat("test.model.", getpid(), ".", world), id);
       ASSERT_TRUE(started.ok()) << started;
@@ -278,8 +289,9 @@ std::vector<StepResult> run_model(const std::string& path, int world, bool over_
 TEST_P(DeviceRanks, PickWhatOneHostRankPicks) {
   ScratchFolder scratch;
   write_tiny_gguf(scratch / "tiny.gguf", {});
-  const auto host = run_model(scratch / "tiny.gguf", 1, false);
-  const auto device = run_model(scratch / "tiny.gguf", GetParam(), true);
+  const auto host = run_model(scratch / "tiny.gguf", 1, Over::kHost);
+  const auto device = run_model(scratch / "tiny.gguf", GetParam(),
+                                GetParam() % 2 == 0 ? Over::kInPlace : Over::kGathered);
   ASSERT_EQ(host[0].rows.size(), 1u);
   for (const StepResult& result : device) {
     ASSERT_EQ(result.rows.size(), 1u);

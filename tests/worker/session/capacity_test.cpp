@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "kernels/device.h"
 #include "worker/session/exit_code.h"
 #include "worker/session/process_group.h"
 
@@ -35,13 +36,14 @@ TEST(Capacity, ALongestSequenceFits) {
   EXPECT_EQ(choose_capacity(in)->blocks, 8192 / 16);
 }
 
-TEST(Capacity, AtMostAQuarterOfFreeMemory) {
+TEST(Capacity, AtMostAShareOfFreeMemory) {
   CapacityInputs in = inputs();
-  in.free_bytes = 800'000;
-  in.num_local_ranks = 2;
-  const auto capacity = choose_capacity(in);
-  EXPECT_EQ(capacity->blocks, 100);
-  EXPECT_THAT(capacity->reason, HasSubstr("a quarter"));
+  in.free_bytes = 400'000;
+  const auto quarter = choose_capacity(in);
+  EXPECT_EQ(quarter->blocks, 100);
+  EXPECT_THAT(quarter->reason, HasSubstr("25 % of this rank's"));
+  in.share = 0.9;
+  EXPECT_EQ(choose_capacity(in)->blocks, 360);
 }
 
 TEST(Capacity, AsTold) {
@@ -54,14 +56,25 @@ TEST(Capacity, AsTold) {
   EXPECT_THAT(std::string(none.status().message()), HasSubstr("--kv-cache-memory-bytes"));
 }
 
-TEST(Capacity, RanksOfAHostTogetherFitIntoItsMemory) {
+TEST(Capacity, NoMoreThanIsFree) {
   CapacityInputs in = inputs();
-  in.kv_cache_memory_bytes = 60'000'000;
+  in.kv_cache_memory_bytes = in.free_bytes;
   EXPECT_TRUE(choose_capacity(in).ok());
-  in.num_local_ranks = 2;
-  const auto two = choose_capacity(in);
-  EXPECT_EQ(two.status().code(), absl::StatusCode::kOutOfRange);
-  EXPECT_THAT(std::string(two.status().message()), HasSubstr("each of 2 ranks"));
+  ++in.kv_cache_memory_bytes;
+  const auto more = choose_capacity(in);
+  EXPECT_EQ(more.status().code(), absl::StatusCode::kOutOfRange);
+  EXPECT_THAT(std::string(more.status().message()), HasSubstr("on every rank"));
+}
+
+TEST(Capacity, RanksOfAHostShareItsMemory) {
+  DeviceOptions options;
+  options.kind = "reference";
+  const auto alone = open_device(options);
+  options.num_local_ranks = 4;
+  const auto shared = open_device(options);
+  const std::int64_t all = (*alone)->free_bytes();
+  EXPECT_GT((*shared)->free_bytes(), 0);
+  EXPECT_LT((*shared)->free_bytes(), all / 2);
 }
 
 TEST(ProcessGroup, ByHand) {

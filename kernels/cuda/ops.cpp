@@ -1,0 +1,239 @@
+#include "kernels/cuda/ops.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/check.h"
+#include "common/sampling_params.h"
+#include "common/status.h"
+#include "kernels/cuda/attention/attention.h"
+#include "kernels/cuda/row/row.h"
+#include "kernels/cuda/sample/sample.h"
+#include "kernels/cuda/status.h"
+
+namespace quire::cuda {
+namespace {
+
+static_assert(kMaxBest == kMaxLogprobs);
+
+// The column ranges of the maximal subtrees, by running the plan's merges over ranges.
+std::vector<Columns> output_ranges(const SumPlan& plan) {
+  std::vector<Columns> stack;
+  for (std::size_t i = 0; i < plan.leaves.size(); ++i) {
+    stack.push_back({plan.leaves[i].begin, plan.leaves[i].end});
+    for (int merge = 0; merge < plan.merges[i]; ++merge) {
+      const int end = stack.back().end;
+      stack.pop_back();
+      stack.back().end = end;
+    }
+  }
+  QUIRE_CHECK_EQ(static_cast<int>(stack.size()), plan.num_outputs);
+  return stack;
+}
+
+absl::Status check_source(const MatrixSource& source) {
+  const int block = traits(source.format).block;
+  for (const Range leaf : source.sum.leaves) {
+    if (leaf.begin % block != 0 || leaf.end % block != 0) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("a cut at column ", leaf.end, " splits a ", traits(source.format).name,
+                       " block of ", block, " elements; choose another number of ranks."));
+    }
+  }
+  return absl::OkStatus();
+}
+
+std::vector<TokenLogprob> logprobs_of(const SampledRow& row) {
+  std::vector<TokenLogprob> logprobs = {{row.token, row.token_logprob}};
+  for (int i = 0; i < row.num_best; ++i) logprobs.push_back({row.best[i], row.best_logprob[i]});
+  return logprobs;
+}
+
+}  // namespace
+
+CudaOps::CudaOps(Queue& queue, Memories& memories, bool float32, bool deterministic)
+    : queue_(queue),
+      memories_(memories),
+      float32_(float32),
+      linear_(make_linear(deterministic)),
+      device_step_(memories, Place::kDevice),
+      host_step_(memories, Place::kHost) {}
+
+std::size_t CudaOps::activation_bytes(ActivationLayout layout, int rows, int columns) const {
+  QUIRE_CHECK(layout != ActivationLayout::kQ8);
+  return static_cast<std::size_t>(rows) * static_cast<std::size_t>(columns) *
+         (layout == ActivationLayout::kF32 ? 4 : 2);
+}
+
+std::size_t CudaOps::kv_block_bytes(DType dtype, int num_kv_heads, int head_dim,
+                                    int block_size) const {
+  return cuda::kv_block_bytes(dtype, num_kv_heads, head_dim, block_size);
+}
+
+DType CudaOps::kv_dtype(Format format) const {
+  return float32_ || format == Format::kF32 ? DType::kF32 : DType::kBf16;
+}
+
+absl::StatusOr<Weight> CudaOps::pack(const MatrixSource& source) {
+  QUIRE_RETURN_IF_ERROR(check_source(source));
+  Weight weight;
+  weight.format = source.format;
+  weight.input = input_layout(source.format, float32_);
+  weight.columns = source.columns;
+  weight.sum = source.sum;
+  for (const MatrixPart& part : source.parts) weight.rows += part.rows;
+  weight.bytes = packed_bytes(source.format, weight.rows, weight.columns);
+
+  std::vector<std::byte> packed(weight.bytes);
+  int first = 0;
+  for (const MatrixPart& part : source.parts) {
+    pack_rows(source.format, part.rows, weight.columns, part.data, part.row_stride, first,
+              weight.rows, packed.data());
+    first += part.rows;
+  }
+  QUIRE_ASSIGN_OR_RETURN(weight.data,
+                         memories_.allocate(Place::kDevice, weight.bytes, "a weight matrix"));
+  const cudaError_t error =
+      cudaMemcpy(weight.data, packed.data(), packed.size(), cudaMemcpyHostToDevice);
+  if (error != cudaSuccess) return to_status(error, "sending a weight matrix");
+  matrices_[weight.data] = {
+      weight.format, weight.input, weight.rows, weight.columns, output_ranges(source.sum),
+      weight.data};
+  return weight;
+}
+
+const PackedMatrix& CudaOps::packed(const Weight& weight) const {
+  const auto found = matrices_.find(weight.data);
+  QUIRE_CHECK(found != matrices_.end());
+  return found->second;
+}
+
+void CudaOps::embed(const Weight& table, TokenId first_id, const TokenId* tokens, int num_tokens,
+                    float* out) {
+  queue_.check(cuda::embed(queue_.stream(), packed(table), first_id, tokens, num_tokens, out),
+               "the embedding");
+}
+
+void CudaOps::rms_norm(const float* x, const std::int32_t* rows, int num_rows, int columns,
+                       const float* weight, float eps, const Activation& out) {
+  queue_.check(cuda::rms_norm(queue_.stream(), x, rows, num_rows, columns, weight, eps, out),
+               "a norm");
+}
+
+void CudaOps::linear(const Weight& weight, const Activation& in, const float* bias, float* out,
+                     std::size_t out_stride, std::size_t out_subtree_stride) {
+  queue_.check(
+      linear_->run(queue_.stream(), packed(weight), in, bias, out, out_stride, out_subtree_stride),
+      "a matrix product");
+}
+
+void CudaOps::rope_store(float* qkv, const AttentionSpec& spec, const RopeSpec& rope,
+                         const float* cos_sin, const Batch& batch, const KvLayer& kv) {
+  const RopeJob job{
+      qkv, spec.num_heads, spec.num_kv_heads, spec.head_dim, rope.dims, rope.interleaved, cos_sin};
+  queue_.check(cuda::rope_store(queue_.stream(), job, batch, kv), "rotary embedding");
+}
+
+void* CudaOps::attention_workspace(std::size_t bytes) {
+  if (bytes <= workspace_bytes_) return workspace_;
+  auto memory = memories_.allocate(Place::kDevice, bytes, "attention's partial results");
+  if (!memory.ok()) {
+    error_.Update(memory.status());
+    return nullptr;
+  }
+  memories_.free(workspace_);  // waits for the kernels that use it
+  workspace_ = *memory;
+  workspace_bytes_ = bytes;
+  return workspace_;
+}
+
+void CudaOps::attention(const float* qkv, const AttentionSpec& spec, const Batch& batch,
+                        const KvLayer& kv, const Activation& out) {
+  if (std::string refusal = attention_refusal(spec, kv.dtype, kv.block_size); !refusal.empty()) {
+    error_.Update(absl::UnimplementedError(refusal));
+    return;
+  }
+  const int max_context = batch.max_blocks * batch.block_size;
+  const std::size_t bytes = attention_workspace_bytes(spec, batch.num_tokens, max_context);
+  void* workspace = attention_workspace(bytes);
+  if (bytes > 0 && workspace == nullptr) return;
+  queue_.check(cuda::attention(queue_.stream(), qkv, spec, batch, kv, max_context, workspace, out),
+               "attention");
+}
+
+void CudaOps::swiglu(const float* gate_up, int num_tokens, int ffn, const Activation& out) {
+  queue_.check(cuda::swiglu(queue_.stream(), gate_up, num_tokens, ffn, out), "the gated unit");
+}
+
+void CudaOps::combine(const CombineArgs& args) {
+  CombineJob job;
+  QUIRE_CHECK_LE(args.partials.size(), std::size_t{CombineJob::kMaxPartials});
+  QUIRE_CHECK_LE(args.program.size(), std::size_t{CombineJob::kMaxProgram});
+  std::copy(args.program.begin(), args.program.end(), job.program);
+  std::copy(args.partials.begin(), args.partials.end(), job.partials);
+  job.program_size = static_cast<int>(args.program.size());
+  job.rows = args.rows;
+  job.columns = args.columns;
+  job.bias = args.bias;
+  job.residual = args.residual;
+  job.norm_weight = args.norm_weight;
+  job.eps = args.eps;
+  job.out = args.out;
+  queue_.check(cuda::combine(queue_.stream(), job), "a combine");
+}
+
+void CudaOps::select(absl::Span<const float* const> parts, const std::int32_t* owners, int rows,
+                     int columns, float* out) {
+  queue_.check(cuda::select(queue_.stream(), parts.data(), static_cast<int>(parts.size()), owners,
+                            rows, columns, out),
+               "a select");
+}
+
+void CudaOps::sample(const SampleArgs& args) {
+  if (args.num_rows == 0) return;
+  const auto count = static_cast<std::size_t>(args.num_rows);
+  QUIRE_CHECK_LE(args.pieces.size(), std::size_t{kMaxPieces});
+  SampleJob job;
+  auto* wishes = host_step_.take<SampleWish>(count);
+  auto* device_wishes = device_step_.take<SampleWish>(count);
+  auto* picked = host_step_.take<SampledRow>(count);
+  job.out = device_step_.take<SampledRow>(count);
+  job.workspace =
+      device_step_.take<std::byte>(sample_workspace_bytes(args.num_rows, args.piece_begin.back()));
+  if (!host_step_.status().ok() || !device_step_.status().ok()) return;
+  for (std::size_t b = 0; b < count; ++b) {
+    const SampleRow& row = args.rows[b];
+    wishes[b] = {row.temperature, row.top_p,        row.min_p,    row.top_k,
+                 row.seed,        row.sample_index, row.position, row.num_logprobs};
+  }
+  queue_.copy(device_wishes, wishes, count * sizeof(SampleWish));
+  job.num_rows = args.num_rows;
+  job.rows = device_wishes;
+  job.num_pieces = static_cast<int>(args.pieces.size());
+  std::copy(args.pieces.begin(), args.pieces.end(), job.pieces);
+  std::copy(args.piece_strides.begin(), args.piece_strides.end(), job.strides);
+  std::copy(args.piece_begin.begin(), args.piece_begin.end(), job.begin);
+  queue_.check(cuda::sample(queue_.stream(), job), "sampling");
+  queue_.copy(picked, job.out, count * sizeof(SampledRow));
+  queue_.host_task([picked, wishes, count, results = args.results] {
+    for (std::size_t b = 0; b < count; ++b) {
+      results[b].token = picked[b].token;
+      results[b].logprobs.clear();
+      if (wishes[b].num_logprobs >= 0) results[b].logprobs = logprobs_of(picked[b]);
+    }
+    return absl::OkStatus();
+  });
+}
+
+absl::Status CudaOps::end_step() {
+  absl::Status status = std::exchange(error_, absl::OkStatus());
+  status.Update(host_step_.status());
+  status.Update(device_step_.status());
+  host_step_.reset();
+  device_step_.reset();
+  return status;
+}
+
+}  // namespace quire::cuda

@@ -1,0 +1,62 @@
+// The Ops of a GPU: each call checks what the kernels can do, launches them on the device's stream,
+// and leaves errors to the queue. Numerics: README.md.
+#pragma once
+
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "kernels/cuda/linear/linear.h"
+#include "kernels/cuda/memory_pool.h"
+#include "kernels/cuda/queue.h"
+#include "kernels/ops.h"
+
+namespace quire::cuda {
+
+class CudaOps final : public Ops {
+ public:
+  // float32: all arithmetic, activations and KV in fp32; else as the weights' formats want it.
+  CudaOps(Queue& queue, Memories& memories, bool float32, bool deterministic);
+
+  std::size_t activation_bytes(ActivationLayout layout, int rows, int columns) const override;
+  std::size_t kv_block_bytes(DType dtype, int num_kv_heads, int head_dim,
+                             int block_size) const override;
+  DType kv_dtype(Format format) const override;
+  absl::StatusOr<Weight> pack(const MatrixSource& source) override;
+
+  void embed(const Weight& table, TokenId first_id, const TokenId* tokens, int num_tokens,
+             float* out) override;
+  void rms_norm(const float* x, const std::int32_t* rows, int num_rows, int columns,
+                const float* weight, float eps, const Activation& out) override;
+  void linear(const Weight& weight, const Activation& in, const float* bias, float* out,
+              std::size_t out_stride, std::size_t out_subtree_stride) override;
+  void rope_store(float* qkv, const AttentionSpec& spec, const RopeSpec& rope, const float* cos_sin,
+                  const Batch& batch, const KvLayer& kv) override;
+  void attention(const float* qkv, const AttentionSpec& spec, const Batch& batch, const KvLayer& kv,
+                 const Activation& out) override;
+  void swiglu(const float* gate_up, int num_tokens, int ffn, const Activation& out) override;
+  void combine(const CombineArgs& args) override;
+  void select(absl::Span<const float* const> parts, const std::int32_t* owners, int rows,
+              int columns, float* out) override;
+  void sample(const SampleArgs& args) override;
+
+  // After the queue has run empty: what the step took is free again.
+  absl::Status end_step();
+
+ private:
+  const PackedMatrix& packed(const Weight& weight) const;
+  void* attention_workspace(std::size_t bytes);
+
+  Queue& queue_;
+  Memories& memories_;
+  const bool float32_;
+  std::unique_ptr<Linear> linear_;
+  // By the weight's data: what its kernels need to know.
+  std::unordered_map<const void*, PackedMatrix> matrices_;
+  StepMemory device_step_, host_step_;
+  void* workspace_ = nullptr;  // of attention
+  std::size_t workspace_bytes_ = 0;
+  absl::Status error_;  // of a call that launched nothing
+};
+
+}  // namespace quire::cuda
