@@ -13,6 +13,9 @@ namespace quire::cuda {
 namespace {
 
 constexpr double kLog2e = 1.4426950408889634;
+// Rows of at most so many (token, query head) pairs of a KV head are worth cutting into splits: a
+// token, or a few that are verified at once.
+constexpr int kDecodePairs = 32;
 
 int ceil_div(int a, int b) {
   return (a + b - 1) / b;
@@ -152,9 +155,12 @@ cudaError_t attention(cudaStream_t stream, const float* qkv, const AttentionSpec
       !attention_refusal(spec, kv.dtype, kv.block_size).empty()) {
     return cudaErrorInvalidValue;
   }
-  int shared_bytes = 0;
-  cudaError_t error = device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, shared_bytes);
-  if (error != cudaSuccess) return error;
+  int shared_bytes = limits.shared_bytes;
+  cudaError_t error = cudaSuccess;
+  if (shared_bytes == 0) {
+    error = device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, shared_bytes);
+    if (error != cudaSuccess) return error;
+  }
   const AttentionVariant variant = choose_attention(kv.dtype, spec.head_dim, shared_bytes);
   if (variant.decode.kernel == nullptr) return cudaErrorInvalidValue;
 
@@ -169,7 +175,7 @@ cudaError_t attention(cudaStream_t stream, const float* qkv, const AttentionSpec
   }
   // With no more tokens than rows none is a prompt; then all are decode's, whatever the rows are.
   const bool prefill = p.num_tokens > p.num_rows;
-  p.decode_tokens = prefill ? std::max(1, variant.decode.rows / p.max_group_heads) : p.num_tokens;
+  p.decode_tokens = prefill ? std::max(1, kDecodePairs / p.max_group_heads) : p.num_tokens;
   const bool decode = p.num_rows > 1 || p.num_tokens <= p.decode_tokens;
   if (prefill && !(p.num_rows == 1 && decode)) {
     error = launch_prefill(stream, variant.prefill, p);

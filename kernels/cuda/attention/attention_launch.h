@@ -10,6 +10,8 @@ struct AttentionLimits {
   // Partial results take at most so much workspace; rows that find no room in it are computed
   // without being cut.
   std::size_t partial_bytes = std::size_t{64} << 20;
+  // Shared memory of a block; 0: what the device has.
+  int shared_bytes = 0;
 };
 
 std::size_t attention_workspace_bytes(const AttentionSpec& spec, int max_tokens, int max_context,

@@ -8,49 +8,44 @@
 
 namespace quire::cuda {
 
+enum class KvHalf : int { kKeys, kValues };
+
 // The row's blocks, as one warp sees them: a lane holds the block of every fourth run of 16
 // positions (blocks are 16, 32 or 64 positions).
 class KvSource {
  public:
-  __device__ KvSource(const AttentionProblem& p, const WorkItem& item, int element_bytes, int end)
-      : table_(p.block_tables + static_cast<std::int64_t>(item.row) * p.max_blocks),
-        block_bytes_(p.block_bytes),
-        position_bytes_(p.head_dim * element_bytes),
-        block_size_(p.block_size),
-        end_(end) {
-    const std::int64_t head_bytes = static_cast<std::int64_t>(block_size_) * position_bytes_;
-    keys_ = p.kv + item.kv_head * head_bytes;
-    values_ = keys_ + p.num_kv_heads * head_bytes;
-  }
+  __device__ KvSource(const AttentionProblem& p, const WorkItem& item, int end)
+      : p_(p),
+        table_(p.block_tables + static_cast<std::int64_t>(item.row) * p.max_blocks),
+        kv_head_(item.kv_head),
+        end_(end) {}
 
-  __device__ BlockId block_of_lane(int tile) const {
+  // The first position that is not there.
+  __device__ __forceinline__ int end() const { return end_; }
+  __device__ __forceinline__ BlockId block_of_lane(int tile) const {
     const int position = tile * kTilePositions + lane_id() % 4 * 16;
-    return position < end_ ? table_[position / block_size_] : 0;
+    return position < end_ ? table_[position / p_.block_size] : 0;
   }
-  __device__ const std::byte* keys() const { return keys_; }
-  __device__ const std::byte* values() const { return values_; }
-  __device__ int end() const { return end_; }
-  // Of `base` (keys or values) at the 16 positions from `position` on; all lanes together.
-  __device__ const std::byte* run(const std::byte* base, BlockId block_of_lane,
-                                  int position) const {
+  // K or V at the 16 positions from `position` on, contiguous; all lanes together.
+  __device__ __forceinline__ const std::byte* run(KvHalf half, BlockId block_of_lane, int position,
+                                                  int position_bytes) const {
     const BlockId block = shuffle(block_of_lane, position % kTilePositions / 16);
-    return base + block * block_bytes_ + (position & (block_size_ - 1)) * position_bytes_;
+    const int head = static_cast<int>(half) * p_.num_kv_heads + kv_head_;
+    const int offset = head * p_.block_size + (position & (p_.block_size - 1));
+    return p_.kv + block * p_.block_bytes + static_cast<std::int64_t>(offset) * position_bytes;
   }
 
  private:
+  const AttentionProblem& p_;
   const BlockId* table_;
-  const std::byte* keys_;
-  const std::byte* values_;
-  std::int64_t block_bytes_;
-  int position_bytes_;
-  int block_size_;
+  int kv_head_;
   int end_;
 };
 
 // Starts the copy of one tile by all threads of the block. Rows of kDim 2-byte elements are
 // kStride elements apart in shared memory.
 template <int kDim, int kStride, int kThreads, typename T>
-__device__ __forceinline__ void copy_tile(T* shared, const KvSource& source, const std::byte* base,
+__device__ __forceinline__ void copy_tile(T* shared, const KvSource& source, KvHalf half,
                                           BlockId block_of_lane, int tile) {
   static_assert(sizeof(T) == 2 && kDim % 8 == 0);
   constexpr int kRowChunks = kDim / 8;
@@ -58,7 +53,7 @@ __device__ __forceinline__ void copy_tile(T* shared, const KvSource& source, con
   QUIRE_NO_UNROLL
   for (int run = 0; run < kTilePositions / 16; ++run) {
     const int position = tile * kTilePositions + 16 * run;
-    const std::byte* from = source.run(base, block_of_lane, position);
+    const std::byte* from = source.run(half, block_of_lane, position, kDim * 2);
     T* to = shared + 16 * run * kStride;
     const int inside = (source.end() - position) * kRowChunks;  // chunks that exist
     QUIRE_UNROLL

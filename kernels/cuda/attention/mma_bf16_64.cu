@@ -5,7 +5,7 @@
 namespace quire::cuda {
 
 AttentionVariant mma_bf16_64() {
-  return mma_variant<bf16, 64, 4>(DType::kBf16);
+  return mma_variant<bf16, 64, 6>(DType::kBf16);
 }
 
 }  // namespace quire::cuda

@@ -5,7 +5,7 @@
 namespace quire::cuda {
 
 AttentionVariant mma_bf16_80() {
-  return mma_variant<bf16, 80, 4>(DType::kBf16);
+  return mma_variant<bf16, 80, 8>(DType::kBf16);
 }
 
 }  // namespace quire::cuda

@@ -5,7 +5,7 @@
 namespace quire::cuda {
 
 AttentionVariant mma_bf16_96() {
-  return mma_variant<bf16, 96, 4>(DType::kBf16);
+  return mma_variant<bf16, 96, 8>(DType::kBf16);
 }
 
 }  // namespace quire::cuda

@@ -5,7 +5,7 @@
 namespace quire::cuda {
 
 AttentionVariant mma_f16_128() {
-  return mma_variant<f16, 128, 4>(DType::kF16);
+  return mma_variant<f16, 128, 8>(DType::kF16);
 }
 
 }  // namespace quire::cuda

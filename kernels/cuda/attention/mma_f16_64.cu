@@ -5,7 +5,7 @@
 namespace quire::cuda {
 
 AttentionVariant mma_f16_64() {
-  return mma_variant<f16, 64, 4>(DType::kF16);
+  return mma_variant<f16, 64, 6>(DType::kF16);
 }
 
 }  // namespace quire::cuda

@@ -5,7 +5,7 @@
 namespace quire::cuda {
 
 AttentionVariant mma_f16_80() {
-  return mma_variant<f16, 80, 4>(DType::kF16);
+  return mma_variant<f16, 80, 8>(DType::kF16);
 }
 
 }  // namespace quire::cuda

@@ -5,7 +5,7 @@
 namespace quire::cuda {
 
 AttentionVariant mma_f16_96() {
-  return mma_variant<f16, 96, 4>(DType::kF16);
+  return mma_variant<f16, 96, 8>(DType::kF16);
 }
 
 }  // namespace quire::cuda

@@ -39,9 +39,9 @@ class MmaItem {
                  warp_id() * EarlierSplits<kDim>::kBytesPerWarp / 4),
         query_(reinterpret_cast<T*>(shared + 2 * kTileBytes + kEarlierBytes) +
                warp_id() * 16 * kStride),
-        source_(p, item, sizeof(T), item_end()) {
+        source_(p, item, item_end()) {
     QUIRE_UNROLL
-    for (int h = 0; h < 2; ++h) row_[h] = rows_.at(16 * warp_id() + lane_id() / 4 + 8 * h);
+    for (int h = 0; h < 2; ++h) last_[h] = row(h).position;
     last_of_warp_ = rows_.last_position(16 * warp_id(), 16);
   }
 
@@ -71,15 +71,19 @@ class MmaItem {
   }
 
  private:
+  // Of this lane. Asked for again at the end rather than kept in registers.
+  __device__ __forceinline__ ItemRow row(int h) const {
+    return rows_.at(16 * warp_id() + lane_id() / 4 + 8 * h);
+  }
   // The first position that no pair of the item sees.
   __device__ int item_end() const { return rows_.last_position(0, kRows) + 1; }
 
   __device__ __forceinline__ void copy_keys(BlockId block, int tile) {
-    copy_tile<kDim, kStride, kThreads>(keys_, source_, source_.keys(), block, tile);
+    copy_tile<kDim, kStride, kThreads>(keys_, source_, KvHalf::kKeys, block, tile);
     async_commit();
   }
   __device__ __forceinline__ void copy_values(BlockId block, int tile) {
-    copy_tile<kDim, kStride, kThreads>(values_, source_, source_.values(), block, tile);
+    copy_tile<kDim, kStride, kThreads>(values_, source_, KvHalf::kValues, block, tile);
     async_commit();
   }
 
@@ -138,7 +142,7 @@ class MmaItem {
   }
   __device__ __forceinline__ void weigh(int tile, float (&scores)[kScoreTiles][4]) {
     const int first = tile * kTilePositions;
-    const int last[2] = {row_[0].position - first, row_[1].position - first};
+    const int last[2] = {last_[0] - first, last_[1] - first};
     weigh_tile<kDim>(scores, last, p_.scale_log2e, sums_);
   }
 
@@ -146,8 +150,8 @@ class MmaItem {
     const int column = lane_id() % 4 * 2;
     QUIRE_UNROLL
     for (int h = 0; h < 2; ++h) {
-      const float* q = rows_.query(row_[h]) + column;
-      const bool exists = row_[h].position >= 0;
+      const float* q = rows_.query(row(h)) + column;
+      const bool exists = last_[h] >= 0;
       QUIRE_UNROLL
       for (int n = 0; n < kDim / 8; ++n) {
         float2 x = make_float2(0.0f, 0.0f);
@@ -174,8 +178,9 @@ class MmaItem {
   }
 
   __device__ __forceinline__ void write(int h) {
-    if (row_[h].position < item_.split_begin * kSplitPositions) return;  // also: no such pair
-    const RowResult result = rows_.result(row_[h]);
+    const ItemRow pair = row(h);
+    if (pair.position < item_.split_begin * kSplitPositions) return;  // also: no such pair
+    const RowResult result = rows_.result(pair);
     const float factor = result.is_partial ? 1.0f : 1.0f / sums_.total[h];
     const int column = lane_id() % 4 * 2;
     QUIRE_UNROLL
@@ -183,7 +188,7 @@ class MmaItem {
       result.write2(8 * n + column, sums_.values[n][2 * h] * factor,
                     sums_.values[n][2 * h + 1] * factor);
     }
-    if (lane_id() % 4 == 0) rows_.note(row_[h], result, sums_.highest[h], sums_.total[h]);
+    if (lane_id() % 4 == 0) rows_.note(pair, result, sums_.highest[h], sums_.total[h]);
   }
 
   const AttentionProblem& p_;
@@ -194,7 +199,7 @@ class MmaItem {
   EarlierSplits<kDim> earlier_;
   T* const query_;
   const KvSource source_;
-  ItemRow row_[2];
+  int last_[2];  // position that a pair sees last; -1: no such pair
   int last_of_warp_;
   BlockId block_now_ = 0;
   BlockId block_next_ = 0;

@@ -47,9 +47,11 @@ __device__ __forceinline__ void score_tile(const Query& q, const T* keys,
     QUIRE_UNROLL
     for (int i = 0; i < 4; ++i) scores[n][i] = 0.0f;
   }
+  [[maybe_unused]] constexpr int kUnrolledSteps =
+      kDim > 128 ? 2 : kDim / 16;  // q in registers needs all
   const int lane = lane_id();
   const T* row = keys + (lane % 8 + lane / 16 * 8) * kStride + lane / 8 % 2 * 8;
-  QUIRE_UNROLL
+#pragma unroll kUnrolledSteps
   for (int step = 0; step < kDim / 16; ++step) {
     uint32_t a[4];
     q(step, a);

@@ -23,7 +23,8 @@ static __global__ void __launch_bounds__(kWarpSize) decode_mma(AttentionProblem 
 }
 
 template <typename T, int kDim, int kWarps>
-static __global__ void __launch_bounds__(kWarpSize* kWarps) prefill_mma(AttentionProblem p) {
+static __global__ void __launch_bounds__(kWarpSize* kWarps, kDim <= 64 ? 2 : 1)
+    prefill_mma(AttentionProblem p) {
   using Item = MmaItem<T, kDim, kWarps>;
   QUIRE_DYN_SMEM(unsigned char, shared);
   WorkList<false, Item::kRows> list(p);

@@ -39,14 +39,14 @@ class SimtItem {
     __syncthreads();  // the item before is done with the shared memory
     load_query();
     reset();
-    const KvSource source(p_, item_, sizeof(T), end_);
+    const KvSource source(p_, item_, end_);
     for (int tile = item_.split_begin * kSplitTiles; tile < end; ++tile) {
       const BlockId block = source.block_of_lane(tile);
-      load_tile(source, source.keys(), block, tile);
+      load_tile(source, KvHalf::kKeys, block, tile);
       __syncthreads();
       score();
       __syncthreads();
-      load_tile(source, source.values(), block, tile);
+      load_tile(source, KvHalf::kValues, block, tile);
       weigh(tile);
       __syncthreads();
       add_values(tile);
@@ -82,11 +82,11 @@ class SimtItem {
   }
 
   // Rows of dim + 1 floats: neighbouring positions lie in different banks.
-  __device__ void load_tile(const KvSource& source, const std::byte* base, BlockId block,
-                            int tile) {
+  __device__ void load_tile(const KvSource& source, KvHalf half, BlockId block, int tile) {
     for (int run = 0; run < kTilePositions / 16; ++run) {
       const int position = tile * kTilePositions + 16 * run;
-      const T* from = reinterpret_cast<const T*>(source.run(base, block, position));
+      const T* from = reinterpret_cast<const T*>(
+          source.run(half, block, position, dim_ * static_cast<int>(sizeof(T))));
       const int inside = (source.end() - position) * dim_;
       for (int i = thread_rank(); i < 16 * dim_; i += kThreads) {
         tile_[(16 * run + i / dim_) * (dim_ + 1) + i % dim_] =

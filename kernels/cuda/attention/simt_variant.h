@@ -9,7 +9,7 @@
 namespace quire::cuda {
 
 template <typename T>
-static __global__ void __launch_bounds__(SimtItem<T>::kThreads) decode_simt(AttentionProblem p) {
+static __global__ void __launch_bounds__(SimtItem<T>::kThreads, 4) decode_simt(AttentionProblem p) {
   using Item = SimtItem<T>;
   QUIRE_DYN_SMEM(float, shared);
   WorkList<true, Item::kRows> list(p);
@@ -21,7 +21,8 @@ static __global__ void __launch_bounds__(SimtItem<T>::kThreads) decode_simt(Atte
 }
 
 template <typename T>
-static __global__ void __launch_bounds__(SimtItem<T>::kThreads) prefill_simt(AttentionProblem p) {
+static __global__ void __launch_bounds__(SimtItem<T>::kThreads, 4)
+    prefill_simt(AttentionProblem p) {
   using Item = SimtItem<T>;
   QUIRE_DYN_SMEM(float, shared);
   WorkList<false, Item::kRows> list(p);

@@ -90,10 +90,7 @@ class Sequences {
   }
 
   void add_token(int sequence, int position) {
-    const int heads = case_.num_heads + 2 * case_.num_kv_heads;
-    const std::vector<float> row =
-        random_floats(static_cast<std::size_t>(heads * case_.head_dim),
-                      static_cast<std::uint32_t>(sequence * 100003 + position + 1));
+    const std::vector<float> row = qkv_row(case_, sequence, position);
     positions.push_back(position);
     rows.push_back(static_cast<std::int32_t>(context.size()));
     sources.emplace_back(sequence, position);
@@ -160,51 +157,107 @@ std::vector<float> as_floats(const std::vector<std::byte>& bytes, ActivationLayo
   return values;
 }
 
-// Runs the step that `s` has advanced to and returns the bytes of `out`.
+// The step that `s` has advanced to, in device memory.
+class DeviceBatch {
+ public:
+  DeviceBatch(const AttentionCase& c, const Sequences& s, const CudaAttentionOptions& o)
+      : positions_(padded(s.positions, o.padding_tokens, 1 << 20)),
+        rows_(padded(s.rows, o.padding_tokens, 0)),
+        begin_(padded(s.begin, o.padding_rows, s.begin.back())),
+        context_(padded(s.context, o.padding_rows, 0)),
+        tables_(padded(s.tables, o.padding_rows * s.width(), -1000000)) {
+    batch_.num_tokens = static_cast<int>(s.positions.size()) + o.padding_tokens;
+    batch_.num_rows = static_cast<int>(s.context.size()) + o.padding_rows;
+    batch_.block_size = c.block_size;
+    batch_.max_blocks = s.width();
+    batch_.positions = positions_.data();
+    batch_.row_of_token = rows_.data();
+    batch_.row_begin = begin_.data();
+    batch_.context = context_.data();
+    batch_.block_tables = tables_.data();
+  }
+  const Batch& get() const { return batch_; }
+
+ private:
+  static std::vector<std::int32_t> padded(std::vector<std::int32_t> values, int count,
+                                          std::int32_t value) {
+    values.resize(values.size() + static_cast<std::size_t>(count), value);
+    return values;
+  }
+  const DeviceArray<std::int32_t> positions_, rows_, begin_, context_, tables_;
+  Batch batch_;
+};
+
+// Calls `enqueue` with a stream and waits; as_graph: it is captured, and the graph launched twice.
+template <class Enqueue>
+void run_on_stream(bool as_graph, const Enqueue& enqueue) {
+  cudaStream_t stream = nullptr;
+  ASSERT_EQ(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), cudaSuccess);
+  if (as_graph) {
+    cudaGraph_t graph = nullptr;
+    cudaGraphExec_t exec = nullptr;
+    ASSERT_EQ(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), cudaSuccess);
+    EXPECT_EQ(enqueue(stream), cudaSuccess);
+    ASSERT_EQ(cudaStreamEndCapture(stream, &graph), cudaSuccess);
+    ASSERT_EQ(cudaGraphInstantiate(&exec, graph, 0), cudaSuccess);
+    EXPECT_EQ(cudaGraphLaunch(exec, stream), cudaSuccess);
+    EXPECT_EQ(cudaGraphLaunch(exec, stream), cudaSuccess);
+    EXPECT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
+    EXPECT_EQ(cudaGraphExecDestroy(exec), cudaSuccess);
+    EXPECT_EQ(cudaGraphDestroy(graph), cudaSuccess);
+  } else {
+    EXPECT_EQ(enqueue(stream), cudaSuccess);
+    EXPECT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
+  }
+  EXPECT_EQ(cudaStreamDestroy(stream), cudaSuccess);
+}
+
+// The bytes of the batch's tokens; what belongs to padding is checked and left out.
 std::vector<std::byte> run_step(const AttentionCase& c, const Sequences& s, ActivationLayout layout,
-                                const cuda::AttentionLimits& limits) {
-  const DeviceArray<std::byte> arena(s.arena());
-  const DeviceArray<std::int32_t> positions(s.positions), rows(s.rows), begin(s.begin),
-      context(s.context);
-  const DeviceArray<BlockId> tables(s.tables);
-  const DeviceArray<float> qkv(s.qkv);
-  Batch batch;
-  batch.num_tokens = static_cast<int>(s.positions.size());
-  batch.num_rows = static_cast<int>(s.context.size());
-  batch.block_size = c.block_size;
-  batch.max_blocks = s.width();
-  batch.positions = positions.data();
-  batch.row_of_token = rows.data();
-  batch.row_begin = begin.data();
-  batch.context = context.data();
-  batch.block_tables = tables.data();
+                                const CudaAttentionOptions& o) {
   const AttentionSpec spec{c.num_heads,
                            c.num_kv_heads,
                            c.head_dim,
                            c.first_head,
                            c.first_kv_head,
                            c.group_heads,
-                           1.0f / std::sqrt(static_cast<float>(c.head_dim))};
+                           o.query_scale / std::sqrt(static_cast<float>(c.head_dim))};
   EXPECT_EQ(cuda::attention_refusal(spec, c.dtype, c.block_size), "");
+  const DeviceArray<std::byte> arena(s.arena());
+  const DeviceArray<float> qkv(s.qkv);
+  const DeviceBatch batch(c, s, o);
   const KvLayer kv{arena.data(),   s.block_bytes(), c.dtype,
                    c.num_kv_heads, c.head_dim,      c.block_size};
-  const int max_context = *std::max_element(s.context.begin(), s.context.end());
+  const int longest = *std::max_element(s.context.begin(), s.context.end());
+  const int max_context = std::max(longest, o.max_context);
+  const int tokens = batch.get().num_tokens;
   const DeviceArray<std::byte> workspace(std::vector<std::byte>(
-      cuda::attention_workspace_bytes(spec, batch.num_tokens, max_context, limits),
-      std::byte{0xff}));
+      cuda::attention_workspace_bytes(spec, tokens, max_context, o.limits), std::byte{0xff}));
   const int columns = c.num_heads * c.head_dim;
   const std::size_t row_bytes =
       static_cast<std::size_t>(columns) * (layout == ActivationLayout::kF32 ? 4 : 2);
-  const DeviceArray<std::byte> out(std::vector<std::byte>(
-      static_cast<std::size_t>(batch.num_tokens) * row_bytes, std::byte{0xff}));
-  EXPECT_EQ(cuda::attention(nullptr, qkv.data(), spec, batch, kv, max_context, workspace.data(),
-                            {out.data(), layout, batch.num_tokens, columns}, limits),
-            cudaSuccess);
-  EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
-  return out.read();
+  const DeviceArray<std::byte> out(
+      std::vector<std::byte>(static_cast<std::size_t>(tokens) * row_bytes, std::byte{0xff}));
+  run_on_stream(o.as_graph, [&](cudaStream_t stream) {
+    return cuda::attention(stream, qkv.data(), spec, batch.get(), kv, max_context, workspace.data(),
+                           {out.data(), layout, tokens, columns}, o.limits);
+  });
+  std::vector<std::byte> bytes = out.read();
+  const std::size_t used = s.positions.size() * row_bytes;
+  EXPECT_TRUE(std::all_of(bytes.begin() + static_cast<std::ptrdiff_t>(used), bytes.end(),
+                          [](std::byte b) { return b == std::byte{0xff}; }))
+      << "written for tokens of no row";
+  bytes.resize(used);
+  return bytes;
 }
 
 }  // namespace
+
+std::vector<float> qkv_row(const AttentionCase& c, int sequence, int position) {
+  const int heads = c.num_heads + 2 * c.num_kv_heads;
+  return random_floats(static_cast<std::size_t>(heads * c.head_dim),
+                       static_cast<std::uint32_t>(sequence * 100003 + position + 1));
+}
 
 AttentionRun reference_attention(const AttentionCase& c) {
   AttentionCase unrotated = c;
@@ -214,12 +267,12 @@ AttentionRun reference_attention(const AttentionCase& c) {
 }
 
 AttentionRun cuda_attention(const AttentionCase& c, const std::vector<Step>& steps,
-                            ActivationLayout layout, const cuda::AttentionLimits& limits) {
+                            ActivationLayout layout, const CudaAttentionOptions& options) {
   Sequences sequences(c);
   AttentionRun run = empty_run(c);
   for (const Step& step : steps) {
     sequences.advance(step);
-    const std::vector<std::byte> out = run_step(c, sequences, layout, limits);
+    const std::vector<std::byte> out = run_step(c, sequences, layout, options);
     const auto row_bytes = static_cast<std::ptrdiff_t>(out.size() / sequences.sources.size());
     for (std::size_t t = 0; t < sequences.sources.size(); ++t) {
       const auto s = static_cast<std::size_t>(sequences.sources[t].first);

@@ -11,11 +11,24 @@
 
 namespace quire::test {
 
+// q, k and v of a token: a row of qkv, as the harness of all backends draws it.
+std::vector<float> qkv_row(const AttentionCase& c, int sequence, int position);
+
 // The case's result on the reference device, the whole prompt at once.
 AttentionRun reference_attention(const AttentionCase& c);
 
-// limits.partial_bytes 0: no row is cut into splits.
+struct CudaAttentionOptions {
+  // partial_bytes 0: no row is cut into splits.
+  cuda::AttentionLimits limits = {};
+  // Rows without tokens at the end of every batch, and tokens of no row behind those: a batch
+  // padded to the size of a captured graph. Nothing may be written for them.
+  int padding_rows = 0;
+  int padding_tokens = 0;
+  int max_context = 0;       // 0: the longest row's
+  bool as_graph = false;     // captured first, then launched
+  float query_scale = 1.0f;  // what q is multiplied with
+};
 AttentionRun cuda_attention(const AttentionCase& c, const std::vector<Step>& steps,
-                            ActivationLayout layout, const cuda::AttentionLimits& limits = {});
+                            ActivationLayout layout, const CudaAttentionOptions& options = {});
 
 }  // namespace quire::test
