@@ -77,13 +77,15 @@ struct PieceQ4 {
   uint32_t dm;  // f16 d, and m in the upper half
   __device__ __forceinline__ float d() const { return unpack2<f16>(dm).x; }
   __device__ __forceinline__ float m() const { return kHasMin ? unpack2<f16>(dm).y : 0.0f; }
+  // By way of the pairs: converting integers is slow. d * 128 is exact, so one rounding remains.
   __device__ __forceinline__ void floats(float (&w)[kPiece]) const {
+    uint32_t pairs[4];
+    words(pairs);
     const float scale = d();
-    const float low = kHasMin ? m() : 0.0f;
     QUIRE_UNROLL
     for (int k = 0; k < kPiece; ++k) {
-      const int q = nibble_of(nibbles, k / 2 + k % 2 * 4);
-      w[k] = kHasMin ? fmaf(scale, static_cast<float>(q), low) : scale * static_cast<float>(q - 8);
+      const float number = k % 2 == 0 ? bf16_low(pairs[k / 2]) : bf16_high(pairs[k / 2]);
+      w[k] = kHasMin ? fmaf(scale, number - kOffset, m()) : fmaf(scale, number, -kOffset * scale);
     }
   }
   __device__ __forceinline__ void words(uint32_t (&a)[4]) const {

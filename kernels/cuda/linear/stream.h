@@ -16,9 +16,9 @@ namespace quire::cuda {
 inline constexpr int kStreamTokens = 16;  // the most of stream_mma
 inline constexpr int kStreamMaxWarps = 16;
 
-// Steps whose loads are in flight at once: about 128 bytes a lane.
+// Steps whose loads are in flight at once: about 100 bytes a lane.
 constexpr int stream_unroll(Format format) {
-  return format == Format::kF32 ? 1 : is_plain(format) ? 2 : 4;
+  return format == Format::kF32 ? 1 : is_plain(format) || format == Format::kQ8_0 ? 2 : 4;
 }
 
 // Half the warps where the matrix is high enough for two blocks on each of an H100's 132
@@ -39,6 +39,16 @@ inline dim3 stream_grid(const LinearJob& job, int block_tokens) {
   return dim3(static_cast<unsigned>((job.rows + kPanelRows - 1) / kPanelRows),
               static_cast<unsigned>(job.num_outputs),
               static_cast<unsigned>((job.tokens + block_tokens - 1) / block_tokens));
+}
+
+// The lane's pieces of the steps from `step` that are before `last`; the others are left alone.
+template <Format kFormat, int kUnroll>
+__device__ __forceinline__ void load_steps(const MatrixView& view, int panel, int step, int last,
+                                           int lane, Piece<kFormat> (&pieces)[kUnroll][kPieces]) {
+  QUIRE_UNROLL
+  for (int u = 0; u < kUnroll; ++u) {
+    if (step + u < last) load_panel<kFormat>(view, panel, step + u, lane, pieces[u]);
+  }
 }
 
 // Adds the warps' sums [warp][kTokens][32] and stores them; called by the whole block after a

@@ -38,21 +38,22 @@ __global__ void __launch_bounds__(kStreamMaxWarps* kWarpSize) stream(LinearJob j
   const MatrixView view = view_of<kFormat>(job.data, job.rows, job.columns);
   const int lane = lane_id();
 
-  float sums[kPieces][kTokens] = {};
+  // The first weights are on their way before the grid before this one has ended.
+  Piece<kFormat> pieces[kUnroll][kPieces];
+  int step = range.begin / kStep + warp_id() * kUnroll;
+  load_steps<kFormat>(view, panel, step, last_step, lane, pieces);
   wait_for_previous_grid();
-  for (int step = range.begin / kStep + warp_id() * kUnroll; step < last_step;
-       step += block_warps() * kUnroll) {
-    Piece<kFormat> pieces[kUnroll][kPieces] = {};
-    QUIRE_UNROLL
-    for (int u = 0; u < kUnroll; ++u) {
-      if (step + u < last_step) load_panel<kFormat>(view, panel, step + u, lane, pieces[u]);
-    }
+  float sums[kPieces][kTokens] = {};
+  while (step < last_step) {
     QUIRE_UNROLL
     for (int u = 0; u < kUnroll; ++u) {
       if (step + u >= last_step) continue;
       add_step<kFormat, kTokens, kWhole>(job, range, pieces[u], first_token, step + u, sums);
     }
+    step += block_warps() * kUnroll;
+    load_steps<kFormat>(view, panel, step, last_step, lane, pieces);
   }
+  allow_next_grid();
 
   float* mine = warp_sums + warp_id() * kTokens * kPanelRows;
   QUIRE_UNROLL

@@ -78,16 +78,16 @@ __global__ void __launch_bounds__(kStreamMaxWarps* kWarpSize) stream(LinearJob j
   const MatrixView view = view_of<kFormat>(job.data, job.rows, job.columns);
   const int lane = lane_id();
 
-  Sums<kTiles> sums;
+  // The first weights are on their way before the grid before this one has ended.
+  Piece<kFormat> pieces[kUnroll][kPieces];
+  int step = range.begin / kStep + warp_id() * kUnroll;
+  load_steps<kFormat>(view, panel, step, last_step, lane, pieces);
   wait_for_previous_grid();
-  for (int step = range.begin / kStep + warp_id() * kUnroll; step < last_step;
-       step += block_warps() * kUnroll) {
-    Piece<kFormat> pieces[kUnroll][kPieces] = {};
-    uint4 x[kUnroll][kTiles] = {};
+  Sums<kTiles> sums;
+  while (step < last_step) {
+    uint4 x[kUnroll][kTiles];
     QUIRE_UNROLL
     for (int u = 0; u < kUnroll; ++u) {
-      if (step + u >= last_step) continue;
-      load_panel<kFormat>(view, panel, step + u, lane, pieces[u]);
       QUIRE_UNROLL
       for (int tile = 0; tile < kTiles; ++tile) {
         x[u][tile] = input_pairs<Operand<kFormat>, kWhole>(job, range, 8 * tile + lane / 4,
@@ -98,7 +98,10 @@ __global__ void __launch_bounds__(kStreamMaxWarps* kWarpSize) stream(LinearJob j
     for (int u = 0; u < kUnroll; ++u) {
       if (step + u < last_step) add_step<kFormat, kTiles>(pieces[u], x[u], sums);
     }
+    step += block_warps() * kUnroll;
+    load_steps<kFormat>(view, panel, step, last_step, lane, pieces);
   }
+  allow_next_grid();
 
   float* mine = warp_sums + warp_id() * 8 * kTiles * kPanelRows;
   QUIRE_UNROLL

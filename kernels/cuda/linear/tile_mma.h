@@ -191,8 +191,11 @@ struct WarpTile {
   }
 };
 
+// Two blocks of the large tile on a multiprocessor: one multiplies while the other decodes or
+// waits.
 template <Format kFormat, bool kWhole, typename Config>
-__global__ void __launch_bounds__(Config::kThreads) tile_kernel(LinearJob job) {
+__global__ void __launch_bounds__(Config::kThreads, Config::kThreads >= 256 ? 2 : 1)
+    tile_kernel(LinearJob job) {
   using T = Operand<kFormat>;
   constexpr int kStages = Config::kStages;
   QUIRE_DYN_SMEM(std::byte, ring);  // [kStages][tokens, then rows][64 bytes]
@@ -233,6 +236,7 @@ __global__ void __launch_bounds__(Config::kThreads) tile_kernel(LinearJob job) {
     tile.multiply(input_at(i), weights_at(i));
     put(i + kStages - 1);
   }
+  allow_next_grid();
   tile.store(job, first_token, first_row);
 }
 

@@ -84,6 +84,7 @@ __global__ void __launch_bounds__(kThreads) tile_simt_kernel(LinearJob job) {
     if (step + 1 < last_step) fetch(step + 1);
     multiply(slices[0], slices[1], token, row, sums);
   }
+  allow_next_grid();
   store(job, first_token + token, first_row + row, sums);
 }
 
