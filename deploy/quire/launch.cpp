@@ -3,7 +3,11 @@
 
 #include <unistd.h>
 
+#include <fstream>
+
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 
 namespace quire {
 
@@ -65,6 +69,34 @@ Launch group_launch(const EngineConfig& config, const std::string& bin,
   }
   launch.env = {"OMPI_ALLOW_RUN_AS_ROOT=1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1"};
   return launch;
+}
+
+absl::StatusOr<std::string> address_for_ranks(const EngineConfig& config, const std::string& self,
+                                              const std::string& grpc) {
+  if (config.hostfile.empty()) return grpc;
+  const std::string port = grpc.substr(grpc.rfind(':'));
+  if (config.host == "0.0.0.0" || config.host == "::") return absl::StrCat(self, port);
+  const bool loopback =
+      absl::StartsWith(config.host, "127.") || config.host == "localhost" || config.host == "::1";
+  if (!loopback) return grpc;
+  std::ifstream hosts(config.hostfile);
+  for (std::string line; std::getline(hosts, line);) {
+    const std::string text = line.substr(0, line.find('#'));
+    const std::vector<std::string> words = absl::StrSplit(text, ' ', absl::SkipWhitespace());
+    if (words.empty() || words[0] == self || words[0] == "localhost" ||
+        absl::StartsWith(words[0], "127.")) {
+      continue;
+    }
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--hostfile names ", words[0], ", whose ranks cannot reach --host ", config.host,
+        "; give an address of this machine that the other hosts reach, or 0.0.0.0"));
+  }
+  return grpc;
+}
+
+std::string host_name() {
+  char name[256] = {};
+  return gethostname(name, sizeof name - 1) == 0 ? name : "localhost";
 }
 
 std::string find_mpirun() {

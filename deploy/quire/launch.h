@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "common/config.h"
 
 namespace quire {
@@ -18,6 +19,13 @@ Launch coordinator_launch(const EngineConfig& config, const std::string& bin);
 // mpirun with tensor_parallel_size ranks that dial `coordinator` (host:port).
 Launch group_launch(const EngineConfig& config, const std::string& bin,
                     const std::string& coordinator);
+
+// What ranks dial, given where the coordinator listens: over several hosts an address of `self`
+// (this machine's name). InvalidArgument: a hostfile that names other machines, and a --host that
+// they cannot reach.
+absl::StatusOr<std::string> address_for_ranks(const EngineConfig& config, const std::string& self,
+                                              const std::string& grpc);
+std::string host_name();
 
 // The first of the usual places that has mpirun; empty if none.
 std::string find_mpirun();

@@ -13,6 +13,7 @@
 #include "common/model_file/model_file.h"
 #include "common/shard.h"
 #include "deploy/quire/commands.h"
+#include "deploy/quire/launch.h"
 
 namespace quire {
 namespace {
@@ -76,6 +77,9 @@ int serve_command(const std::vector<std::string>& arguments) {
     return fail("serve",
                 absl::StrCat("--hostfile: cannot read ", config.hostfile, ": ", strerror(errno)),
                 kMissingFile);
+  }
+  if (auto address = address_for_ranks(config, host_name(), "this:0"); !address.ok()) {
+    return fail("serve", std::string(address.status().message()));
   }
   if (absl::Status ranks = check_ranks(*model, config.tensor_parallel_size); !ranks.ok()) {
     return fail("serve", std::string(ranks.message()));

@@ -122,7 +122,13 @@ class Supervisor {
   void read_coordinator() {
     for (const std::string& line : coordinator_->read_lines()) {
       if (absl::StartsWith(line, "quire-coordinator listening ")) {
-        grpc_ = field(line, "grpc");
+        auto address = address_for_ranks(config_, host_name(), field(line, "grpc"));
+        if (!address.ok()) {  // the hostfile has changed since `quire serve` looked at it
+          say(std::string(address.status().message()));
+          stop(64);
+          continue;
+        }
+        grpc_ = *std::move(address);
         start_group();
       } else if (absl::StartsWith(line, "quire-coordinator ready ")) {
         failed_lives_ = 0;

@@ -1,0 +1,54 @@
+// What the ranks are told to dial.
+#include "deploy/quire/launch.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "absl/strings/str_cat.h"
+
+namespace quire {
+namespace {
+
+using testing::HasSubstr;
+
+class AddressForRanks : public testing::Test {
+ protected:
+  void TearDown() override { std::filesystem::remove(path_); }
+  EngineConfig config(const std::string& host, const std::string& hostfile) {
+    std::ofstream(path_) << hostfile;
+    EngineConfig config;
+    config.host = host;
+    config.hostfile = path_;
+    return config;
+  }
+  const std::string path_ =
+      (std::filesystem::temp_directory_path() / absl::StrCat("quire-hosts-", getpid())).string();
+};
+
+TEST_F(AddressForRanks, OneMachineDialsWhereTheCoordinatorListens) {
+  EXPECT_EQ(*address_for_ranks(EngineConfig(), "a", "127.0.0.1:50051"), "127.0.0.1:50051");
+  EXPECT_EQ(*address_for_ranks(config("127.0.0.1", "# all here\na slots=4\nlocalhost\n"), "a",
+                               "127.0.0.1:1"),
+            "127.0.0.1:1");
+}
+
+TEST_F(AddressForRanks, OtherMachinesDialThisOnesName) {
+  EXPECT_EQ(*address_for_ranks(config("0.0.0.0", "a\nb slots=2\n"), "a", "127.0.0.1:50051"),
+            "a:50051");
+  EXPECT_EQ(*address_for_ranks(config("10.0.0.1", "a\nb\n"), "a", "10.0.0.1:50051"),
+            "10.0.0.1:50051");
+}
+
+TEST_F(AddressForRanks, LoopbackIsRefusedWhereOthersAreNamed) {
+  const auto refused = address_for_ranks(config("127.0.0.1", "a\n  b slots=2\n"), "a", "x:1");
+  ASSERT_EQ(refused.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("names b"));
+  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("--host 127.0.0.1"));
+}
+
+}  // namespace
+}  // namespace quire
