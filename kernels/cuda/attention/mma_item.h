@@ -29,7 +29,14 @@ class MmaItem {
  public:
   static constexpr int kSharedBytes = 2 * kTileBytes + kEarlierBytes + kQueryBytes;
 
-  __device__ MmaItem(const AttentionProblem& p, const WorkItem& item, unsigned char* shared)
+  // The position after the last one that a pair sees.
+  __device__ static int end_of(const AttentionProblem& p, const WorkItem& item) {
+    return ItemRows(p, item).last_position(0, kRows) + 1;
+  }
+
+  // `end`: no pair sees what is there or behind it.
+  __device__ MmaItem(const AttentionProblem& p, const WorkItem& item, int end,
+                     unsigned char* shared)
       : p_(p),
         item_(item),
         rows_(p, item),
@@ -39,7 +46,7 @@ class MmaItem {
                  warp_id() * EarlierSplits<kDim>::kBytesPerWarp / 4),
         query_(reinterpret_cast<T*>(shared + 2 * kTileBytes + kEarlierBytes) +
                warp_id() * 16 * kStride),
-        source_(p, item, item_end()) {
+        source_(p, item, end) {
     QUIRE_UNROLL
     for (int h = 0; h < 2; ++h) last_[h] = row(h).position;
     last_of_warp_ = rows_.last_position(16 * warp_id(), 16);
@@ -75,8 +82,6 @@ class MmaItem {
   __device__ __forceinline__ ItemRow row(int h) const {
     return rows_.at(16 * warp_id() + lane_id() / 4 + 8 * h);
   }
-  // The first position that no pair of the item sees.
-  __device__ int item_end() const { return rows_.last_position(0, kRows) + 1; }
 
   __device__ __forceinline__ void copy_keys(BlockId block, int tile) {
     copy_tile<kDim, kStride, kThreads>(keys_, source_, KvHalf::kKeys, block, tile);

@@ -17,7 +17,7 @@ static __global__ void __launch_bounds__(kWarpSize) decode_mma(AttentionProblem 
   WorkItem item;
   QUIRE_NO_UNROLL
   for (int i = static_cast<int>(blockIdx.x); list.find(i, item); i += static_cast<int>(gridDim.x)) {
-    Item(p, item, shared).run();
+    Item(p, item, item.context, shared).run();  // the last token's end: no load to wait for
   }
   allow_next_grid();
 }
@@ -29,7 +29,9 @@ static __global__ void __launch_bounds__(kWarpSize* kWarps, kDim <= 64 ? 2 : 1)
   QUIRE_DYN_SMEM(unsigned char, shared);
   WorkList<false, Item::kRows> list(p);
   WorkItem item;
-  if (list.find(static_cast<int>(blockIdx.x), item)) Item(p, item, shared).run();
+  if (list.find(static_cast<int>(blockIdx.x), item)) {
+    Item(p, item, Item::end_of(p, item), shared).run();
+  }
 }
 
 template <typename T, int kDim, int kWarps>

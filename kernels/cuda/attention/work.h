@@ -17,6 +17,7 @@ struct WorkItem {
   int row;
   int first_token;
   int num_tokens;  // of the row
+  int context;     // of the row
   int kv_head;
   int first_pair;
   int split_begin;
@@ -68,6 +69,7 @@ class WorkList {
     item.row = first_row_ + owner;
     item.first_token = shuffle(first_token_, owner);
     item.num_tokens = shuffle(num_tokens_, owner);
+    item.context = shuffle(context_, owner);
     item.row_splits = splits;
     item.first_slot = first_slot;
     item.kv_head = rest % p_.num_kv_heads;
@@ -88,12 +90,13 @@ class WorkList {
 
   __device__ void load_rows() {
     const int row = first_row_ + lane_id();
-    first_token_ = num_tokens_ = splits_ = 0;
+    first_token_ = num_tokens_ = context_ = 0;
     if (row < p_.num_rows) {
       first_token_ = p_.row_begin[row];
       num_tokens_ = p_.row_begin[row + 1] - first_token_;
-      splits_ = (p_.context[row] + kSplitPositions - 1) / kSplitPositions;
+      context_ = p_.context[row];
     }
+    splits_ = (context_ + kSplitPositions - 1) / kSplitPositions;
     const bool mine = num_tokens_ > 0 && (num_tokens_ <= p_.decode_tokens) == kDecode;
     const int slots = kDecode && mine && splits_ > 1 ? num_tokens_ * splits_ : 0;
     slots_end_ = inclusive_scan(slots);
@@ -110,6 +113,7 @@ class WorkList {
   // Of this lane's row:
   int first_token_ = 0;
   int num_tokens_ = 0;
+  int context_ = 0;
   int splits_ = 0;
   int items_ = 0;
   int items_end_ = 0;  // of the rows up to this one, from first_row_
