@@ -110,6 +110,9 @@ TEST_P(CudaLinearTest, SumsEachOutputsColumnsOnTheirOwn) {
     const auto linear = cuda::make_linear(deterministic);
     for (const int tokens : {1, 5, 17}) {
       check(make_case(GetParam(), 37, 128, tokens, odd_outputs()), *linear);
+      if (!cuda::is_plain(GetParam().format)) continue;
+      // Whole pieces of 8 columns, cut inside a step of 32.
+      check(make_case(GetParam(), 12, 120, tokens, {{0, 24}, {24, 72}, {72, 120}}), *linear);
     }
   }
 }
