@@ -33,6 +33,13 @@ class Collective {
   // `bytes` of `data` on rank `root` to everyone's `data`.
   virtual void broadcast(void* data, std::size_t bytes, int root) = 0;
 
+  // Where peers' memory can be read in place (peer access): what `rank` has where this rank has
+  // `mine`, in memory from allocate(). Null, for all ranks alike, where pieces must be gathered.
+  virtual const void* peer(const void* mine, int rank) const = 0;
+  // A barrier, where peer() is not null: what any rank enqueues after it sees what every rank
+  // enqueued before its own.
+  virtual void meet() = 0;
+
   // Makes waiting peers give up at once. Any thread.
   virtual void abort() = 0;
 };

@@ -77,6 +77,7 @@ class ThreadCollective final : public BlockingCollective {
   // Waits for all to have come once more. `in` is shown to all where it is not null.
   absl::Status meet(const void* in) {
     absl::MutexLock lock(&table_->mutex);
+    if (table_->aborted) return absl::AbortedError("given up");
     if (in != nullptr) table_->in[static_cast<std::size_t>(options_.rank)] = in;
     ++table_->arrivals;
     arrivals_due_ += options_.world;

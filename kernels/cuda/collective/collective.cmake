@@ -3,6 +3,8 @@
 set(QUIRE_COLLECTIVE_SOURCES
   ${CMAKE_CURRENT_LIST_DIR}/nccl_api.cpp
   ${CMAKE_CURRENT_LIST_DIR}/nccl_collective.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/peer_collective.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/peer_meet.cu
   ${CMAKE_CURRENT_LIST_DIR}/watchdog.cpp)
 find_path(QUIRE_NCCL_INCLUDE nccl.h HINTS ${QUIRE_CUDA_INCLUDE} ${CUDAToolkit_INCLUDE_DIRS})
 find_library(QUIRE_NCCL NAMES nccl libnccl.so.2

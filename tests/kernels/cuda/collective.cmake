@@ -7,7 +7,7 @@ if(QUIRE_NCCL_INCLUDE)
   quire_nccl_library(quire_emulated_collective)
   quire_library(quire_fake_nccl ${CMAKE_SOURCE_DIR}/tests/fakes/fake_nccl.cpp
     LINK quire_emulated_collective)
-  quire_test(collective_test collective_test.cpp
+  quire_test(collective_test collective_test.cpp peer_collective_test.cpp
     LINK quire_fake_nccl quire_emulated_collective LABELS threads)
 else()
   message(STATUS "Collective over NCCL: not tested (no nccl.h)")
