@@ -43,7 +43,9 @@ step_address() {
   local folder=$source_dir/build-asan rules=$source_dir/tests/sanitizers
   configure "$folder" -DQUIRE_SANITIZE=address
   build "$folder" all
-  export ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1
+  # Not use after return: g++ 12 lays its copies of stack frames down without the alignment that AVX-512
+  # variables have, and the first store of one ends the program.
+  export ASAN_OPTIONS=strict_string_checks=1:detect_stack_use_after_return=0
   export LSAN_OPTIONS=suppressions=$rules/lsan.supp:print_suppressions=0
   export UBSAN_OPTIONS=print_stacktrace=1
   run_tests "$folder" -LE 'long|not_sanitized'
