@@ -61,8 +61,7 @@ __device__ Rank select_cut(const Source& source, const Filter& filter, const Sam
   if (!filter.top_p_cuts) return cut;
   return select_from_largest<64>(top_p_target(wish, total) - state.mass_above, [&](auto fn) {
     source.each([&](std::uint32_t k, TokenId id) {
-      const Rank rank = rank_of(k, id);
-      if (rank >= cut) fn(rank, [&] { return filter.weigher.mass(logit_of(k)); });
+      fn(rank_of(k, id), [&] { return filter.weigher.mass(logit_of(k)); });
     });
   });
 }
