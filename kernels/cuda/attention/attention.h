@@ -1,8 +1,13 @@
-// Paged attention: chooses a kernel for the batch and runs it. Layout of a KV block: row/row.h.
+// Paged attention: chooses kernels for the batch and runs them. Layout of a KV block: row/row.h;
+// the variants: table.h; how work is found on the device: work.h.
 //
-// Numerics: tiles and splits begin at absolute position 0 and have fixed sizes, partial results are
-// merged in order, masked positions weigh exactly zero and their V is never multiplied; so a
-// token's result depends on nothing else in its batch.
+// Numerics: tiles of 64 and splits of 256 positions begin at absolute position 0, partial results
+// are merged in order, decode and prefill share all arithmetic; so a token's bits depend on its own
+// row alone: not on the batch, the chunking, the block size, nor on how rows are cut. Masked
+// positions weigh exactly zero. V behind a row's context is never multiplied (it may be NaN); with
+// tensor cores, V of later tokens of the same chunk is, by zero, so it must be finite there.
+// K and V in fp32: fp32 arithmetic throughout. In bf16 and f16, with heads of 64, 80, 96, 128 or
+// 256: q and the weights are rounded to that type, sums are fp32. Other heads: fp32 arithmetic.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -22,7 +27,10 @@ std::size_t attention_workspace_bytes(const AttentionSpec& spec, int max_tokens,
 // Causal attention of every token over its row's blocks. qkv: [T][(Hl + 2 Gl) * D], q already
 // rotated (the first Hl * D columns); out: [T][Hl * D], kF32 or kBf16. `max_context` bounds every
 // row of the batch (known to the host without reading device memory); `workspace` has the bytes for
-// it.
+// it, of any content, and is free again for the next call on the stream. Launches depend on
+// num_tokens, num_rows and max_context alone, so a captured call may be replayed on any batch of
+// that size: rows at the end may have no tokens and tokens at the end no row. Positions of a row
+// rise by one and end with context - 1.
 cudaError_t attention(cudaStream_t stream, const float* qkv, const AttentionSpec& spec,
                       const Batch& batch, const KvLayer& kv, int max_context, void* workspace,
                       const Activation& out);
