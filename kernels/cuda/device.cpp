@@ -8,7 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/status.h"
-#include "kernels/cuda/collective/nccl_collective.h"
+#include "kernels/cuda/collective/peer_collective.h"
 #include "kernels/cuda/memory_pool.h"
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/queue.h"
@@ -103,9 +103,13 @@ class CudaDevice final : public Device {
     return ops_;
   }
   void copy(void* to, const void* from, std::size_t bytes) override {
+    use();
+    use();
     queue_->copy(to, from, bytes);
   }
   void host_task(std::function<absl::Status()> task) override {
+    use();
+    use();
     queue_->host_task(std::move(task));
   }
 
@@ -118,10 +122,10 @@ class CudaDevice final : public Device {
       const CollectiveOptions& options) override {
     use();
     QUIRE_ASSIGN_OR_RETURN(const NcclApi api, nccl_());
-    QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<NcclCollective> collective,
-                           open_nccl(api, options, queue_->stream()));
-    watchdog_ = collective->watchdog();
-    return collective;
+    QUIRE_ASSIGN_OR_RETURN(OpenedCollective opened,
+                           cuda::open_collective(api, options, queue_->stream()));
+    watchdog_ = std::move(opened.watchdog);
+    return std::move(opened.collective);
   }
 
   absl::Status wait() override {

@@ -29,11 +29,6 @@ class ThreadCollective final : public BlockingCollective {
   ThreadCollective(CollectiveOptions options, std::shared_ptr<Table> table, bool in_place)
       : options_(std::move(options)), table_(std::move(table)), in_place_(in_place) {}
 
-  // Nobody's memory goes while somebody may read it.
-  ~ThreadCollective() override {
-    if (in_place_) static_cast<void>(meet(nullptr));
-  }
-
   std::string description() const override { return "threads"; }
   absl::StatusOr<void*> allocate(std::size_t bytes, const std::string&) override {
     void* const own = memory_.emplace_back(new Line[(bytes + 63) / 64]()).get();

@@ -7,8 +7,8 @@
 // written over by the exchange after the next one. Where the collective reaches peers' memory,
 // parts are not moved: ranks meet, then read them where they are (one shot). A large sum of more
 // than two ranks goes in two shots: each rank sums its share of the rows, then takes the other
-// rows' sums from their ranks. Every exchange is a barrier, so a half that is written again has
-// been read by all.
+// rows' sums from their ranks. Every exchange but a broadcast is a barrier, and nobody reads a
+// broadcast in place: so a half that is written again has been read by all.
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
@@ -105,12 +105,8 @@ class DeviceComm final : public Comm {
     if (collective_ == nullptr) return;
     begin((bytes + sizeof(float) - 1) / sizeof(float));
     if (rank() == root) device_.copy(part(root), data, bytes);
-    if (in_place_) {
-      collective_->meet();
-    } else {
-      collective_->broadcast(part(root), bytes, root);
-    }
-    if (rank() != root) device_.copy(data, reachable_part(root), bytes);
+    collective_->broadcast(part(root), bytes, root);
+    if (rank() != root) device_.copy(data, part(root), bytes);
   }
 
   void abort() override {
@@ -153,9 +149,9 @@ class DeviceComm final : public Comm {
     std::vector<const float*> partials;
     partials.reserve(args.plan->sources.size());
     for (const MeetPlan::Source& source : args.plan->sources) {
-      partials.push_back(
-          reachable_part(source.rank) +
-          static_cast<std::size_t>(source.output) * floats(args.rows, args.columns) + first);
+      partials.push_back(reachable_part(source.rank) +
+                         static_cast<std::size_t>(source.output) * floats(args.rows, args.columns) +
+                         first);
     }
     CombineArgs job;
     job.program = args.plan->program;

@@ -15,7 +15,7 @@ namespace {
 
 constexpr absl::Duration kPollPause = absl::Milliseconds(1);
 // Peers that have ended differently do not come to our finalizing.
-constexpr absl::Duration kFinalizePatience = absl::Seconds(2);
+constexpr absl::Duration kFinalizePatience = absl::Milliseconds(500);
 
 absl::Status gave_up() {
   return absl::AbortedError("an exchange was given up: the epoch ended");
@@ -174,6 +174,7 @@ absl::StatusOr<std::vector<std::string>> NcclCollective::exchange(const std::str
 void NcclCollective::enqueue(const char* what,
                              const std::function<ncclResult_t(ncclComm_t)>& call) {
   if (!watchdog_->status().ok()) return;  // the watchdog may not have aborted it yet
+  static_cast<void>(cudaSetDevice(device_));
   ncclResult_t result = ncclSuccess;
   {
     absl::MutexLock lock(&mutex_);

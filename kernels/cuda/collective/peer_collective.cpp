@@ -40,6 +40,7 @@ class PeerCollective final : public Collective {
         watchdog_(inner_->watchdog()),
         stream_(stream),
         share_memory_(share_memory) {
+    static_cast<void>(cudaGetDevice(&device_));
     meet_.rank = options.rank;
     meet_.world = options.world;
     meet_.abort_word = inner_->abort_word();
@@ -50,7 +51,6 @@ class PeerCollective final : public Collective {
       cudaStreamSynchronize(stream_);
     }
     for (Region& region : regions_) close(region);
-    static_cast<void>(inner_->exchange("closed"));
   }
 
   absl::Status open() {
@@ -90,6 +90,7 @@ class PeerCollective final : public Collective {
   }
   void meet() override {
     if (!watchdog_->status().ok()) return;
+    static_cast<void>(cudaSetDevice(device_));
     const absl::Status status = to_status(peer_meet(stream_, meet_), "the ranks' barrier");
     if (!status.ok()) watchdog_->fail(status);
   }
@@ -149,6 +150,7 @@ class PeerCollective final : public Collective {
   const std::shared_ptr<Watchdog> watchdog_;
   const cudaStream_t stream_;
   const bool share_memory_;
+  int device_ = 0;
   PeerMeet meet_;
   bool reached_ = true;          // every rank by every rank
   std::vector<Region> regions_;  // the words first

@@ -2,8 +2,8 @@
 // rank a process. Memory from allocate() is opened by every rank through CUDA IPC; meet() is a
 // barrier kernel over words in it. Gathers and broadcasts stay NCCL's.
 //
-// The words of a rank are written by its peers while they live: peers close before anybody frees,
-// as the destructors of all ranks meet once more (or the epoch has failed, and the process ends).
+// Ranks end each for itself. What they read of each other in place must have been read by then:
+// after a gather it has.
 #pragma once
 
 #include <memory>

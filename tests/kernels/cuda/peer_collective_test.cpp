@@ -62,6 +62,7 @@ TEST_F(PeerTest, ReadAfterMeetingWhatPeersWroteBefore) {
                 cudaSuccess);
           }
         }
+        collective.meet();  // all have read
         const absl::Status status = wait(*opened, place);
         ASSERT_TRUE(status.ok()) << status;
         for (std::size_t i = 0; i < seen.size(); ++i) {
@@ -77,14 +78,19 @@ TEST_F(PeerTest, ReadAfterMeetingWhatPeersWroteBefore) {
 }
 
 TEST_F(PeerTest, APeerThatDoesNotMeetIsADeadline) {
-  on_ranks(3, 300, [](const Place& place) {
+  std::latch gone(2);
+  on_ranks(3, 300, [&](const Place& place) {
     const auto opened = open(place);
     ASSERT_TRUE(opened.ok()) << opened.status();
     opened->collective->meet();
     ASSERT_TRUE(wait(*opened, place).ok());
-    if (place.rank == 2) return;  // its destructor waits for the others, who do not come
+    if (place.rank == 2) {
+      gone.wait();
+      return;
+    }
     opened->collective->meet();
     EXPECT_EQ(wait(*opened, place).code(), absl::StatusCode::kDeadlineExceeded);
+    gone.count_down();
   });
 }
 
