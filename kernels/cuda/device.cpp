@@ -71,6 +71,8 @@ class CudaDevice final : public Device {
         queue_(std::move(queue)),
         ops_(*queue_, memories_, options.dtype == "float32", options.deterministic) {}
 
+  ~CudaDevice() override { use(); }
+
   std::string description() const override {
     return absl::StrFormat("cuda %d, %s, sm_%d, %d SMs, %.1f GB", gpu_.index, gpu_.properties.name,
                            gpu_.capability, gpu_.properties.multiProcessorCount,
@@ -89,7 +91,10 @@ class CudaDevice final : public Device {
     use();
     return memories_.allocate(Place::kHost, bytes, what);
   }
-  void free(void* memory) override { memories_.free(memory); }
+  void free(void* memory) override {
+    use();
+    memories_.free(memory);
+  }
   std::int64_t free_bytes() const override {
     use();
     std::size_t free = 0, total = 0;

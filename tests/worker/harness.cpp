@@ -28,8 +28,14 @@ absl::Status on_all_ranks(std::vector<std::unique_ptr<Rank>>& ranks, bool starte
     });
   }
   for (std::thread& thread : threads) thread.join();
-  for (const absl::Status& status : statuses) QUIRE_RETURN_IF_ERROR(status);
-  return absl::OkStatus();
+  // What a rank did wrong itself says more than that a peer did not come.
+  absl::Status first;
+  for (const absl::Status& status : statuses) {
+    const bool of_a_peer =
+        absl::IsDeadlineExceeded(status) || absl::IsAborted(status) || absl::IsUnavailable(status);
+    if (!status.ok() && (first.ok() || !of_a_peer)) first = status;
+  }
+  return first;
 }
 
 std::string unique_name() {
@@ -138,6 +144,12 @@ absl::StatusOr<std::unique_ptr<RankGroup>> RankGroup::open(const std::vector<std
     return group->ranks_[static_cast<std::size_t>(r)]->start(options.limits, name, id);
   }));
   return group;
+}
+
+RankGroup::~RankGroup() {
+  std::vector<std::thread> threads;
+  for (std::unique_ptr<Rank>& rank : ranks_) threads.emplace_back([&rank] { rank.reset(); });
+  for (std::thread& thread : threads) thread.join();
 }
 
 absl::StatusOr<StepResult> RankGroup::step(StepPlan plan) {

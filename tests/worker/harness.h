@@ -31,6 +31,8 @@ struct GroupOptions {
 
 class RankGroup {
  public:
+  RankGroup() = default;
+  ~RankGroup();  // all ranks at once: they leave their collective together
   static absl::StatusOr<std::unique_ptr<RankGroup>> open(const std::string& model,
                                                          const GroupOptions& options);
   // Rank r opens models[r].

@@ -15,12 +15,13 @@ constexpr int kNumKvGroups = 1;
 }  // namespace
 
 Runner::Runner(const RunnerParts& parts, const StepLimits& limits, KvArena arena,
-               BatchBuilder builder)
+               BatchBuilder builder, DeviceBuffer ids)
     : parts_(parts),
       slots_(limits, parts.spec->vocab, kNumKvGroups),
       arena_(std::move(arena)),
       builder_(std::move(builder)),
-      sampler_(*parts.shards) {
+      sampler_(*parts.shards),
+      ids_(std::move(ids)) {
   for (int l = 0; l < parts.spec->num_layers; ++l) kv_layers_.push_back(arena_.layer(l));
 }
 
@@ -29,8 +30,11 @@ absl::StatusOr<std::unique_ptr<Runner>> Runner::create(const RunnerParts& parts,
   QUIRE_ASSIGN_OR_RETURN(KvArena arena, KvArena::create(kv, limits.num_blocks, *parts.device));
   QUIRE_ASSIGN_OR_RETURN(BatchBuilder builder,
                          BatchBuilder::create(limits, *parts.shards, *parts.device));
-  auto runner =
-      std::unique_ptr<Runner>(new Runner(parts, limits, std::move(arena), std::move(builder)));
+  const std::size_t id_bytes = static_cast<std::size_t>(limits.max_num_seqs) * sizeof(TokenId);
+  QUIRE_ASSIGN_OR_RETURN(DeviceBuffer ids,
+                         DeviceBuffer::allocate_host(*parts.device, id_bytes, "the picked ids"));
+  auto runner = std::unique_ptr<Runner>(
+      new Runner(parts, limits, std::move(arena), std::move(builder), std::move(ids)));
   const DecoderLimits decoder_limits{limits.max_num_batched_tokens, limits.max_num_seqs,
                                      limits.max_model_len};
   QUIRE_ASSIGN_OR_RETURN(runner->decoder_,
@@ -49,7 +53,7 @@ void Runner::enqueue_samples(const StepPlan& plan, const Batch& batch) {
         make_sample_row(slot.params, slot.sample_index, static_cast<int>(slot.tokens.size())));
   }
   results_.assign(rows.size(), RowResult());
-  ids_.assign(rows.size(), 0);
+  auto* ids = static_cast<TokenId*>(ids_.data());
   for (int first = 0; first < batch.num_samples; first += decoder_->max_logit_rows()) {
     const int count = std::min(decoder_->max_logit_rows(), batch.num_samples - first);
     const Gathered logits = decoder_->logits(batch, first, count);
@@ -61,12 +65,12 @@ void Runner::enqueue_samples(const StepPlan& plan, const Batch& batch) {
         results_.data() + begin);
   }
   if (sampling_rank) {
-    parts_.device->host_task([this] {
-      for (std::size_t i = 0; i < ids_.size(); ++i) ids_[i] = results_[i].token;
+    parts_.device->host_task([this, ids] {
+      for (std::size_t i = 0; i < results_.size(); ++i) ids[i] = results_[i].token;
       return absl::OkStatus();
     });
   }
-  parts_.comm->broadcast(ids_.data(), ids_.size() * sizeof(TokenId), plan.sampling_rank);
+  parts_.comm->broadcast(ids, results_.size() * sizeof(TokenId), plan.sampling_rank);
 }
 
 absl::StatusOr<StepResult> Runner::run(const StepPlan& plan) {
@@ -88,7 +92,7 @@ absl::StatusOr<StepResult> Runner::run(const StepPlan& plan) {
     for (std::size_t i = 0; i < builder_.sampling_rows().size(); ++i) {
       RowResult& row = results_[i];
       row.row = builder_.sampling_rows()[i];
-      row.token = ids_[i];
+      row.token = static_cast<const TokenId*>(ids_.data())[i];
       if (row.token < 0 || row.token >= parts_.spec->vocab) {
         return absl::InternalError(absl::StrCat("the pick of row ", row.row, " is id ", row.token,
                                                 ", outside the vocabulary; the ",

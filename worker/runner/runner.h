@@ -34,7 +34,8 @@ class Runner {
   absl::StatusOr<StepResult> run(const StepPlan& plan);
 
  private:
-  Runner(const RunnerParts& parts, const StepLimits& limits, KvArena arena, BatchBuilder builder);
+  Runner(const RunnerParts& parts, const StepLimits& limits, KvArena arena, BatchBuilder builder,
+         DeviceBuffer ids);
   void enqueue_samples(const StepPlan& plan, const Batch& batch);
 
   RunnerParts parts_;
@@ -47,7 +48,7 @@ class Runner {
 
   std::vector<SampleRow> sample_rows_;  // of the step in progress, one per sampling row
   std::vector<RowResult> results_;
-  std::vector<TokenId> ids_;  // picked, sent from the sampling rank to all
+  DeviceBuffer ids_;  // host memory: picked [rows], sent from the sampling rank to all
 };
 
 }  // namespace quire
