@@ -109,11 +109,9 @@ class CudaDevice final : public Device {
   }
   void copy(void* to, const void* from, std::size_t bytes) override {
     use();
-    use();
     queue_->copy(to, from, bytes);
   }
   void host_task(std::function<absl::Status()> task) override {
-    use();
     use();
     queue_->host_task(std::move(task));
   }
