@@ -20,6 +20,13 @@ std::filesystem::path plugin_path() {
 
 }  // namespace
 
+bool has_nvidia_driver() {
+  void* driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
+  if (driver == nullptr) return false;
+  dlclose(driver);
+  return true;
+}
+
 absl::StatusOr<const CudaPlugin*> load_cuda_plugin() {
   const std::filesystem::path path = plugin_path();
   if (std::error_code error; !std::filesystem::exists(path, error)) {

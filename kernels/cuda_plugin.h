@@ -20,6 +20,10 @@ struct CudaPlugin {
 };
 inline constexpr char kCudaPluginSymbol[] = "quire_cuda_plugin";
 
+// Whether the driver's library is there: what `auto` asks before it opens the plugin, which maps
+// half a gigabyte of libraries.
+bool has_nvidia_driver();
+
 // NotFound says why there is none: not built, or libraries it needs are missing.
 absl::StatusOr<const CudaPlugin*> load_cuda_plugin();
 

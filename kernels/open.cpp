@@ -38,6 +38,10 @@ absl::StatusOr<std::unique_ptr<Device>> open_device(const DeviceOptions& options
     return absl::NotFoundError(absl::StrCat("there is no device \"", options.kind,
                                             "\"; use auto, cuda, cpu or reference."));
   }
+  if (!has_nvidia_driver()) {
+    spdlog::info("no GPU is used: no NVIDIA driver is installed");
+    return open_host(options);
+  }
   absl::StatusOr<std::unique_ptr<Device>> device = open_cuda(options);
   if (device.ok() || !absl::IsNotFound(device.status())) return device;
   spdlog::info("no GPU is used: {}", std::string(device.status().message()));

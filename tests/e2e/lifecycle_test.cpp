@@ -109,6 +109,17 @@ TEST(BadStart, MissingHostfileIsNamed) {
   EXPECT_THAT(result.output, HasSubstr("--hostfile: cannot read /nowhere/hosts"));
 }
 
+// On a machine with a GPU this would start a server: then there is nothing to see here.
+TEST(BadStart, CudaWithoutAGpuIsSaidOnce) {
+  QUIRE_NEED_DATA(demo_model());
+  const CommandResult devices = run_command({bin("quire-worker"), "--list-devices"}, 60);
+  if (devices.output.find("GPU 0") != std::string::npos) GTEST_SKIP() << "a GPU is here";
+  const CommandResult result = serve(demo_model(), {"--device", "cuda"});
+  EXPECT_EQ(result.exit_code, 64) << result.output;
+  EXPECT_THAT(result.output, testing::ContainsRegex("no NVIDIA driver|no CUDA backend|no GPU"));
+  EXPECT_THAT(result.output, testing::Not(HasSubstr("starting it again")));
+}
+
 TEST(BadStart, UnknownOptionSuggestsTheNearest) {
   const CommandResult result = serve("m.gguf", {"--tensor-paralel-size", "2"});
   EXPECT_EQ(result.exit_code, 64) << result.output;

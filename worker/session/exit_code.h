@@ -24,7 +24,12 @@ enum class Stage { kOptions, kDevice, kModel, kServing };
 
 inline ExitCode exit_code(Stage stage, const absl::Status& status) {
   using Code = absl::StatusCode;
-  if (stage == Stage::kDevice && !status.ok()) return kExitDevice;
+  if (stage == Stage::kDevice && !status.ok()) {
+    // A device that is not here, or a wrong option of it: no other start changes that.
+    const bool asked_in_vain =
+        status.code() == Code::kNotFound || status.code() == Code::kInvalidArgument;
+    return asked_in_vain ? kExitUsage : kExitDevice;
+  }
   switch (status.code()) {
     case Code::kOk:
       return kExitDrained;

@@ -108,7 +108,9 @@ TEST(ProcessGroup, AloneItNamesItself) {
 
 TEST(ExitCode, SaysWhatAnotherStartCanChange) {
   EXPECT_EQ(exit_code(Stage::kOptions, absl::InvalidArgumentError("")), 64);
-  EXPECT_EQ(exit_code(Stage::kDevice, absl::NotFoundError("")), 71);
+  EXPECT_EQ(exit_code(Stage::kDevice, absl::NotFoundError("")), 64);
+  EXPECT_EQ(exit_code(Stage::kDevice, absl::InvalidArgumentError("")), 64);
+  EXPECT_EQ(exit_code(Stage::kDevice, absl::ResourceExhaustedError("")), 71);
   EXPECT_EQ(exit_code(Stage::kModel, absl::InvalidArgumentError("")), 65);
   EXPECT_EQ(exit_code(Stage::kModel, absl::DataLossError("")), 65);
   EXPECT_EQ(exit_code(Stage::kModel, absl::NotFoundError("")), 66);
