@@ -203,8 +203,10 @@ void CudaOps::sample(const SampleArgs& args) {
   job.workspace =
       device_step_.take<std::byte>(sample_workspace_bytes(args.num_rows, args.piece_begin.back()));
   if (!host_step_.status().ok() || !device_step_.status().ok()) return;
+  job.may_filter = false;
   for (std::size_t b = 0; b < count; ++b) {
     const SampleRow& row = args.rows[b];
+    job.may_filter |= row.top_k > 0 || row.top_p < 1.0f || row.min_p > 0.0f;
     wishes[b] = {row.temperature, row.top_p,        row.min_p,    row.top_k,
                  row.seed,        row.sample_index, row.position, row.num_logprobs};
   }
