@@ -90,6 +90,16 @@ absl::Status set_block_size(EngineConfig& config, const std::string& value) {
   return absl::OkStatus();
 }
 
+// Every start proves the ranks by a prompt of two tokens and one answered: less is no context.
+absl::Status set_max_model_len(EngineConfig& config, const std::string& value) {
+  int parsed = 0;
+  if (!absl::SimpleAtoi(value, &parsed) || (parsed != 0 && parsed < 3) || parsed > (1 << 30)) {
+    return refuse(value, "0 or an integer in [3, 1073741824]");
+  }
+  config.max_model_len = parsed;
+  return absl::OkStatus();
+}
+
 absl::Status set_seed(EngineConfig& config, const std::string& value) {
   if (absl::SimpleAtoi(value, &config.seed)) return absl::OkStatus();
   return refuse(value, "an integer in [0, 2^64)");
@@ -161,8 +171,8 @@ constexpr Option kOptions[] = {
     {"--dtype", "Model", "TYPE", "arithmetic: auto (what suits the weights), float32 or bfloat16",
      kRanks, set_choice<&C::dtype, kDtypes>, get_text<&C::dtype>},
     {"--max-model-len", "Model", "TOKENS",
-     "longest prompt plus answer; 0 is the model's own context", kAll,
-     set_int<&C::max_model_len, 0, kMaxTokens>, get_int<&C::max_model_len>},
+     "longest prompt plus answer; 0 is the model's own context", kAll, set_max_model_len,
+     get_int<&C::max_model_len>},
     {"--seed", "Model", "NUMBER", "seed of requests that bring none; 0 draws one for each", kApi,
      set_seed, get_seed},
 
@@ -195,7 +205,7 @@ constexpr Option kOptions[] = {
     {"--max-num-seqs", "Scheduling", "N", "sequences that run at once", kAll,
      set_int<&C::max_num_seqs, 1, 65536>, get_int<&C::max_num_seqs>},
     {"--max-num-batched-tokens", "Scheduling", "TOKENS", "tokens per step, prompts and answers",
-     kAll, set_int<&C::max_num_batched_tokens, 1, 1 << 20>, get_int<&C::max_num_batched_tokens>},
+     kAll, set_int<&C::max_num_batched_tokens, 2, 1 << 20>, get_int<&C::max_num_batched_tokens>},
     {"--steps-in-flight", "Scheduling", "N", "plans sent before the first result; 1 for debugging",
      kAll, set_int<&C::steps_in_flight, 1, 2>, get_int<&C::steps_in_flight>},
 

@@ -8,6 +8,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "common/status.h"
 
 namespace quire {
 
@@ -71,25 +72,38 @@ Launch group_launch(const EngineConfig& config, const std::string& bin,
   return launch;
 }
 
+absl::StatusOr<std::vector<std::string>> hosts_in(const std::string& hostfile) {
+  std::ifstream file(hostfile);
+  std::vector<std::string> hosts;
+  for (std::string line; std::getline(file, line);) {
+    const std::string text = line.substr(0, line.find('#'));
+    const std::vector<std::string> words =
+        absl::StrSplit(text, absl::ByAnyChar(" \t\r"), absl::SkipWhitespace());
+    if (!words.empty()) hosts.push_back(words[0]);
+  }
+  if (hosts.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--hostfile: ", hostfile, " names no host; a line each, such as `node1 slots=4`"));
+  }
+  return hosts;
+}
+
 absl::StatusOr<std::string> address_for_ranks(const EngineConfig& config, const std::string& self,
                                               const std::string& grpc) {
   if (config.hostfile.empty()) return grpc;
-  const std::string port = grpc.substr(grpc.rfind(':'));
-  if (config.host == "0.0.0.0" || config.host == "::") return absl::StrCat(self, port);
-  const bool loopback =
-      absl::StartsWith(config.host, "127.") || config.host == "localhost" || config.host == "::1";
-  if (!loopback) return grpc;
-  std::ifstream hosts(config.hostfile);
-  for (std::string line; std::getline(hosts, line);) {
-    const std::string text = line.substr(0, line.find('#'));
-    const std::vector<std::string> words = absl::StrSplit(text, ' ', absl::SkipWhitespace());
-    if (words.empty() || words[0] == self || words[0] == "localhost" ||
-        absl::StartsWith(words[0], "127.")) {
-      continue;
-    }
-    return absl::InvalidArgumentError(absl::StrCat(
-        "--hostfile names ", words[0], ", whose ranks cannot reach --host ", config.host,
-        "; give an address of this machine that the other hosts reach, or 0.0.0.0"));
+  QUIRE_ASSIGN_OR_RETURN(const std::vector<std::string> hosts, hosts_in(config.hostfile));
+  if (config.host == "0.0.0.0" || config.host == "::") {
+    return absl::StrCat(self, grpc.substr(grpc.rfind(':')));
+  }
+  const auto is_here = [&self](const std::string& host) {
+    return host == self || host == "localhost" || host == "::1" || absl::StartsWith(host, "127.");
+  };
+  if (config.host == self || !is_here(config.host)) return grpc;
+  for (const std::string& host : hosts) {
+    if (is_here(host)) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("--hostfile names ", host, ", whose ranks cannot reach --host ", config.host,
+                     "; give an address of this machine that the other hosts reach, or 0.0.0.0"));
   }
   return grpc;
 }

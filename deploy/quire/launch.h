@@ -20,6 +20,8 @@ Launch coordinator_launch(const EngineConfig& config, const std::string& bin);
 Launch group_launch(const EngineConfig& config, const std::string& bin,
                     const std::string& coordinator);
 
+// The hosts that mpirun's hostfile names, in order. InvalidArgument: none.
+absl::StatusOr<std::vector<std::string>> hosts_in(const std::string& hostfile);
 // What ranks dial, given where the coordinator listens: over several hosts an address of `self`
 // (this machine's name). InvalidArgument: a hostfile that names other machines, and a --host that
 // they cannot reach.

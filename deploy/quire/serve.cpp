@@ -70,8 +70,11 @@ int serve_command(const std::vector<std::string>& arguments) {
   if (config.served_model_name.empty() && alias == "smollm2") config.served_model_name = alias;
   auto model = open_model(config.model);
   if (!model.ok()) {
-    return fail("serve", std::string(model.status().message()),
-                absl::IsNotFound(model.status()) ? kMissingFile : kBadModel);
+    const bool a_word = alias.find_first_of("/.") == std::string::npos;
+    return fail(
+        "serve",
+        absl::StrCat(model.status().message(), a_word ? " (the one alias there is: smollm2)" : ""),
+        absl::IsNotFound(model.status()) ? kMissingFile : kBadModel);
   }
   if (!config.hostfile.empty() && access(config.hostfile.c_str(), R_OK) != 0) {
     return fail("serve",

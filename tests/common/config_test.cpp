@@ -79,6 +79,9 @@ TEST(ConfigTest, ValuesOutOfRangeNameOptionValueAndRange) {
       {{"--tensor-parallel-size", "0"}, {"--tensor-parallel-size", "[1, 4096]"}},
       {{"--steps-in-flight", "3"}, {"--steps-in-flight", "[1, 2]"}},
       {{"--max-num-seqs", "99999999999999999999"}, {"--max-num-seqs"}},
+      {{"--max-num-batched-tokens", "1"}, {"--max-num-batched-tokens", "[2, 1048576]"}},
+      {{"--max-model-len", "2"}, {"--max-model-len", "0 or an integer in [3,"}},
+      {{"--max-model-len", "-1"}, {"--max-model-len", "'-1'"}},
       {{"--dtype", "int3"}, {"--dtype", "auto, float32, bfloat16"}},
       {{"--device", "tpu"}, {"--device", "reference"}},
       {{"--seed", "-4"}, {"--seed", "2^64"}},
@@ -147,7 +150,8 @@ TEST(ConfigTest, HelpIsGroupedAndComplete) {
     EXPECT_THAT(help, HasSubstr("usage: quire serve MODEL [options]\n\nModel:\n"));
     EXPECT_THAT(help, AllOf(HasSubstr("--config FILE"), HasSubstr("--help")));
     for (const Option& option : options()) {
-      const std::string head = std::string("  ") + option.name + " " + option.value;
+      const std::string head = std::string("  ") + option.name +
+                               (option.value == nullptr ? "" : std::string(" ") + option.value);
       EXPECT_EQ(help.find(head) != std::string::npos, (option.programs & program) != 0) << head;
     }
     std::istringstream lines(help);

@@ -43,6 +43,19 @@ TEST_F(AddressForRanks, OtherMachinesDialThisOnesName) {
             "10.0.0.1:50051");
 }
 
+TEST_F(AddressForRanks, AFileWithoutHostsIsRefused) {
+  for (const char* text : {"", "\n\n", "# a\n  # b\n"}) {
+    const auto none = address_for_ranks(config("0.0.0.0", text), "a", "x:1");
+    ASSERT_EQ(none.status().code(), absl::StatusCode::kInvalidArgument) << text;
+    EXPECT_THAT(std::string(none.status().message()), HasSubstr("names no host"));
+  }
+  EngineConfig folder;
+  folder.hostfile = "/tmp";
+  EXPECT_FALSE(address_for_ranks(folder, "a", "x:1").ok());
+  EXPECT_EQ(*hosts_in(config("x", "a\tslots=2\r\n b # c\n").hostfile),
+            (std::vector<std::string>{"a", "b"}));
+}
+
 TEST_F(AddressForRanks, LoopbackIsRefusedWhereOthersAreNamed) {
   const auto refused = address_for_ranks(config("127.0.0.1", "a\n  b slots=2\n"), "a", "x:1");
   ASSERT_EQ(refused.status().code(), absl::StatusCode::kInvalidArgument);

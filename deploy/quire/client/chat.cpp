@@ -50,7 +50,11 @@ class Conversation {
     }
     prompt_.messages.pop_back();
     failed_ = true;
-    fail("chat", describe_failure(answer.status(), command_.client.server), 1);
+    const bool too_long = absl::IsInvalidArgument(answer.status()) && prompt_.messages.size() > 2;
+    fail("chat",
+         describe_failure(answer.status(), command_.client.server) +
+             (too_long ? " (/clear forgets what was said)" : ""),
+         1);
     return !absl::IsUnavailable(answer.status());
   }
 
