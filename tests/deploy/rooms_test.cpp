@@ -19,7 +19,7 @@ struct Rule {
 const Rule kRules[] = {
     {"common/", {"common/"}},
     {"kernels/", {"kernels/", "common/"}},
-    {"worker/comm/", {"worker/comm/", "kernels/", "common/"}},
+    {"worker/comm/", {"worker/comm/", "worker/device_buffer.h", "kernels/", "common/"}},
     {"worker/kv/", {"worker/kv/", "worker/device_buffer.h", "kernels/", "common/"}},
     {"worker/sampler/", {"worker/sampler/", "kernels/", "common/"}},
     {"worker/loader/", {"worker/loader/", "kernels/", "common/"}},

@@ -38,6 +38,7 @@ TEST(BatchBuilder, FlattensRowsInPlanOrder) {
   plan.rows = {{2, 1, 2, true, {{9}}}, {0, 0, 3, false, {{4, 6}}}};
   ASSERT_TRUE(slots.apply(plan).ok());
   const Batch& batch = builder->build(plan, slots);
+  ASSERT_TRUE((*device)->wait().ok());  // the arrays are there
   EXPECT_EQ(batch.num_tokens, 5);
   EXPECT_EQ(batch.num_rows, 2);
   EXPECT_THAT(list(batch.tokens, 5), ElementsAre(far - 1, far, 8, 8, 8));
