@@ -3,6 +3,7 @@
 // absl_mutex.cpp.
 #include <grpc/byte_buffer_reader.h>
 #include <grpc/grpc.h>
+#include <grpcpp/support/server_callback.h>
 #include <sanitizer/tsan_interface.h>
 
 #include "tests/sanitizers/library.h"
@@ -39,3 +40,38 @@ int grpc_byte_buffer_reader_init(grpc_byte_buffer_reader* reader, grpc_byte_buff
 }
 
 }  // extern "C"
+
+namespace grpc::internal {
+namespace {
+
+// Stands in for a reactor that is told of its cancellation; the library's own thread tells it, then
+// gives up a reference that OnDone waits for.
+class Cancelled final : public ServerReactor {
+ public:
+  Cancelled(void* call, ServerReactor* reactor) : call_(call), reactor_(reactor) {}
+  void OnCancel() override {
+    reactor_->OnCancel();
+    __tsan_release(call_);
+    delete this;
+  }
+  void OnDone() override {}
+
+ private:
+  void* call_;
+  ServerReactor* reactor_;
+};
+
+}  // namespace
+
+void ServerCallbackCall::CallOnCancel(ServerReactor* reactor) {
+  call_library<"_ZN4grpc8internal18ServerCallbackCall12CallOnCancelEPNS0_13ServerReactorE", void>(
+      this, static_cast<ServerReactor*>(new Cancelled(this, reactor)));
+}
+
+void ServerCallbackCall::ScheduleOnDone(bool inline_ondone) {
+  __tsan_acquire(this);
+  call_library<"_ZN4grpc8internal18ServerCallbackCall14ScheduleOnDoneEb", void>(this,
+                                                                                inline_ondone);
+}
+
+}  // namespace grpc::internal

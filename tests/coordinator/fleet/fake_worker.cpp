@@ -3,15 +3,32 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "common/wire.h"
 
 namespace quire::test {
 
+void FakeMeeting::arrive(int rank, StepId step) {
+  absl::MutexLock lock(&mutex_);
+  reached_[static_cast<std::size_t>(rank)] = step;
+  const auto all_here = [&] {
+    return std::all_of(reached_.begin(), reached_.end(), [step](StepId at) { return at >= step; });
+  };
+  mutex_.AwaitWithTimeout(absl::Condition(&all_here), absl::Seconds(30));
+}
+
+void FakeMeeting::leave(int rank) {
+  absl::MutexLock lock(&mutex_);
+  reached_[static_cast<std::size_t>(rank)] = std::numeric_limits<StepId>::max();
+}
+
 FakeWorker::FakeWorker(const std::string& address, int rank, int world, const std::string& instance,
-                       FakeWorkerScript script, const std::function<void(v1::Hello&)>& spoil)
-    : rank_(rank), script_(std::move(script)) {
+                       FakeWorkerScript script, const std::function<void(v1::Hello&)>& spoil,
+                       std::shared_ptr<FakeMeeting> meeting)
+    : rank_(rank), script_(std::move(script)), meeting_(std::move(meeting)) {
   hello_.set_protocol(wire::kProtocolVersion);
   hello_.set_instance_id(instance);
   hello_.set_rank(static_cast<std::uint32_t>(rank));
@@ -78,6 +95,7 @@ void FakeWorker::run() {
   v1::Down down;
   while (stream_->Read(&down) && take(down)) {
   }
+  if (meeting_ != nullptr) meeting_->leave(rank_);
   const grpc::Status status = stream_->Finish();
   absl::MutexLock lock(&mutex_);
   status_ = status;
@@ -133,6 +151,7 @@ void FakeWorker::take_plan(const std::string& bytes) {
     broken_ = std::string(plan.status().message());
     return;
   }
+  if (meeting_ != nullptr) meeting_->arrive(rank_, plan->step);
   digest_ = wire::plan_digest(digest_, bytes);
   StepResult result{plan->epoch, plan->step, {}, 1};
   if (plan->step <= 2) {  // the fleet's dummy steps: no oracle knows their tokens
@@ -178,8 +197,10 @@ void FakeWorker::answer(const StepPlan& plan, const StepResult& result) {
 
 FakeGroup::FakeGroup(const std::string& address, int world, const std::string& instance,
                      const FakeWorkerScript& script) {
+  const auto meeting = std::make_shared<FakeMeeting>(world);
   for (int r = 0; r < world; ++r) {
-    ranks_.push_back(std::make_unique<FakeWorker>(address, r, world, instance, script));
+    ranks_.push_back(
+        std::make_unique<FakeWorker>(address, r, world, instance, script, nullptr, meeting));
   }
 }
 

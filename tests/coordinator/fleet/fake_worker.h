@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "fleet.grpc.pb.h"
@@ -29,10 +30,25 @@ struct FakeWorkerScript {
   std::function<void(StepId)> before_answer;  // may block: holds the result back
 };
 
+// Where the ranks of a group wait for each other in every step, as real ones do between layers: so
+// none is further behind than the plans in flight. Ranks whose stream has ended are not waited for.
+class FakeMeeting {
+ public:
+  explicit FakeMeeting(int world) : reached_(static_cast<std::size_t>(world), 0) {}
+  void arrive(int rank, StepId step);
+  void leave(int rank);
+
+ private:
+  absl::Mutex mutex_;
+  std::vector<StepId> reached_ ABSL_GUARDED_BY(mutex_);  // [rank]
+};
+
 class FakeWorker {
  public:
+  // Without a meeting it waits for nobody.
   FakeWorker(const std::string& address, int rank, int world, const std::string& instance,
-             FakeWorkerScript script = {}, const std::function<void(v1::Hello&)>& spoil = nullptr);
+             FakeWorkerScript script = {}, const std::function<void(v1::Hello&)>& spoil = nullptr,
+             std::shared_ptr<FakeMeeting> meeting = nullptr);
   ~FakeWorker();  // cancels its stream
 
   void kill() { context_.TryCancel(); }
@@ -53,6 +69,7 @@ class FakeWorker {
 
   const int rank_;
   const FakeWorkerScript script_;
+  const std::shared_ptr<FakeMeeting> meeting_;
   v1::Hello hello_;
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::Fleet::Stub> stub_;
