@@ -398,24 +398,36 @@ TEST_F(CollectiveSessionTest, DrainBeforeTheIdIsAGoodEnd) {
   for (const absl::Status& status : statuses) EXPECT_TRUE(status.ok()) << status;
 }
 
-TEST_F(CollectiveSessionTest, AWrongIdIsFatal) {
-  struct Case {
-    std::vector<EpochId> epochs;  // of the ids sent
-    const char* says;
-  };
-  for (const Case& each :
-       {Case{{kEpoch - 1}, "came for epoch 6"}, Case{{kEpoch, kEpoch}, "a second id"}}) {
-    SCOPED_TRACE(each.says);
-    const auto statuses = run_two([&](const v1::Hello&, AttachStream& stream) {
-      send_welcome(stream, 8);
-      for (const EpochId epoch : each.epochs) send_collective_id(stream, "some id", epoch);
-      read_to_end(stream);
-      return grpc::Status::OK;
-    });
-    for (const absl::Status& status : statuses) {
-      EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << status;
-      EXPECT_THAT(std::string(status.message()), HasSubstr(each.says));
+TEST_F(CollectiveSessionTest, AnIdOfAnotherEpochIsFatal) {
+  const auto statuses = run_two([&](const v1::Hello&, AttachStream& stream) {
+    send_welcome(stream, 8);
+    send_collective_id(stream, "some id", kEpoch - 1);
+    read_to_end(stream);
+    return grpc::Status::OK;
+  });
+  for (const absl::Status& status : statuses) {
+    EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("came for epoch 6"));
+  }
+}
+
+// Sent when both ranks have met, so that neither waits for one that has left.
+TEST_F(CollectiveSessionTest, ASecondIdIsFatal) {
+  const auto statuses = run_two([&](const v1::Hello& hello, AttachStream& stream) {
+    send_welcome(stream, 8);
+    send_collective_id(stream, "some id");
+    send_plan(stream, first_plan());
+    v1::Up up;
+    if (hello.rank() == 0) await(stream, v1::Up::kResult, &up);
+    while (hello.rank() == 1 && stream.Read(&up) && up.heartbeat().step() < 1) {
     }
+    send_collective_id(stream, "some id");
+    read_to_end(stream);
+    return grpc::Status::OK;
+  });
+  for (const absl::Status& status : statuses) {
+    EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("a second id"));
   }
 }
 
