@@ -14,10 +14,12 @@ namespace quire {
 struct EngineConfig {
   // model
   std::string model;
-  std::string served_model_name;  // default: the model's own name
-  std::string dtype = "auto";     // auto, float32, bfloat16
-  int max_model_len = 0;          // 0 = the model's context
-  std::uint64_t seed = 0;         // of requests that bring none: 0 = random
+  std::string served_model_name;     // default: the model's own name
+  std::string load_format = "auto";  // auto, dummy: random weights of the model's shape
+  bool skip_tokenizer_init = false;  // token ids in, token ids out
+  std::string dtype = "auto";        // auto, float32, bfloat16
+  int max_model_len = 0;             // 0 = the model's context
+  std::uint64_t seed = 0;            // of requests that bring none: 0 = random
   // parallelism
   int tensor_parallel_size = 1;
   std::string hostfile;  // mpirun's, for ranks on several hosts

@@ -43,6 +43,7 @@ std::string get_text(const EngineConfig& config) {
   return config.*Field;
 }
 
+constexpr const char* kLoadFormats[] = {"auto", "dummy"};
 constexpr const char* kDtypes[] = {"auto", "float32", "bfloat16"};
 constexpr const char* kDevices[] = {"auto", "cuda", "cpu", "reference"};
 constexpr const char* kIsas[] = {"auto", "avx512", "avx2"};
@@ -168,6 +169,13 @@ constexpr Option kOptions[] = {
      kAll, set_text<&C::model>, get_text<&C::model>},
     {"--served-model-name", "Model", "NAME", "name in the APIs (default: the model's own)", kApi,
      set_text<&C::served_model_name>, get_text<&C::served_model_name>},
+    {"--load-format", "Model", "HOW",
+     "auto reads the checkpoint; dummy makes random weights of the shape that its config.json (or "
+     "GGUF header) gives, without reading any: for benchmarks",
+     kAll, set_choice<&C::load_format, kLoadFormats>, get_text<&C::load_format>},
+    {"--skip-tokenizer-init", "Model", nullptr,
+     "serve token ids without a tokenizer: prompts as ids, answers with token_ids and no text",
+     kApi, set_flag<&C::skip_tokenizer_init>, get_flag<&C::skip_tokenizer_init>},
     {"--dtype", "Model", "TYPE", "arithmetic: auto (what suits the weights), float32 or bfloat16",
      kRanks, set_choice<&C::dtype, kDtypes>, get_text<&C::dtype>},
     {"--max-model-len", "Model", "TOKENS",
