@@ -42,6 +42,8 @@ struct ModelSpec {
   int vocab = 0;             // V, rows of the embedding
   int max_positions = 0;     // the trained context
   float norm_eps = 1e-5f;
+  int window = 0;  // sliding attention: a token sees the last so many, itself included; 0 = all
+  float attention_soft_cap = 0.0f;  // a score s becomes cap * tanh(s / cap); 0 = stays s
   RopeSpec rope;
   bool tied_embeddings = false;
   bool qkv_bias = false;

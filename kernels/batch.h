@@ -20,7 +20,17 @@ struct Batch {
   const BlockId* block_tables = nullptr;       // [B][max_blocks]
   int num_samples = 0;                         // rows that sample
   const std::int32_t* sample_tokens = nullptr;  // [num_samples], indices into the T tokens
+
+  // Decoding rows whose tables begin with the same blocks, where the host looked for them: what a
+  // backend may use to read those blocks once. Run r says that the `count` rows from shared_rows
+  // [first] on have the same blocks at positions [begin, end), multiples of kSharedPositions, all
+  // before each row's own token. A row's runs follow one another from position 0 on.
+  int num_shared_runs = 0;                      // N; runs of no rows may pad it
+  const std::int32_t* shared_runs = nullptr;    // [N][4]: first, count, begin, end
+  const std::int32_t* shared_rows = nullptr;    // [B], each row at most once
+  const std::int32_t* shared_of_row = nullptr;  // [B], where row b's last run ends; 0: it has none
 };
+inline constexpr int kSharedPositions = 256;
 
 // K and V of one layer on this rank; base pointers into the arena. The layout inside a block is the
 // backend's own; sizes come from Ops::kv_block_bytes.
@@ -41,6 +51,8 @@ struct AttentionSpec {
   int first_kv_head = 0;  // global index of local KV head 0
   int group_heads = 1;    // query heads per KV head, of the whole model
   float scale = 1.0f;     // applied to q . k
+  int window = 0;         // a query at position p sees keys in (p - window, p]; 0: all up to p
+  float soft_cap = 0.0f;  // a scaled score s becomes soft_cap * tanh(s / soft_cap); 0: stays s
 
   // local KV head that local query head h reads
   int kv_head_of(int h) const { return (first_head + h) / group_heads - first_kv_head; }

@@ -7,12 +7,16 @@
 namespace quire {
 
 // How KV bytes and activations are stored.
-enum class DType : std::uint8_t { kF32, kF16, kBf16 };
+// kF8E4M3: K and V only, with a scale, a power of two, for each token and head.
+enum class DType : std::uint8_t { kF32, kF16, kBf16, kF8E4M3 };
 constexpr std::size_t size_of(DType type) {
-  return type == DType::kF32 ? 4 : 2;
+  return type == DType::kF32 ? 4 : type == DType::kF8E4M3 ? 1 : 2;
 }
 constexpr const char* name_of(DType type) {
-  return type == DType::kF32 ? "float32" : type == DType::kF16 ? "float16" : "bfloat16";
+  return type == DType::kF32    ? "float32"
+         : type == DType::kF16  ? "float16"
+         : type == DType::kBf16 ? "bfloat16"
+                                : "fp8";
 }
 
 // The form in which a linear layer wants its input; the op before it writes that form.

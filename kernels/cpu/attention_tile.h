@@ -370,6 +370,8 @@ void attend(const AttendJob& job) {
       return attend_as<V, Half>(job);
     case DType::kBf16:
       return attend_as<V, Bf16>(job);
+    case DType::kF8E4M3:  // refused when the device is opened
+      return;
   }
 }
 

@@ -77,6 +77,8 @@ void rope_store(const RopeJob& job) {
       case DType::kBf16:
         store_kv<V, Bf16>(job, head);
         break;
+      case DType::kF8E4M3:  // refused when the device is opened
+        break;
     }
   }
 }

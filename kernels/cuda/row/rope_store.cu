@@ -179,6 +179,8 @@ cudaError_t rope_store(cudaStream_t stream, const RopeJob& job, const Batch& bat
       return launch_as(static_cast<f16*>(nullptr));
     case DType::kBf16:
       return launch_as(static_cast<bf16*>(nullptr));
+    case DType::kF8E4M3:
+      break;
   }
   return cudaErrorInvalidValue;
 }
