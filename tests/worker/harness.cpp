@@ -123,7 +123,10 @@ absl::StatusOr<std::unique_ptr<RankGroup>> RankGroup::open(const std::vector<std
   QUIRE_CHECK_EQ(models.size(), static_cast<std::size_t>(options.world));
   auto group = std::make_unique<RankGroup>();
   group->options_ = options;
-  DeviceOptions device{options.device, "auto", options.dtype, options.threads};
+  DeviceOptions device;
+  device.kind = options.device;
+  device.dtype = options.dtype;
+  device.num_threads = options.threads;
   device.num_local_ranks = options.world;
   for (int r = 0; r < options.world; ++r) {
     QUIRE_ASSIGN_OR_RETURN(ModelFile file, open_model(models[static_cast<std::size_t>(r)]));
