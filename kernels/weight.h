@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "common/format.h"
 #include "common/shard.h"
@@ -13,11 +14,14 @@ namespace quire {
 
 // Rows stacked along N before packing: rows [0, rows) of a file's matrix, each `row_stride` bytes
 // apart, of which `columns` elements in `format` are read from the start of each row. `data` points
-// at the first owned byte, so a column slice of a row-parallel matrix is offset by its caller.
+// at the block of the first owned column, so a column slice of a row-parallel matrix is offset by
+// its caller. `row_scales` [rows] belong to formats that have them (null: all 1) and must live
+// until pack() returns.
 struct MatrixPart {
   const std::byte* data = nullptr;
   std::size_t row_stride = 0;
   int rows = 0;
+  const float* row_scales = nullptr;
 };
 
 // In what order a linear layer sums over its local K. Column-parallel: one leaf, one output.
@@ -32,13 +36,19 @@ struct SumPlan {
   static SumPlan whole(int columns) { return {{{0, columns}}, {0}, 1}; }
 };
 
-// What to pack.
+// What to pack. `first_column` is where the first owned column is in its block: other than 0 only
+// where a cut falls inside a superblock. It, `columns` and every leaf of `sum` are multiples of the
+// format's `cut`.
 struct MatrixSource {
   Format format = Format::kF32;
   int columns = 0;  // local K
   std::vector<MatrixPart> parts;
   SumPlan sum;
+  int first_column = 0;
 };
+
+// InvalidArgument says which of the above does not hold.
+absl::Status check_source(const MatrixSource& source);
 
 struct Weight {
   Format format = Format::kF32;

@@ -18,6 +18,8 @@ void linear_f32_avx2(Format format, const LinearJob& job) {
       return compute<F32Kernel<Avx2, Format::kQ4_0>>(job);
     case Format::kQ4_1:
       return compute<F32Kernel<Avx2, Format::kQ4_1>>(job);
+    default:
+      break;  // packed_shape refuses it
   }
 }
 

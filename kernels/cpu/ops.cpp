@@ -77,12 +77,9 @@ DType CpuOps::kv_dtype(Format format) const {
     case Format::kF16:
     case Format::kBf16:
       return DType::kBf16;
-    case Format::kQ8_0:
-    case Format::kQ4_0:
-    case Format::kQ4_1:
+    default:
       return DType::kF16;
   }
-  return DType::kF32;
 }
 
 absl::StatusOr<Weight> CpuOps::pack(const MatrixSource& source) {

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
+#include "common/status.h"
 #include "kernels/cpu/activation.h"
 #include "kernels/cpu/linear.h"
 #include "kernels/formats/half.h"
@@ -86,6 +87,8 @@ void pack_leaf(Format format, const std::byte* stored, int columns, int i, std::
         headers += unit.header_bytes;
       }
       return;
+    default:
+      QUIRE_CHECK(has_panels(format));
   }
 }
 
@@ -142,6 +145,8 @@ void unpack_unit(Format format, const std::byte* values, const std::byte* header
       for (int j = 0; j < count; ++j) out[j] = d * static_cast<float>(nibble(j)) + m;
       return;
     }
+    default:
+      QUIRE_CHECK(has_panels(format));
   }
 }
 
@@ -173,22 +178,11 @@ PanelLayout panel_layout(Format format, const SumPlan& sum, int rows) {
 }
 
 absl::StatusOr<PackedShape> packed_shape(const MatrixSource& source, Isa isa, bool float32) {
-  const FormatTraits& format = traits(source.format);
-  if (source.columns % format.block != 0) {
+  if (!has_panels(source.format)) {
     return absl::InvalidArgumentError(absl::StrCat(
-        format.name, " stores ", format.block, " columns together, but this matrix has ",
-        source.columns, " columns; use another format or another cut."));
+        "the CPU backend has no kernels for ", traits(source.format).name, "; use --device cuda."));
   }
-  for (const Range& leaf : source.sum.leaves) {
-    QUIRE_CHECK_LE(0, leaf.begin);
-    QUIRE_CHECK_LE(leaf.begin, leaf.end);
-    QUIRE_CHECK_LE(leaf.end, source.columns);
-    if (leaf.begin % format.block == 0 && leaf.end % format.block == 0) continue;
-    return absl::InvalidArgumentError(absl::StrCat(
-        "columns ", leaf.begin, " to ", leaf.end, " are summed on their own, which splits a ",
-        format.name, " block of ", format.block,
-        "; use a format without blocks, or one whose blocks divide this width."));
-  }
+  QUIRE_RETURN_IF_ERROR(check_source(source));
   const PanelLayout layout = panel_layout(source.format, source.sum, total_rows(source));
   return PackedShape{static_cast<std::size_t>(layout.num_panels) * layout.panel_bytes,
                      input_layout(source.format, isa, float32)};

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstddef>
+#include <iterator>
 
 #include "common/format.h"
 
@@ -21,10 +22,14 @@ struct PanelUnit {
   int header_bytes;  // of 16 rows
 };
 
-// Row order is that of Format.
+// Row order is that of Format, of which the first have kernels here.
 inline constexpr PanelUnit kPanelUnits[] = {
     {1, 64, 0}, {1, 32, 0}, {2, 64, 0}, {32, 512, 32}, {32, 256, 32}, {32, 256, 64},
 };
+
+constexpr bool has_panels(Format format) {
+  return static_cast<std::size_t>(format) < std::size(kPanelUnits);
+}
 
 constexpr const PanelUnit& panel_unit(Format format) {
   return kPanelUnits[static_cast<std::size_t>(format)];

@@ -33,18 +33,6 @@ std::vector<Columns> output_ranges(const SumPlan& plan) {
   return stack;
 }
 
-absl::Status check_source(const MatrixSource& source) {
-  const int block = traits(source.format).block;
-  for (const Range leaf : source.sum.leaves) {
-    if (leaf.begin % block != 0 || leaf.end % block != 0) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("a cut at column ", leaf.end, " splits a ", traits(source.format).name,
-                       " block of ", block, " elements; choose another number of ranks."));
-    }
-  }
-  return absl::OkStatus();
-}
-
 std::vector<TokenLogprob> logprobs_of(const SampledRow& row) {
   std::vector<TokenLogprob> logprobs = {{row.token, row.token_logprob}};
   for (int i = 0; i < row.num_best; ++i) logprobs.push_back({row.best[i], row.best_logprob[i]});
@@ -78,6 +66,10 @@ DType CudaOps::kv_dtype(Format format) const {
 
 absl::StatusOr<Weight> CudaOps::pack(const MatrixSource& source) {
   QUIRE_RETURN_IF_ERROR(check_source(source));
+  if (!has_kernels(source.format)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the CUDA backend has no kernels for ", traits(source.format).name, "."));
+  }
   Weight weight;
   weight.format = source.format;
   weight.input = input_layout(source.format, float32_);

@@ -8,6 +8,9 @@ namespace quire::formats {
 
 // Decodes `columns` elements (a multiple of the format's block) starting at `row`.
 void decode_row(Format format, const std::byte* row, int columns, float* out);
+// Decodes columns [first_column, first_column + columns) of the row at `row`; both are multiples of
+// the format's `cut`.
+void decode_columns(Format format, const std::byte* row, int first_column, int columns, float* out);
 // Quantizes `columns` elements into row_bytes(format, columns) bytes.
 void encode_row(Format format, const float* x, int columns, std::byte* row);
 

@@ -65,12 +65,9 @@ std::size_t ReferenceOps::activation_bytes(ActivationLayout, int rows, int colum
   return static_cast<std::size_t>(rows) * static_cast<std::size_t>(columns) * sizeof(float);
 }
 
+// A weight is its decoded value in fp32, the factor of its row included.
 absl::StatusOr<Weight> ReferenceOps::pack(const MatrixSource& source) {
-  if (source.columns % traits(source.format).block != 0) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "a cut of ", source.columns, " columns splits a ", traits(source.format).name, " block of ",
-        traits(source.format).block, " elements; choose another number of ranks."));
-  }
+  QUIRE_RETURN_IF_ERROR(check_source(source));
   Weight weight;
   weight.format = source.format;
   weight.columns = source.columns;
@@ -81,8 +78,11 @@ absl::StatusOr<Weight> ReferenceOps::pack(const MatrixSource& source) {
   float* out = static_cast<float*>(weight.data);
   for (const MatrixPart& part : source.parts) {
     for (int n = 0; n < part.rows; ++n, out += weight.columns) {
-      formats::decode_row(source.format, part.data + static_cast<std::size_t>(n) * part.row_stride,
-                          weight.columns, out);
+      formats::decode_columns(source.format,
+                              part.data + static_cast<std::size_t>(n) * part.row_stride,
+                              source.first_column, weight.columns, out);
+      if (part.row_scales == nullptr) continue;
+      for (int k = 0; k < weight.columns; ++k) out[k] *= part.row_scales[n];
     }
   }
   return weight;

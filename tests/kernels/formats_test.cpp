@@ -72,6 +72,107 @@ TEST(Formats, DecodeBlocksWrittenByHand) {
   EXPECT_EQ(out[0], 0.0f);
 }
 
+TEST(Formats, DecodeEightBitFloatsWrittenByHand) {
+  const auto decode = [](int bits) {
+    const std::byte byte{static_cast<unsigned char>(bits)};
+    float x = 0.0f;
+    formats::decode_row(Format::kF8E4M3, &byte, 1, &x);
+    return x;
+  };
+  EXPECT_EQ(decode(0x00), 0.0f);
+  EXPECT_EQ(decode(0x01), 0x1p-9f);
+  EXPECT_EQ(decode(0x07), 7 * 0x1p-9f);
+  EXPECT_EQ(decode(0x08), 0x1p-6f);
+  EXPECT_EQ(decode(0x38), 1.0f);
+  EXPECT_EQ(decode(0x3c), 1.5f);
+  EXPECT_EQ(decode(0xc1), -2.25f);
+  EXPECT_EQ(decode(0x7e), 448.0f);
+  EXPECT_TRUE(std::isnan(decode(0x7f)));
+  EXPECT_TRUE(std::isnan(decode(0xff)));
+}
+
+TEST(Formats, EveryEightBitFloatSurvivesARoundTripAndNearestWins) {
+  std::vector<float> values;  // 0x00 .. 0x7e, growing
+  for (int bits = 0; bits < 127; ++bits) {
+    const std::byte stored{static_cast<unsigned char>(bits)};
+    std::byte again{};
+    float x = 0.0f;
+    formats::decode_row(Format::kF8E4M3, &stored, 1, &x);
+    formats::encode_row(Format::kF8E4M3, &x, 1, &again);
+    EXPECT_EQ(again, stored);
+    if (bits > 0) {
+      EXPECT_GT(x, values.back());
+    }
+    values.push_back(x);
+  }
+  const auto nearest = [](float x) {
+    std::byte stored{};
+    formats::encode_row(Format::kF8E4M3, &x, 1, &stored);
+    return static_cast<int>(stored);
+  };
+  for (int bits = 0; bits < 126; ++bits) {
+    const float middle =
+        (values[static_cast<std::size_t>(bits)] + values[static_cast<std::size_t>(bits) + 1]) / 2;
+    EXPECT_EQ(nearest(middle), bits % 2 == 0 ? bits : bits + 1) << "ties to even";
+    EXPECT_EQ(nearest(std::nextafter(middle, 0.0f)), bits);
+    EXPECT_EQ(nearest(-std::nextafter(middle, 500.0f)), 0x80 | (bits + 1));
+  }
+  EXPECT_EQ(nearest(1e6f), 0x7e);
+  EXPECT_EQ(nearest(std::nanf("")), 0x7f);
+}
+
+TEST(Formats, DecodeSuperblocksWrittenByHand) {
+  std::vector<float> out(256);
+  std::vector<std::byte> q4_k(144);
+  store_half(q4_k.data(), 0.5f);
+  store_half(q4_k.data() + 2, 0.25f);
+  q4_k[4] = std::byte{3 | 2 << 6};   // scale of part 0: 3; high bits of part 4's
+  q4_k[8] = std::byte{5 | 1 << 6};   // minimum of part 0: 5; high bits of part 4's
+  q4_k[12] = std::byte{9 | 7 << 4};  // part 4: scale 9 + 32, minimum 7 + 16
+  q4_k[16 + 2] = std::byte{0xc4};    // columns 2 and 34
+  q4_k[16 + 64] = std::byte{0x0b};   // column 128, of part 4
+  formats::decode_row(Format::kQ4_K, q4_k.data(), 256, out.data());
+  EXPECT_EQ(out[2], 0.5f * 3 * 4 - 0.25f * 5);
+  EXPECT_EQ(out[0], -0.25f * 5);
+  EXPECT_EQ(out[34], 0.0f) << "part 1 has scale 0";
+  EXPECT_EQ(out[128], 0.5f * 41 * 11 - 0.25f * 23);
+
+  std::vector<std::byte> q5_k(176);
+  store_half(q5_k.data(), 2.0f);
+  q5_k[4 + 1] = std::byte{63};       // scale of part 1
+  q5_k[16 + 7] = std::byte{1 << 1};  // fifth bit of column 39
+  q5_k[48 + 7] = std::byte{0x60};    // its nibble
+  formats::decode_row(Format::kQ5_K, q5_k.data(), 256, out.data());
+  EXPECT_EQ(out[39], 2.0f * 63 * 22);
+  EXPECT_EQ(out[7], 0.0f);
+
+  std::vector<std::byte> q6_k(210);
+  store_half(q6_k.data() + 208, 0.125f);
+  q6_k[192 + 9] = static_cast<std::byte>(-128);  // scale of columns 144..159
+  q6_k[64 + 16] = std::byte{0x0f};               // nibble of column 144
+  q6_k[128 + 32 + 16] = std::byte{0x02};         // its high bits
+  q6_k[192 + 15] = std::byte{1};                 // columns 240..255
+  q6_k[64 + 63] = std::byte{0x30};               // column 255
+  q6_k[128 + 32 + 31] = std::byte{0xc0};
+  formats::decode_row(Format::kQ6_K, q6_k.data(), 256, out.data());
+  EXPECT_EQ(out[144], 0.125f * -128 * (47 - 32));
+  EXPECT_EQ(out[145], 0.125f * -128 * -32);
+  EXPECT_EQ(out[255], 0.125f * (51 - 32));
+  EXPECT_EQ(out[0], 0.0f);
+}
+
+TEST(Formats, DecodeZeroPointsWrittenByHand) {
+  std::byte q4_z[20] = {};
+  store_half(q4_z, 0.5f);
+  store_half(q4_z + 2, 16.0f);
+  q4_z[4] = std::byte{0xf3};
+  float out[32];
+  formats::decode_row(Format::kQ4_Z, q4_z, 32, out);
+  EXPECT_EQ(out[0], 0.5f * (3 - 16));
+  EXPECT_EQ(out[16], 0.5f * (15 - 16));
+  EXPECT_EQ(out[1], -8.0f);
+}
+
 // The largest error of rounding to one step of the block, the half-precision scale included.
 float error_bound(Format format, float amax) {
   switch (format) {
@@ -87,24 +188,49 @@ float error_bound(Format format, float amax) {
       return amax / 8.0f * 1.05f;  // the side with fewer steps clips by up to one
     case Format::kQ4_1:
       return 2.0f * amax / 15.0f * 0.6f;
+    case Format::kF8E4M3:
+      return amax * 0x1p-4f;
+    case Format::kI8:
+      return 0.5f;
+    case Format::kQ4_Z:
+      return 2.0f * amax / 15.0f * 1.05f;  // the zero point is rounded too
+    case Format::kQ4_K:                    // steps and depths are in 63ths of the largest
+      return 2.0f * amax / 15.0f * 0.6f + amax / 63.0f * 1.5f;
+    case Format::kQ5_K:
+      return 2.0f * amax / 31.0f * 0.6f + amax / 63.0f * 1.5f;
+    case Format::kQ6_K:
+      return amax / 32.0f * 1.1f + amax / 127.0f * 0.6f;
   }
   return 0.0f;
 }
 
-TEST(Formats, EncodeThenDecodeStaysWithinOneStep) {
+std::vector<Format> all_formats() {
+  std::vector<Format> formats;
+  for (std::size_t i = 0; i < std::size(kFormatTraits); ++i) {
+    formats.push_back(static_cast<Format>(i));
+  }
+  return formats;
+}
+
+std::vector<float> random_numbers(std::size_t count, float spread) {
   std::mt19937 random(17);
-  std::normal_distribution<float> normal;
-  for (const Format format :
-       {Format::kF32, Format::kF16, Format::kBf16, Format::kQ8_0, Format::kQ4_0, Format::kQ4_1}) {
-    constexpr int kColumns = 96;
-    std::vector<float> x(kColumns), y(kColumns);
-    for (float& v : x) v = normal(random);
+  std::normal_distribution<float> normal(0.0f, spread);
+  std::vector<float> x(count);
+  for (float& v : x) v = normal(random);
+  return x;
+}
+
+TEST(Formats, EncodeThenDecodeStaysWithinOneStep) {
+  for (const Format format : all_formats()) {
+    constexpr int kColumns = 768;
+    const std::vector<float> x = random_numbers(kColumns, format == Format::kI8 ? 30.0f : 1.0f);
+    std::vector<float> y(kColumns);
     std::vector<std::byte> row(row_bytes(format, kColumns));
     formats::encode_row(format, x.data(), kColumns, row.data());
     formats::decode_row(format, row.data(), kColumns, y.data());
     float amax = 0.0f;
     for (float v : x) amax = std::max(amax, std::fabs(v));
-    for (int i = 0; i < kColumns; ++i) {
+    for (std::size_t i = 0; i < kColumns; ++i) {
       EXPECT_LE(std::fabs(x[i] - y[i]), error_bound(format, amax))
           << traits(format).name << " element " << i;
     }
@@ -112,14 +238,43 @@ TEST(Formats, EncodeThenDecodeStaysWithinOneStep) {
 }
 
 TEST(Formats, AZeroBlockIsZero) {
-  const std::vector<float> x(32, 0.0f);
-  for (const Format format : {Format::kQ8_0, Format::kQ4_0, Format::kQ4_1}) {
-    std::vector<std::byte> row(row_bytes(format, 32));
-    std::vector<float> y(32, 1.0f);
-    formats::encode_row(format, x.data(), 32, row.data());
-    formats::decode_row(format, row.data(), 32, y.data());
+  for (const Format format : all_formats()) {
+    const std::vector<float> x(256, 0.0f);
+    std::vector<std::byte> row(row_bytes(format, 256));
+    std::vector<float> y(256, 1.0f);
+    formats::encode_row(format, x.data(), 256, row.data());
+    formats::decode_row(format, row.data(), 256, y.data());
     EXPECT_EQ(x, y) << traits(format).name;
   }
+}
+
+TEST(Formats, ColumnsAreCutWhereTheFormatAllows) {
+  constexpr int kColumns = 768;
+  for (const Format format : all_formats()) {
+    const std::vector<float> x = random_numbers(kColumns, 1.0f);
+    std::vector<std::byte> row(row_bytes(format, kColumns));
+    std::vector<float> whole(kColumns);
+    formats::encode_row(format, x.data(), kColumns, row.data());
+    formats::decode_row(format, row.data(), kColumns, whole.data());
+    for (const auto& [first, columns] : {std::pair{0, 768},
+                                         {32, 64},
+                                         {224, 64},
+                                         {96, 416},
+                                         {256, 320},
+                                         {512, 32},
+                                         {736, 32},
+                                         {288, 480},
+                                         {64, 0}}) {
+      std::vector<float> part(static_cast<std::size_t>(columns));
+      formats::decode_columns(format, row.data(), first, columns, part.data());
+      const auto begin = whole.begin() + first;
+      EXPECT_EQ(part, std::vector<float>(begin, begin + columns))
+          << traits(format).name << ' ' << first << ' ' << columns;
+    }
+  }
+  EXPECT_EQ(span_bytes(Format::kQ4_K, 224, 288), 2u * 144u) << "both headers";
+  EXPECT_EQ(span_bytes(Format::kQ4_K, 256, 320), 144u);
+  EXPECT_EQ(span_bytes(Format::kF8E4M3, 3, 10), 7u);
 }
 
 // Random123's kat_vectors for philox4x32 with 10 rounds.

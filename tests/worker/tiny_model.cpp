@@ -147,8 +147,9 @@ std::uint32_t gguf_type(Format format) {
       return 8;
     case Format::kBf16:
       return 30;
+    default:
+      return 0;
   }
-  return 0;
 }
 
 void write_file(const std::filesystem::path& file, const std::string& bytes) {

@@ -50,6 +50,8 @@ cudaError_t embed(cudaStream_t stream, const PackedMatrix& table, TokenId first_
       return launch_rows<Format::kQ4_0>(stream, table, first_id, tokens, num_tokens, out);
     case Format::kQ4_1:
       return launch_rows<Format::kQ4_1>(stream, table, first_id, tokens, num_tokens, out);
+    default:
+      break;
   }
   return cudaErrorInvalidValue;
 }

@@ -33,6 +33,10 @@ struct PackedMatrix {
   const void* data = nullptr;  // device
 };
 
+// Whether there are kernels for a format.
+constexpr bool has_kernels(Format format) {
+  return format <= Format::kQ4_1;
+}
 // Device bytes of a packed N x K matrix.
 std::size_t packed_bytes(Format format, int rows, int columns);
 // Packs `rows` rows, each starting at row_stride * i of `from` (host, as in the file), into `to`

@@ -108,6 +108,8 @@ cudaError_t stream_fma(cudaStream_t stream, Format format, const LinearJob& job)
       return choose_tokens<Format::kQ4_0>(stream, job);
     case Format::kQ4_1:
       return choose_tokens<Format::kQ4_1>(stream, job);
+    default:
+      break;
   }
   return cudaErrorInvalidValue;
 }

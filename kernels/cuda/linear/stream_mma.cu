@@ -155,7 +155,7 @@ cudaError_t stream_mma(cudaStream_t stream, Format format, const LinearJob& job)
       return choose_tokens<Format::kQ4_0>(stream, job);
     case Format::kQ4_1:
       return choose_tokens<Format::kQ4_1>(stream, job);
-    case Format::kF32:
+    default:
       break;
   }
   return cudaErrorInvalidValue;

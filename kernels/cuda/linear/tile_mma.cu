@@ -45,7 +45,7 @@ cudaError_t tile_mma(cudaStream_t stream, Format format, TileShape shape, const 
       return choose_whole<Format::kQ4_0>(stream, shape, job);
     case Format::kQ4_1:
       return choose_whole<Format::kQ4_1>(stream, shape, job);
-    case Format::kF32:
+    default:
       break;
   }
   return cudaErrorInvalidValue;

@@ -117,6 +117,8 @@ cudaError_t tile_simt(cudaStream_t stream, Format format, const LinearJob& job) 
       return launch_tiles<Format::kQ4_0>(stream, job);
     case Format::kQ4_1:
       return launch_tiles<Format::kQ4_1>(stream, job);
+    default:
+      break;
   }
   return cudaErrorInvalidValue;
 }
