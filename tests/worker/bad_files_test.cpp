@@ -87,8 +87,9 @@ TEST(BadFiles, FileThatShrinksAfterOpening) {
   ASSERT_TRUE(file.ok()) << file.status();
   std::filesystem::resize_file(scratch / "shrunk.gguf",
                                std::filesystem::file_size(scratch / "shrunk.gguf") / 2);
-  const auto rank = Rank::load(*std::move(file), *open_device({"reference", "auto", "auto", 1}), {},
-                               make_progress("none", ""));
+  const auto rank =
+      Rank::load(*std::move(file), *open_device({"reference", "auto", "auto", "auto", 1}), {},
+                 make_progress("none", ""));
   ASSERT_FALSE(rank.ok());
   EXPECT_EQ(rank.status().code(), absl::StatusCode::kDataLoss);
   EXPECT_THAT(std::string(rank.status().message()), HasSubstr("shrunk.gguf"));

@@ -25,7 +25,7 @@ std::vector<T> list(const T* data, int count) {
 }
 
 TEST(BatchBuilder, FlattensRowsInPlanOrder) {
-  const auto device = open_device({"reference", "auto", "auto", 1});
+  const auto device = open_device({"reference", "auto", "auto", "auto", 1});
   ASSERT_TRUE(device.ok()) << device.status();
   const auto shards = make_shard_map(test::tiny_spec(), 2, 32);
   ASSERT_TRUE(shards.ok()) << shards.status();
