@@ -57,6 +57,24 @@ class Device {
   // Runs everything enqueued so far to its end. Returns the first error a host task reported; after
   // an error the rest of the list is dropped.
   virtual absl::Status wait() = 0;
+
+  // --- steps in flight; a host device computes in wait(), has one step, and keeps nothing ---
+  // Whether work runs while the host goes on, so that the next step should be enqueued before this
+  // one is waited for.
+  virtual bool runs_ahead() const { return false; }
+  // What was enqueued since the last call is a step. Two may be unwaited for.
+  virtual void end_step() {}
+  // Whether the oldest such step has run. Does not block.
+  virtual bool step_has_run() { return true; }
+  // Runs the oldest such step to its end; as wait().
+  virtual absl::Status wait_step() { return wait(); }
+  // Whether replay() keeps what it recorded: then steps should be brought to few shapes.
+  virtual bool keeps_records() const { return false; }
+  // Enqueues what `record` enqueues: ops, copies inside the device and exchanges, the same whenever
+  // `key` is. A device that keeps records may enqueue again what an earlier call recorded.
+  virtual void replay(std::uint64_t /*key*/, const std::function<void()>& record) { record(); }
+  // Before any memory or collective that a record names goes.
+  virtual void forget_records() {}
 };
 
 struct DeviceOptions {
@@ -69,6 +87,7 @@ struct DeviceOptions {
   int num_local_ranks = 1;
   double gpu_memory_utilization = 0.9;  // cuda: kv_share()
   bool deterministic = false;           // cuda: one kernel class whatever the number of rows
+  bool enforce_eager = false;           // cuda: no graphs
 };
 
 // NotFound says which instruction sets or devices this machine lacks for what was asked.

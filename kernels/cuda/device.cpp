@@ -9,6 +9,7 @@
 #include "absl/strings/str_format.h"
 #include "common/status.h"
 #include "kernels/cuda/collective/peer_collective.h"
+#include "kernels/cuda/graphs.h"
 #include "kernels/cuda/memory_pool.h"
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/queue.h"
@@ -69,7 +70,8 @@ class CudaDevice final : public Device {
         ranks_here_(ranks_here),
         nccl_(std::move(nccl)),
         queue_(std::move(queue)),
-        ops_(*queue_, memories_, options.dtype == "float32", options.deterministic) {}
+        ops_(*queue_, memories_, options.dtype == "float32", options.deterministic),
+        graphs_(queue_->stream()) {}
 
   ~CudaDevice() override { use(); }
 
@@ -133,19 +135,60 @@ class CudaDevice final : public Device {
 
   absl::Status wait() override {
     use();
-    absl::Status status;
-    if (watchdog_ == nullptr) {
-      status = queue_->wait(nullptr);
-    } else {
-      watchdog_->begin_wait();
-      status = queue_->wait([this] { return watchdog_->status(); });
-      watchdog_->end_wait();
-    }
-    status.Update(ops_.end_step());
-    return status;
+    return watched([this](const Watch& watch) { return finish_all(watch); });
+  }
+
+  bool runs_ahead() const override { return true; }
+  void end_step() override {
+    use();
+    queue_->end_step();
+    ops_.end_step();
+  }
+  bool step_has_run() override {
+    use();
+    return queue_->step_has_run();
+  }
+  absl::Status wait_step() override {
+    use();
+    return watched([this](const Watch& watch) {
+      const int steps_ago = queue_->unfinished_steps();
+      absl::Status status = queue_->wait_step(watch);
+      if (status.ok()) status = ops_.finish_step(steps_ago);
+      if (!status.ok()) ops_.drop_steps();
+      return status;
+    });
+  }
+  bool keeps_records() const override { return !options_.enforce_eager; }
+  void replay(std::uint64_t key, const std::function<void()>& record) override {
+    use();
+    if (options_.enforce_eager) return record();
+    queue_->check(graphs_.replay(key, record), "a graph");
+  }
+  void forget_records() override {
+    use();
+    graphs_.forget();
   }
 
  private:
+  using Watch = std::function<absl::Status()>;
+
+  // Calls wait(watch) while the deadline for peers runs.
+  absl::Status watched(const std::function<absl::Status(const Watch&)>& wait) {
+    if (watchdog_ == nullptr) return wait(nullptr);
+    const WatchedWait deadline(*watchdog_);
+    return wait([this] { return watchdog_->status(); });
+  }
+  absl::Status finish_all(const Watch& watch) {
+    const int unfinished = queue_->unfinished_steps();
+    absl::Status status = queue_->wait(watch);
+    for (int steps_ago = unfinished; steps_ago >= 0 && status.ok(); --steps_ago) {
+      status = ops_.finish_step(steps_ago);
+    }
+    if (!status.ok()) ops_.drop_steps();
+    ops_.end_step();
+    return status;
+  }
+
   // Whichever thread calls: its current GPU is ours.
   void use() const { cudaSetDevice(gpu_.index); }
 
@@ -156,6 +199,7 @@ class CudaDevice final : public Device {
   Memories memories_;
   std::unique_ptr<Queue> queue_;
   CudaOps ops_;
+  Graphs graphs_;
   std::shared_ptr<Watchdog> watchdog_;  // of the collective opened last
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
@@ -61,7 +62,7 @@ void Memories::free(void* memory) {
 
 void* StepMemory::take_bytes(std::size_t bytes) {
   const std::size_t room = (bytes + kAlignment - 1) / kAlignment * kAlignment;
-  for (Chunk& chunk : chunks_) {
+  for (Chunk& chunk : chunks_[current_]) {
     if (chunk.bytes - chunk.used < room) continue;
     chunk.used += room;
     return chunk.data + chunk.used - room;
@@ -72,13 +73,17 @@ void* StepMemory::take_bytes(std::size_t bytes) {
     status_ = memory.status();
     return nullptr;
   }
-  chunks_.push_back({static_cast<std::byte*>(*memory), size, room});
+  chunks_[current_].push_back({static_cast<std::byte*>(*memory), size, room});
   return *memory;
 }
 
-void StepMemory::reset() {
-  for (Chunk& chunk : chunks_) chunk.used = 0;
-  status_ = absl::OkStatus();
+void StepMemory::turn() {
+  current_ = 1 - current_;
+  for (Chunk& chunk : chunks_[current_]) chunk.used = 0;
+}
+
+absl::Status StepMemory::status() {
+  return std::exchange(status_, absl::OkStatus());
 }
 
 }  // namespace quire::cuda

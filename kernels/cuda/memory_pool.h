@@ -30,7 +30,8 @@ class Memories {
   std::unordered_map<void*, Place> pieces_;
 };
 
-// Memory that lives until reset(): grows to what the largest step needed, and stays.
+// Memory for one step, while the step before it may still run: grows to what the largest step
+// needed, and stays.
 class StepMemory {
  public:
   StepMemory(Memories& memories, Place place) : memories_(memories), place_(place) {}
@@ -41,8 +42,10 @@ class StepMemory {
   T* take(std::size_t count) {
     return static_cast<T*>(take_bytes(count * sizeof(T)));
   }
-  void reset();
-  const absl::Status& status() const { return status_; }
+  // The next step begins: what was taken two calls ago is free again.
+  void turn();
+  // The first failure since the last call.
+  absl::Status status();
 
  private:
   struct Chunk {
@@ -54,7 +57,8 @@ class StepMemory {
 
   Memories& memories_;
   const Place place_;
-  std::vector<Chunk> chunks_;
+  std::vector<Chunk> chunks_[2];
+  std::size_t current_ = 0;
   absl::Status status_;
 };
 

@@ -130,14 +130,15 @@ void CudaOps::rope_store(float* qkv, const AttentionSpec& spec, const RopeSpec& 
 
 void* CudaOps::attention_workspace(std::size_t bytes) {
   if (bytes <= workspace_bytes_) return workspace_;
-  auto memory = memories_.allocate(Place::kDevice, bytes, "attention's partial results");
+  // The old one stays: steps in flight and graphs name it. Doubling bounds what that costs.
+  const std::size_t room = std::max(bytes, 2 * workspace_bytes_);
+  auto memory = memories_.allocate(Place::kDevice, room, "attention's partial results");
   if (!memory.ok()) {
     error_.Update(memory.status());
     return nullptr;
   }
-  memories_.free(workspace_);  // waits for the kernels that use it
   workspace_ = *memory;
-  workspace_bytes_ = bytes;
+  workspace_bytes_ = room;
   return workspace_;
 }
 
@@ -194,7 +195,12 @@ void CudaOps::sample(const SampleArgs& args) {
   job.out = device_step_.take<SampledRow>(count);
   job.workspace =
       device_step_.take<std::byte>(sample_workspace_bytes(args.num_rows, args.piece_begin.back()));
-  if (!host_step_.status().ok() || !device_step_.status().ok()) return;
+  if (wishes == nullptr || device_wishes == nullptr || picked == nullptr || job.out == nullptr ||
+      job.workspace == nullptr) {
+    error_.Update(host_step_.status());
+    error_.Update(device_step_.status());
+    return;
+  }
   job.may_filter = false;
   for (std::size_t b = 0; b < count; ++b) {
     const SampleRow& row = args.rows[b];
@@ -204,6 +210,7 @@ void CudaOps::sample(const SampleArgs& args) {
   }
   queue_.copy(device_wishes, wishes, count * sizeof(SampleWish));
   job.num_rows = args.num_rows;
+  job.ids = args.ids;
   job.rows = device_wishes;
   job.num_pieces = static_cast<int>(args.pieces.size());
   std::copy(args.pieces.begin(), args.pieces.end(), job.pieces);
@@ -211,23 +218,31 @@ void CudaOps::sample(const SampleArgs& args) {
   std::copy(args.piece_begin.begin(), args.piece_begin.end(), job.begin);
   queue_.check(cuda::sample(queue_.stream(), job), "sampling");
   queue_.copy(picked, job.out, count * sizeof(SampledRow));
-  queue_.host_task([picked, wishes, count, results = args.results] {
+  deliveries_[current_].push_back([picked, wishes, count, results = args.results] {
     for (std::size_t b = 0; b < count; ++b) {
       results[b].token = picked[b].token;
       results[b].logprobs.clear();
       if (wishes[b].num_logprobs >= 0) results[b].logprobs = logprobs_of(picked[b]);
     }
-    return absl::OkStatus();
   });
 }
 
-absl::Status CudaOps::end_step() {
-  absl::Status status = std::exchange(error_, absl::OkStatus());
-  status.Update(host_step_.status());
-  status.Update(device_step_.status());
-  host_step_.reset();
-  device_step_.reset();
-  return status;
+void CudaOps::end_step() {
+  current_ = 1 - current_;
+  host_step_.turn();
+  device_step_.turn();
+}
+
+absl::Status CudaOps::finish_step(int steps_ago) {
+  auto& deliveries = deliveries_[steps_ago % 2 == 0 ? current_ : 1 - current_];
+  for (const std::function<void()>& deliver : deliveries) deliver();
+  deliveries.clear();
+  return std::exchange(error_, absl::OkStatus());
+}
+
+void CudaOps::drop_steps() {
+  for (auto& deliveries : deliveries_) deliveries.clear();
+  error_ = absl::OkStatus();
 }
 
 }  // namespace quire::cuda

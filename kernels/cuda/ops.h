@@ -2,6 +2,7 @@
 // and leaves errors to the queue. Numerics: README.md.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <unordered_map>
 #include <vector>
@@ -40,8 +41,14 @@ class CudaOps final : public Ops {
               int columns, float* out) override;
   void sample(const SampleArgs& args) override;
 
-  // After the queue has run empty: what the step took is free again.
-  absl::Status end_step();
+  // What follows belongs to the next step, which must not begin before the step before the one that
+  // ends here is finished.
+  void end_step();
+  // After that step has run (0: the one begun, 1: the one ended last, 2: the one before): writes
+  // what it picked where it was asked to. Returns the first call that launched nothing.
+  absl::Status finish_step(int steps_ago);
+  // After an error: what was picked is of no use.
+  void drop_steps();
 
  private:
   const PackedMatrix& packed(const Weight& weight) const;
@@ -54,6 +61,8 @@ class CudaOps final : public Ops {
   // By the weight's data: what its kernels need to know.
   std::unordered_map<const void*, PackedMatrix> matrices_;
   StepMemory device_step_, host_step_;
+  std::vector<std::function<void()>> deliveries_[2];
+  int current_ = 0;
   void* workspace_ = nullptr;  // of attention
   std::size_t workspace_bytes_ = 0;
   absl::Status error_;  // of a call that launched nothing

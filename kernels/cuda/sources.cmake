@@ -5,6 +5,6 @@ foreach(room attention collective linear row sample)
 endforeach()
 set(QUIRE_CUDA_SOURCES ${QUIRE_ATTENTION_SOURCES} ${QUIRE_COLLECTIVE_SOURCES} ${QUIRE_LINEAR_SOURCES}
   ${QUIRE_ROW_SOURCES} ${QUIRE_SAMPLE_SOURCES})
-foreach(source device.cpp memory_pool.cpp ops.cpp queue.cpp status.cpp)
+foreach(source device.cpp graphs.cpp memory_pool.cpp ops.cpp queue.cpp status.cpp)
   list(APPEND QUIRE_CUDA_SOURCES ${CMAKE_CURRENT_LIST_DIR}/${source})
 endforeach()
