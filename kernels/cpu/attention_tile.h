@@ -4,12 +4,13 @@
 // for all of them. Tiles of kTilePositions and splits of kSplitPositions start at absolute position
 // 0. Within a tile a row's scores are complete sums over d in order, its weights are summed in a
 // fixed tree of lanes, and its values are added position by position: nothing depends on which
-// other rows share the pass. Positions after a row's own are never weighted nor multiplied.
+// other rows share the pass. Positions that a row does not see, after its own or before its window,
+// are never weighted nor multiplied; tiles that no row sees are not read.
 #pragma once
 
 #include <utility>
 
-#include "kernels/cpu/vector_math.h"
+#include "kernels/cpu/attention_softmax.h"
 #include "kernels/cpu/vector_ops.h"
 #include "kernels/formats/half.h"
 
@@ -174,67 +175,6 @@ const TileKernels<V, T>& tile_kernels(int rows) {
   return tile_kernels<V, T>(rows, std::make_integer_sequence<int, V::kRows>());
 }
 
-// Running softmax of one row.
-struct RowSums {
-  float* highest;  // largest score so far
-  float* total;    // sum of exp(score - highest)
-  float* values;   // [Dp], sum of exp(score - highest) * v
-};
-
-template <class V>
-void scale_values(float* values, int padded_dim, float factor) {
-  const typename V::F f = V::set(factor);
-  for (int d = 0; d < padded_dim; d += 16) V::store(values + d, V::mul(V::load(values + d), f));
-}
-
-// Turns a row's scores of a tile into weights and rescales what came before. Of the 64 scores the
-// first n count; the others get weight 0.
-template <class V>
-void weigh_tile(float* scores, int n, int padded_dim, const RowSums& row) {
-  typename V::F x[4];
-  for (int j = 0; j < 4; ++j) {
-    const int lanes = n - 16 * j < 0 ? 0 : n - 16 * j > 16 ? 16 : n - 16 * j;
-    x[j] = V::fill_after(V::load(scores + 16 * j), lanes, -__builtin_inff());
-  }
-  const float tile_highest = V::largest(V::max(V::max(x[0], x[1]), V::max(x[2], x[3])));
-  const float highest = tile_highest > *row.highest ? tile_highest : *row.highest;
-  const typename V::F shift = V::set(highest);
-  for (int j = 0; j < 4; ++j) {
-    x[j] = exp<V>(V::sub(x[j], shift));
-    V::store(scores + 16 * j, x[j]);
-  }
-  const float sum = V::sum(V::add(V::add(x[0], x[1]), V::add(x[2], x[3])));
-  const float rescale = exp1<V>(*row.highest - highest);
-  *row.total = *row.total * rescale + sum;
-  *row.highest = highest;
-  if (rescale != 1.0f) scale_values<V>(row.values, padded_dim, rescale);
-}
-
-// Adds the sums of a later split to those of earlier ones.
-template <class V>
-void merge_rows(const RowSums& into, const RowSums& later, int padded_dim) {
-  const float highest = *into.highest > *later.highest ? *into.highest : *later.highest;
-  const float a = exp1<V>(*into.highest - highest);
-  const float b = exp1<V>(*later.highest - highest);
-  *into.total = *into.total * a + *later.total * b;
-  *into.highest = highest;
-  const typename V::F fa = V::set(a), fb = V::set(b);
-  for (int d = 0; d < padded_dim; d += 16) {
-    const typename V::F sum =
-        V::fma(V::load(later.values + d), fb, V::mul(V::load(into.values + d), fa));
-    V::store(into.values + d, sum);
-  }
-}
-
-template <class V>
-void write_result(const RowSums& row, int head_dim, float* out) {
-  const typename V::F factor = V::set(1.0f / *row.total);
-  for (int d = 0; d < head_dim; d += 16) {
-    const int n = head_dim - d < 16 ? head_dim - d : 16;
-    V::store(out + d, V::mul(V::load(row.values + d), factor), n);
-  }
-}
-
 // The working memory of a job, cut from its scratch.
 struct AttendScratch {
   float* scores;  // [kRows][kTilePositions]
@@ -267,13 +207,51 @@ AttendScratch prepare_scratch(const AttendJob& job) {
   return s;
 }
 
-// Positions of [position, position + kTilePositions) that row r sees.
-inline int visible(const AttendJob& job, int r, int position) {
-  const int n = job.positions[r / job.num_heads] + 1 - position;
+inline int within_tile(int n) {
   return n < 0 ? 0 : n > kTilePositions ? kTilePositions : n;
 }
+// Of the positions [position, position + kTilePositions) row r sees [hidden, visible).
+inline int visible(const AttendJob& job, int r, int position) {
+  return within_tile(job.positions[r / job.num_heads] + 1 - position);
+}
+inline int hidden(const AttendJob& job, int r, int position) {
+  if (job.window == 0) return 0;
+  return within_tile(job.positions[r / job.num_heads] + 1 - job.window - position);
+}
+// The first tile of a split that any row sees.
+inline int first_tile(const AttendJob& job, int split) {
+  const int begin = split * kSplitPositions;
+  if (job.window == 0) return begin;
+  const int first = job.positions[0] + 1 - job.window;
+  return first < begin ? begin : first / kTilePositions * kTilePositions;
+}
 
-// One tile for rows [first, first + count), which see rising numbers of its positions. `next` is
+// Adds the values of a tile to rows [first, first + count), of which `scores` are the weights. At
+// any position those that see it are neighbours: run after run of positions that the same ones see.
+template <class V, class T>
+void add_tile(const AttendJob& job, const AttendScratch& s, const TilePointers<T>& tile,
+              const TilePointers<T>* next, int position, int first, int count, int set) {
+  const int seen = visible(job, first + count - 1, position);
+  for (int begin = hidden(job, first, position); begin < seen;) {
+    int low = 0;
+    while (visible(job, first + low, position) <= begin) ++low;
+    int high = low;
+    while (high < count && hidden(job, first + high, position) <= begin) ++high;
+    int end = visible(job, first + low, position);
+    if (high < count) {
+      const int joins = hidden(job, first + high, position);
+      if (joins < end || high == low) end = joins;
+    }
+    if (high > low) {
+      tile_kernels<V, T>(high - low)
+          .values(s.scores + low * kTilePositions, job.kv, tile, next, begin, end,
+                  s.row(set, first + low).values);
+    }
+    begin = end;
+  }
+}
+
+// One tile for rows [first, first + count), which see rising ranges of its positions. `next` is
 // null unless memory is to be read ahead.
 template <class V, class T>
 void attend_tile(const AttendJob& job, const AttendScratch& s, const TilePointers<T>& tile,
@@ -282,26 +260,19 @@ void attend_tile(const AttendJob& job, const AttendScratch& s, const TilePointer
   tile_kernels<V, T>(count).scores(s.q + first * job.kv.head_dim, job.kv, tile, seen, next,
                                    s.scores);
   for (int r = 0; r < count; ++r) {
-    const int n = visible(job, first + r, position);
-    if (n > 0) {
-      weigh_tile<V>(s.scores + r * kTilePositions, n, s.padded_dim, s.row(set, first + r));
-    }
+    const int begin = hidden(job, first + r, position);
+    const int end = visible(job, first + r, position);
+    if (begin >= end) continue;
+    weigh_tile<V>(s.scores + r * kTilePositions, begin, end, job.soft_cap, s.padded_dim,
+                  s.row(set, first + r));
   }
-  // Rows that see less drop out as the positions go on.
-  int done = 0;
-  for (int r = 0; r < count; ++r) {
-    const int n = visible(job, first + r, position);
-    if (n <= done) continue;
-    tile_kernels<V, T>(count - r).values(s.scores + r * kTilePositions, job.kv, tile, next, done, n,
-                                         s.row(set, first + r).values);
-    done = n;
-  }
+  add_tile<V, T>(job, s, tile, next, position, first, count, set);
 }
 
 // The first tile of what this thread attends to after the job.
 template <class T>
 TilePointers<T> first_tile_after(const AttendJob& job) {
-  const int position = job.split_begin * kSplitPositions;
+  const int position = first_tile(job, job.split_begin);
   return locate_tile<T>(job, job.next_head_offset, position,
                         visible(job, job.num_tokens * job.num_heads - 1, position));
 }
@@ -314,10 +285,12 @@ void attend_split(const AttendJob& job, const AttendScratch& s, int split, int s
     *row.total = 0.0f;
     for (int d = 0; d < s.padded_dim; d += 16) V::store(row.values + d, V::zero());
   }
-  const int begin = split * kSplitPositions;
-  int seen = visible(job, s.rows - 1, begin);
+  const int begin = first_tile(job, split);
+  const int end = (split + 1) * kSplitPositions;
+  int seen = begin < end ? visible(job, s.rows - 1, begin) : 0;
+  if (seen == 0) return;
   TilePointers<T> tile = locate_tile<T>(job, job.kv.head_offset, begin, seen);
-  for (int p = begin; seen > 0 && p < begin + kSplitPositions; p += kTilePositions) {
+  for (int p = begin; seen > 0 && p < end; p += kTilePositions) {
     const int position = p + kTilePositions;
     const int seen_next = visible(job, s.rows - 1, position);
     const bool last = seen_next == 0 || position == job.split_end * kSplitPositions;
@@ -328,6 +301,7 @@ void attend_split(const AttendJob& job, const AttendScratch& s, int split, int s
     for (int first = 0; first < s.rows; first += V::kRows) {
       const int count = s.rows - first < V::kRows ? s.rows - first : V::kRows;
       if (visible(job, first + count - 1, p) == 0) continue;
+      if (hidden(job, first, p) == kTilePositions) continue;
       attend_tile<V, T>(job, s, tile, ahead, p, first, count, set);
     }
     tile = next;
@@ -342,7 +316,6 @@ void attend_as(const AttendJob& job) {
   for (int split = job.split_begin + 1; split < job.split_end; ++split) {
     attend_split<V, T>(job, s, split, 1);
     for (int r = 0; r < s.rows; ++r) {
-      if (job.positions[r / job.num_heads] < split * kSplitPositions) continue;
       merge_rows<V>(s.row(0, r), s.row(1, r), s.padded_dim);
     }
   }
@@ -373,19 +346,6 @@ void attend(const AttendJob& job) {
     case DType::kF8E4M3:  // refused when the device is opened
       return;
   }
-}
-
-template <class V>
-void merge_splits(float* partials, std::size_t split_stride, int num_splits, int head_dim,
-                  int padded_dim, float* out) {
-  const auto row = [&](int split) {
-    float* p = partials + static_cast<std::size_t>(split) * split_stride;
-    return RowSums{p + padded_dim, p + padded_dim + 1, p};
-  };
-  for (int split = 1; split < num_splits; ++split) {
-    merge_rows<V>(row(0), row(split), padded_dim);
-  }
-  write_result<V>(row(0), head_dim, out);
 }
 
 }  // namespace

@@ -17,6 +17,10 @@ constexpr int padded(int head_dim) {
 int tokens_per_tile(const AttentionSpec& spec) {
   return std::max(1, kRowsPerItem / spec.group_heads);
 }
+// The split of the first position that a token at `position` sees.
+int first_split(const AttentionSpec& spec, int position) {
+  return spec.window > 0 ? std::max(0, position + 1 - spec.window) / kSplitPositions : 0;
+}
 int max_splits(const Batch& batch) {
   return (batch.max_blocks * batch.block_size + kSplitPositions - 1) / kSplitPositions;
 }
@@ -88,7 +92,11 @@ AttentionWork::Row AttentionWork::row_at(int index, int num_threads) const {
   const int tokens = row.end - row.begin;
   row.tiles = (tokens + tile_tokens_ - 1) / tile_tokens_;
   if (tokens != 1) return row;
-  if (num_threads > 1) row.splits = batch_.positions[row.begin] / kSplitPositions + 1;
+  if (num_threads > 1) {
+    const int position = batch_.positions[row.begin];
+    row.first_split = first_split(spec_, position);
+    row.splits = position / kSplitPositions + 1 - row.first_split;
+  }
   // With enough rows to keep all threads busy one item takes all heads: their K and V are
   // neighbours in memory and are read ahead from one head to the next.
   if (batch_.num_rows >= 4 * num_threads) row.head_items = 1;
@@ -116,7 +124,7 @@ float* AttentionWork::partial_of(int row, int split) const {
 }
 
 void AttentionWork::run_item(const Row& row, int item, int thread) {
-  const int split = item % row.splits;
+  const int split = row.first_split + item % row.splits;
   const int head_item = item / row.splits % row.head_items;
   const int tile = row.tiles - 1 - item / row.items_per_tile();  // the longest context first
   const int token = row.begin + tile * tile_tokens_;
@@ -128,10 +136,13 @@ void AttentionWork::run_item(const Row& row, int item, int thread) {
                                                static_cast<std::size_t>(batch_.max_blocks),
       .kv = kv_head(kv_),
       .scale = spec_.scale,
+      .window = spec_.window,
+      .soft_cap = spec_.soft_cap,
       .split_begin = split,
       .split_end = split + 1,
       .scratch = scratch_.of_thread(thread)};
   if (row.splits == 1) {
+    job.split_begin = first_split(spec_, batch_.positions[token]);
     job.split_end = batch_.positions[token + num_tokens - 1] / kSplitPositions + 1;
   } else {
     job.partial = partial_of(row.index, split);
@@ -184,9 +195,10 @@ void AttentionWork::finish_tile(const Row& row, int first_token, int num_tokens)
   if (row.splits > 1) {
     const std::size_t partial = partial_stride(padded(d));
     for (int h = 0; h < spec_.num_heads; ++h) {
-      ops_.merge_splits(partial_of(row.index, 0) + static_cast<std::size_t>(h) * partial,
-                        static_cast<std::size_t>(spec_.num_heads) * partial, row.splits, d,
-                        padded(d), rows() + static_cast<std::size_t>(first_token) * stride + h * d);
+      ops_.merge_splits(
+          partial_of(row.index, row.first_split) + static_cast<std::size_t>(h) * partial,
+          static_cast<std::size_t>(spec_.num_heads) * partial, row.splits, d, padded(d),
+          rows() + static_cast<std::size_t>(first_token) * stride + h * d);
     }
   }
   if (!convert_) return;

@@ -49,8 +49,9 @@ class AttentionWork {
     int begin = 0;  // its tokens
     int end = 0;
     int tiles = 0;
-    int splits = 1;      // each an item, or 1: one item takes all of the context
-    int head_items = 1;  // KV heads one by one, or 1: one item takes all of them
+    int first_split = 0;  // where it is cut
+    int splits = 1;       // each an item, or 1: one item takes all of the context
+    int head_items = 1;   // KV heads one by one, or 1: one item takes all of them
     int items_per_tile() const { return splits * head_items; }
   };
   Row row_at(int index, int num_threads) const;

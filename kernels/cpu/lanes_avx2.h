@@ -76,6 +76,11 @@ struct Lanes256 {
     return {_mm256_blendv_ps(f, x.lo, _mm256_castsi256_ps(first(n))),
             _mm256_blendv_ps(f, x.hi, _mm256_castsi256_ps(first(n - 8)))};
   }
+  static F fill_before(F x, int n, float fill) {
+    const __m256 f = _mm256_set1_ps(fill);
+    return {_mm256_blendv_ps(x.lo, f, _mm256_castsi256_ps(first(n))),
+            _mm256_blendv_ps(x.hi, f, _mm256_castsi256_ps(first(n - 8)))};
+  }
   static std::uint32_t mask_ge(F a, F b) {
     return bits(_mm256_cmp_ps(a.lo, b.lo, _CMP_GE_OQ), _mm256_cmp_ps(a.hi, b.hi, _CMP_GE_OQ));
   }

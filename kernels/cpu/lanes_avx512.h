@@ -62,6 +62,9 @@ struct Lanes512 {
   static F fill_after(F x, int n, float fill) {
     return _mm512_mask_mov_ps(_mm512_set1_ps(fill), first(n), x);
   }
+  static F fill_before(F x, int n, float fill) {
+    return _mm512_mask_mov_ps(x, first(n), _mm512_set1_ps(fill));
+  }
   static std::uint32_t mask_ge(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
   static std::uint32_t mask_eq(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
 

@@ -31,6 +31,13 @@ float exp1(float x) {
   return V::first_lane(exp<V>(V::set(x)));
 }
 
+// cap * tanh(x / cap) = cap - 2 cap / (e^(2 x / cap) + 1), within a few ulp of cap.
+template <class V>
+[[gnu::always_inline]] inline typename V::F soft_cap(typename V::F x, float cap) {
+  const typename V::F e = exp<V>(V::mul(x, V::set(2.0f / cap)));
+  return V::sub(V::set(cap), V::div(V::set(2.0f * cap), V::add(e, V::set(1.0f))));
+}
+
 // x * sigmoid(x)
 template <class V>
 [[gnu::always_inline]] inline typename V::F silu(typename V::F x) {

@@ -81,6 +81,8 @@ struct AttendJob {
   KvHead kv;
   std::size_t next_head_offset = 0;  // of the KV head attended next in these splits: read ahead
   float scale = 1.0f;
+  int window = 0;         // as in AttentionSpec
+  float soft_cap = 0.0f;  // as in AttentionSpec
   int split_begin = 0;
   int split_end = 0;
   float* scratch = nullptr;  // attend_scratch_floats

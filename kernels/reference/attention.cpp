@@ -41,25 +41,32 @@ float* kv_at(const KvLayer& kv, int half, BlockId block, int head, int offset) {
   return base + index * static_cast<std::size_t>(kv.head_dim);
 }
 
-// softmax(scale * q . K) V over positions 0..last.
+float capped(float score, float cap) {
+  return cap > 0.0f ? cap * std::tanh(score / cap) : score;
+}
+
+// softmax(scale * q . K) V over the positions that the token sees.
 void attend(const float* q, const AttentionSpec& spec, const Batch& batch, const KvLayer& kv,
             int token, int kv_head, float* out) {
   const int last = batch.positions[token];
-  std::vector<float> weights(static_cast<std::size_t>(last) + 1);
+  const int first = spec.window > 0 ? std::max(0, last - spec.window + 1) : 0;
+  std::vector<float> weights(static_cast<std::size_t>(last - first) + 1);
   float highest = -INFINITY;
-  for (int p = 0; p <= last; ++p) {
+  for (int p = first; p <= last; ++p) {
     const float* k = kv_key(kv, block_of(batch, token, p), kv_head, p % batch.block_size);
     float score = 0.0f;
     for (int d = 0; d < spec.head_dim; ++d) score += q[d] * k[d];
-    weights[static_cast<std::size_t>(p)] = score * spec.scale;
-    highest = std::max(highest, weights[static_cast<std::size_t>(p)]);
+    float& weight = weights[static_cast<std::size_t>(p - first)];
+    weight = capped(score * spec.scale, spec.soft_cap);
+    highest = std::max(highest, weight);
   }
   float total = 0.0f;
   for (float& w : weights) total += w = std::exp(w - highest);
   std::fill_n(out, spec.head_dim, 0.0f);
-  for (int p = 0; p <= last; ++p) {
+  for (int p = first; p <= last; ++p) {
     const float* v = kv_value(kv, block_of(batch, token, p), kv_head, p % batch.block_size);
-    for (int d = 0; d < spec.head_dim; ++d) out[d] += weights[static_cast<std::size_t>(p)] * v[d];
+    const float weight = weights[static_cast<std::size_t>(p - first)];
+    for (int d = 0; d < spec.head_dim; ++d) out[d] += weight * v[d];
   }
   for (int d = 0; d < spec.head_dim; ++d) out[d] /= total;
 }

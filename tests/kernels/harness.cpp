@@ -67,9 +67,12 @@ class Schedule {
       }
       a.row_begin.push_back(static_cast<std::int32_t>(a.positions.size()));
       a.context.push_back(done);
+      const int first_seen = case_.window > 0 ? done - granted + 1 - case_.window : 0;
       for (int b = 0; b < width_; ++b) {  // entries beyond the context are no block at all
         const bool used = b * case_.block_size < done;
-        a.tables.push_back(used ? blocks_[static_cast<std::size_t>(s * width_ + b)] : -1000000);
+        const BlockId block = blocks_[static_cast<std::size_t>(s * width_ + b)];
+        const bool seen = (b + 1) * case_.block_size > first_seen;
+        a.tables.push_back(!used ? -1000000 : seen ? block : 0);
       }
     }
     return a;
@@ -221,7 +224,9 @@ AttentionRun run_attention(Device& device, const AttentionCase& c, const std::ve
                            c.first_head,
                            c.first_kv_head,
                            c.group_heads,
-                           1.0f / std::sqrt(static_cast<float>(c.head_dim))};
+                           1.0f / std::sqrt(static_cast<float>(c.head_dim)),
+                           c.window,
+                           c.soft_cap};
   RopeSpec rope;
   rope.dims = c.rope_dims;
   rope.interleaved = c.interleaved;

@@ -85,7 +85,8 @@ void expect_near(const std::vector<float>& actual, const std::vector<float>& exp
                  float absolute, float relative);
 
 // A few sequences with random q, k and v, the part of a model's heads a rank may hold, and an arena
-// whose unwritten bytes are NaN and whose blocks are handed out in a scrambled order.
+// whose unwritten bytes are NaN and whose blocks are handed out in a scrambled order. In place of
+// blocks that lie before what a step's tokens see of a row, its table names one of NaN bytes.
 struct AttentionCase {
   std::string name;
   int num_heads = 1;  // local
@@ -98,6 +99,8 @@ struct AttentionCase {
   int rope_dims = 64;
   bool interleaved = false;
   DType dtype = DType::kF32;
+  int window = 0;
+  float soft_cap = 0.0f;
   std::vector<int> lengths = {};  // of the sequences
 };
 

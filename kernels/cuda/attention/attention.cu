@@ -21,6 +21,13 @@ int ceil_div(int a, int b) {
   return (a + b - 1) / b;
 }
 
+// Of one row, that a token sees something of. A row of the decode kernel has few tokens.
+int most_splits(const AttentionSpec& spec, int max_context) {
+  const int splits = ceil_div(max_context, kSplitPositions);
+  if (spec.window == 0) return splits;
+  return std::min(splits, (spec.window + kDecodePairs) / kSplitPositions + 2);
+}
+
 // Where the parts of the workspace lie, in bytes.
 struct Workspace {
   int slots = 0;
@@ -31,7 +38,7 @@ struct Workspace {
 Workspace workspace_of(const AttentionSpec& spec, int tokens, int max_context,
                        const AttentionLimits& limits) {
   Workspace w;
-  const auto splits = static_cast<std::size_t>(ceil_div(max_context, kSplitPositions));
+  const auto splits = static_cast<std::size_t>(most_splits(spec, max_context));
   if (splits <= 1 || tokens == 0) return w;
   const auto align = [](std::size_t bytes) { return (bytes + 255) / 256 * 256; };
   const auto heads = static_cast<std::size_t>(spec.num_heads);
@@ -70,7 +77,12 @@ AttentionProblem describe_problem(const float* qkv, const AttentionSpec& spec, c
   p.first_kv_head = spec.first_kv_head;
   p.group_heads = spec.group_heads;
   p.max_group_heads = most_heads_of_a_group(spec);
+  if (spec.window > 0) p.window = std::min(spec.window, kNoWindow);
   p.scale_log2e = static_cast<float>(spec.scale * kLog2e);
+  if (spec.soft_cap > 0.0f) {
+    p.cap_log2e = static_cast<float>(spec.soft_cap * kLog2e);
+    p.cap_rate = static_cast<float>(2.0 * kLog2e * spec.scale / spec.soft_cap);
+  }
   p.kv = kv.data;
   p.block_bytes = static_cast<std::int64_t>(kv.block_bytes);
   p.block_size = batch.block_size;
@@ -181,7 +193,7 @@ cudaError_t attention(cudaStream_t stream, const float* qkv, const AttentionSpec
     error = launch_prefill(stream, variant.prefill, p);
   }
   if (error != cudaSuccess || !decode) return error;
-  const int splits = ceil_div(max_context, kSplitPositions);
+  const int splits = most_splits(spec, max_context);
   const int decode_tokens = std::min(p.num_tokens, p.num_rows * p.decode_tokens);
   error = launch_decode(stream, variant.decode, decode_tokens, splits, p);
   if (error != cudaSuccess || p.slots == 0) return error;
@@ -199,6 +211,10 @@ std::string attention_refusal(const AttentionSpec& spec, DType kv_dtype, int blo
   }
   if (!(spec.scale > 0.0f)) {
     return "CUDA attention needs a positive score scale, not " + std::to_string(spec.scale);
+  }
+  if (spec.window < 0 || !(spec.soft_cap >= 0.0f)) {
+    return "CUDA attention needs a window and a soft cap that are not negative, not " +
+           std::to_string(spec.window) + " and " + std::to_string(spec.soft_cap);
   }
   if (!every_group_has_heads(spec)) {
     return "CUDA attention needs at least one local query head for every local KV head";

@@ -1,6 +1,6 @@
 // Tiles of K and V on their way from the arena to shared memory: 64 positions of one KV head,
-// copied in the background 16 bytes a thread. Positions at and after `end` become zeros and are not
-// read: what lies there may be stale, and no block of the table need exist for them.
+// copied in the background 16 bytes a thread. Positions outside of [begin, end) become zeros and
+// are not read: what lies there may be stale, and no block of the table need exist for them.
 #pragma once
 
 #include "kernels/cuda/attention/work.h"
@@ -14,17 +14,19 @@ enum class KvHalf : int { kKeys, kValues };
 // positions (blocks are 16, 32 or 64 positions).
 class KvSource {
  public:
-  __device__ KvSource(const AttentionProblem& p, const WorkItem& item, int end)
+  __device__ KvSource(const AttentionProblem& p, const WorkItem& item, int begin, int end)
       : p_(p),
         table_(p.block_tables + static_cast<std::int64_t>(item.row) * p.max_blocks),
         kv_head_(item.kv_head),
+        begin_(begin),
         end_(end) {}
 
-  // The first position that is not there.
+  __device__ __forceinline__ int begin() const { return begin_; }
+  // The first position that is not there any more.
   __device__ __forceinline__ int end() const { return end_; }
   __device__ __forceinline__ BlockId block_of_lane(int tile) const {
     const int position = tile * kTilePositions + lane_id() % 4 * 16;
-    return position < end_ ? table_[position / p_.block_size] : 0;
+    return position < end_ && position + 16 > begin_ ? table_[position / p_.block_size] : 0;
   }
   // K or V at the 16 positions from `position` on, contiguous; all lanes together.
   __device__ __forceinline__ const std::byte* run(KvHalf half, BlockId block_of_lane, int position,
@@ -39,6 +41,7 @@ class KvSource {
   const AttentionProblem& p_;
   const BlockId* table_;
   int kv_head_;
+  int begin_;
   int end_;
 };
 
@@ -55,13 +58,14 @@ __device__ __forceinline__ void copy_tile(T* shared, const KvSource& source, KvH
     const int position = tile * kTilePositions + 16 * run;
     const std::byte* from = source.run(half, block_of_lane, position, kDim * 2);
     T* to = shared + 16 * run * kStride;
-    const int inside = (source.end() - position) * kRowChunks;  // chunks that exist
+    const int before = (source.begin() - position) * kRowChunks;  // chunks that do not exist
+    const int inside = (source.end() - position) * kRowChunks;    // and those up to the last
     QUIRE_UNROLL
     for (int i = 0; i < (kRunChunks + kThreads - 1) / kThreads; ++i) {
       const int chunk = i * kThreads + thread_rank();
       if (kRunChunks % kThreads != 0 && chunk >= kRunChunks) break;
       async_copy_or_zero<16>(to + chunk / kRowChunks * kStride + chunk % kRowChunks * 8,
-                             from + 16 * chunk, chunk < inside);
+                             from + 16 * chunk, chunk >= before && chunk < inside);
     }
   }
 }

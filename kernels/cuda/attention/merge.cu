@@ -32,7 +32,8 @@ __global__ void __launch_bounds__(kWarps* kWarpSize) merge_splits(AttentionProbl
   const int head = number % p.num_heads;
   const int first_slot = p.first_slot[token];
   if (first_slot < 0) return;
-  const int splits = p.positions[token] / kSplitPositions + 1;
+  const int position = p.positions[token];
+  const int splits = position / kSplitPositions + 1 - first_seen(p, position) / kSplitPositions;
 
   const std::int64_t first = static_cast<std::int64_t>(first_slot) * p.num_heads + head;
   const float* tops = p.partial_tops + 2 * first;

@@ -29,13 +29,8 @@ class MmaItem {
  public:
   static constexpr int kSharedBytes = 2 * kTileBytes + kEarlierBytes + kQueryBytes;
 
-  // The position after the last one that a pair sees.
-  __device__ static int end_of(const AttentionProblem& p, const WorkItem& item) {
-    return ItemRows(p, item).last_position(0, kRows) + 1;
-  }
-
-  // `end`: no pair sees what is there or behind it.
-  __device__ MmaItem(const AttentionProblem& p, const WorkItem& item, int end,
+  // No pair sees anything outside of [begin, end).
+  __device__ MmaItem(const AttentionProblem& p, const WorkItem& item, int begin, int end,
                      unsigned char* shared)
       : p_(p),
         item_(item),
@@ -46,7 +41,7 @@ class MmaItem {
                  warp_id() * EarlierSplits<kDim>::kBytesPerWarp / 4),
         query_(reinterpret_cast<T*>(shared + 2 * kTileBytes + kEarlierBytes) +
                warp_id() * 16 * kStride),
-        source_(p, item, end) {
+        source_(p, item, begin, end) {
     QUIRE_UNROLL
     for (int h = 0; h < 2; ++h) last_[h] = row(h).position;
     last_of_warp_ = rows_.last_position(16 * warp_id(), 16);
@@ -55,8 +50,9 @@ class MmaItem {
   __device__ void run() {
     const int end =
         min(item_.split_end * kSplitTiles, (source_.end() + kTilePositions - 1) / kTilePositions);
-    int tile = item_.split_begin * kSplitTiles;
+    int tile = max(item_.split_begin * kSplitTiles, source_.begin() / kTilePositions);
     if (tile >= end) return;
+    first_split_ = tile / kSplitTiles;
     block_now_ = source_.block_of_lane(tile);
     copy_keys(block_now_, tile);
     if constexpr (kWarps == 1) copy_values(block_now_, tile);
@@ -148,7 +144,7 @@ class MmaItem {
   __device__ __forceinline__ void weigh(int tile, float (&scores)[kScoreTiles][4]) {
     const int first = tile * kTilePositions;
     const int last[2] = {last_[0] - first, last_[1] - first};
-    weigh_tile<kDim>(scores, last, p_.scale_log2e, sums_);
+    weigh_tile<kDim>(scores, last, p_, sums_);
   }
 
   __device__ __forceinline__ void load_query() {
@@ -176,7 +172,7 @@ class MmaItem {
   __device__ __forceinline__ void finish_split(int split, bool more) {
     QUIRE_UNROLL
     for (int h = 0; h < 2; ++h) sums_.total[h] = reduce_lanes<4>(sums_.total[h], Sum{});
-    if (split > item_.split_begin) earlier_.add_to(sums_);
+    if (split > first_split_) earlier_.add_to(sums_);
     if (!more) return;
     earlier_.take(sums_);
     sums_.reset();
@@ -184,7 +180,8 @@ class MmaItem {
 
   __device__ __forceinline__ void write(int h) {
     const ItemRow pair = row(h);
-    if (pair.position < item_.split_begin * kSplitPositions) return;  // also: no such pair
+    if (lane_id() % 4 == 0) rows_.note_slot(pair);
+    if (!rows_.sees(pair)) return;
     const RowResult result = rows_.result(pair);
     const float factor = result.is_partial ? 1.0f : 1.0f / sums_.total[h];
     const int column = lane_id() % 4 * 2;
@@ -193,7 +190,7 @@ class MmaItem {
       result.write2(8 * n + column, sums_.values[n][2 * h] * factor,
                     sums_.values[n][2 * h + 1] * factor);
     }
-    if (lane_id() % 4 == 0) rows_.note(pair, result, sums_.highest[h], sums_.total[h]);
+    if (lane_id() % 4 == 0) rows_.note(result, sums_.highest[h], sums_.total[h]);
   }
 
   const AttentionProblem& p_;
@@ -206,6 +203,7 @@ class MmaItem {
   const KvSource source_;
   int last_[2];  // position that a pair sees last; -1: no such pair
   int last_of_warp_;
+  int first_split_ = 0;
   BlockId block_now_ = 0;
   BlockId block_next_ = 0;
   uint32_t query_regs_[kQueryInShared ? 1 : kDim / 16][4];

@@ -65,13 +65,32 @@ __device__ __forceinline__ void score_tile(const Query& q, const T* keys,
   }
 }
 
+// Capped scores in units of log2, of products of q and k.
+__device__ __forceinline__ void cap_tile(float (&scores)[kScoreTiles][4],
+                                         const AttentionProblem& p) {
+  QUIRE_UNROLL
+  for (int n = 0; n < kScoreTiles; ++n) {
+    QUIRE_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      const float e = exp2_approx(scores[n][i] * p.cap_rate);
+      scores[n][i] = p.cap_log2e - __fdividef(2.0f * p.cap_log2e, e + 1.0f);
+    }
+  }
+}
+
 // Scores become weights; sums so far are rescaled to the new highest score. last[h]: the last
-// position a row sees, counted from the tile's first; what is behind it gets weight zero.
+// position a row sees, counted from the tile's first; what is behind it or before the row's window
+// gets weight zero.
 template <int kDim>
 __device__ __forceinline__ void weigh_tile(float (&scores)[kScoreTiles][4], const int (&last)[2],
-                                           float scale_log2e, RowSums<kDim>& sums) {
+                                           const AttentionProblem& p, RowSums<kDim>& sums) {
   const int column = lane_id() % 4 * 2;
   float factor[2];
+  float scale_log2e = p.scale_log2e;
+  if (p.cap_log2e > 0.0f) {
+    cap_tile(scores, p);
+    scale_log2e = 1.0f;
+  }
   QUIRE_UNROLL
   for (int h = 0; h < 2; ++h) {
     float highest = -INFINITY;
@@ -80,7 +99,9 @@ __device__ __forceinline__ void weigh_tile(float (&scores)[kScoreTiles][4], cons
       QUIRE_UNROLL
       for (int i = 0; i < 2; ++i) {
         float& score = scores[n][2 * h + i];
-        score = 8 * n + column + i <= last[h] ? score : -INFINITY;
+        const int back = last[h] - column - (8 * n + i);  // from the last one that is seen
+        const bool seen = static_cast<unsigned>(back) < static_cast<unsigned>(p.window);
+        score = seen ? score : -INFINITY;
         highest = fmaxf(highest, score);
       }
     }
@@ -141,17 +162,21 @@ class EarlierSplits {
   __device__ explicit EarlierSplits(float* of_warp)
       : values_(reinterpret_cast<float4*>(of_warp) + lane_id()) {}
 
-  // sums = the splits so far + sums, and forgets. Rows that saw nothing of the last split keep what
-  // they had.
+  // sums = the splits so far + sums, and forgets. Rows that saw nothing of the last split, or of
+  // those before, keep the bits of what they have.
   __device__ void add_to(RowSums<kDim>& sums) const {
     Merge merge[2];
     bool seen[2];
+    bool seen_before[2];
     QUIRE_UNROLL
     for (int h = 0; h < 2; ++h) {
       seen[h] = sums.highest[h] != -INFINITY;
+      seen_before[h] = highest_[h] != -INFINITY;
       merge[h] = merge_of(highest_[h], sums.highest[h]);
       sums.highest[h] = merge[h].highest;
-      sums.total[h] = seen[h] ? merged(merge[h], total_[h], sums.total[h]) : total_[h];
+      const float total =
+          seen_before[h] ? merged(merge[h], total_[h], sums.total[h]) : sums.total[h];
+      sums.total[h] = seen[h] ? total : total_[h];
     }
     QUIRE_UNROLL
     for (int n = 0; n < kDim / 8; ++n) {
@@ -159,7 +184,8 @@ class EarlierSplits {
       const float earlier[4] = {before.x, before.y, before.z, before.w};
       QUIRE_UNROLL
       for (int i = 0; i < 4; ++i) {
-        const float sum = merged(merge[i / 2], earlier[i], sums.values[n][i]);
+        const float value = sums.values[n][i];
+        const float sum = seen_before[i / 2] ? merged(merge[i / 2], earlier[i], value) : value;
         sums.values[n][i] = seen[i / 2] ? sum : earlier[i];
       }
     }

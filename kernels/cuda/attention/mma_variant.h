@@ -17,7 +17,9 @@ static __global__ void __launch_bounds__(kWarpSize) decode_mma(AttentionProblem 
   WorkItem item;
   QUIRE_NO_UNROLL
   for (int i = static_cast<int>(blockIdx.x); list.find(i, item); i += static_cast<int>(gridDim.x)) {
-    Item(p, item, item.context, shared).run();  // the last token's end: no load to wait for
+    // What the row sees: no load to wait for.
+    const int begin = first_seen(p, item.context - item.num_tokens);
+    Item(p, item, begin, item.context, shared).run();
   }
   allow_next_grid();
 }
@@ -30,7 +32,8 @@ static __global__ void __launch_bounds__(kWarpSize* kWarps, kDim <= 64 ? 2 : 1)
   WorkList<false, Item::kRows> list(p);
   WorkItem item;
   if (list.find(static_cast<int>(blockIdx.x), item)) {
-    Item(p, item, Item::end_of(p, item), shared).run();
+    const ItemRows rows(p, item);
+    Item(p, item, rows.first_position(0), rows.last_position(0, Item::kRows) + 1, shared).run();
   }
 }
 

@@ -16,6 +16,7 @@ namespace quire::cuda {
 inline constexpr int kTilePositions = 64;    // scored and weighed together
 inline constexpr int kSplitPositions = 256;  // summed together; splits are merged in order
 inline constexpr int kSplitTiles = kSplitPositions / kTilePositions;
+inline constexpr int kNoWindow = 1 << 30;
 
 struct AttentionProblem {
   const float* qkv = nullptr;
@@ -30,7 +31,12 @@ struct AttentionProblem {
   int first_kv_head = 0;
   int group_heads = 1;
   int max_group_heads = 1;   // most local query heads of a local KV head
+  int window = kNoWindow;    // position p sees keys in (p - window, p]
   float scale_log2e = 1.0f;  // exp(scale * x) = 2^(scale_log2e * x)
+  // A soft cap: exp(cap * tanh(scale * x / cap)) = 2^(cap_log2e - 2 cap_log2e / (2^(cap_rate * x) +
+  // 1)). 0: none.
+  float cap_log2e = 0.0f;
+  float cap_rate = 0.0f;
 
   const std::byte* kv = nullptr;  // [num_blocks], K then V, each [Gl][S][D]
   std::int64_t block_bytes = 0;

@@ -67,35 +67,51 @@ class ItemRows {
     return p_.positions[item_.first_token + min(last, item_.num_tokens - 1)];
   }
 
+  // The first position that any pair from `first_row` on sees.
+  __device__ int first_position(int first_row) const {
+    const int token = min((item_.first_pair + first_row) / heads_.count, item_.num_tokens - 1);
+    return first_seen(p_, p_.positions[item_.first_token + token]);
+  }
+
   __device__ const float* query(const ItemRow& row) const {
     return p_.qkv + row.token * p_.qkv_stride + row.head * p_.head_dim;
   }
 
-  // A token that sees one split only is finished by its item, also where the row is cut.
+  // Whether there is such a pair that sees a position of the item's splits.
+  __device__ bool sees(const ItemRow& row) const {
+    return row.position >= item_.split_begin * kSplitPositions &&
+           first_seen(p_, row.position) < item_.split_end * kSplitPositions;
+  }
+
+  // Of a pair that sees the item. A token that can see one split only is finished by its item, also
+  // where the row is cut.
   __device__ RowResult result(const ItemRow& row) const {
-    if (item_.first_slot < 0 || row.position < kSplitPositions) {
-      return output_of(p_, row.token, row.head);
-    }
-    const std::int64_t slot = slot_of(row) + item_.split_begin;
+    if (is_finished(row)) return output_of(p_, row.token, row.head);
+    const int split = item_.split_begin - first_seen(p_, row.position) / kSplitPositions;
+    const std::int64_t slot = slot_of(row) + split;
     const std::int64_t at = slot * p_.num_heads + row.head;
     return {p_.partial_values + at * p_.head_dim, nullptr, true, 2 * at};
   }
 
-  // Beside the values: what the merge needs. One thread for each pair.
-  __device__ void note(const ItemRow& row, const RowResult& result, float highest,
-                       float total) const {
-    if (result.is_partial) {
-      p_.partial_tops[result.top] = highest;
-      p_.partial_tops[result.top + 1] = total;
-    }
-    if (item_.split_begin == 0 && row.head == 0 && p_.first_slot != nullptr) {
-      p_.first_slot[row.token] = result.is_partial ? slot_of(row) : -1;
-    }
+  // What the merge needs beside the values, by one thread for each pair.
+  __device__ void note(const RowResult& result, float highest, float total) const {
+    if (!result.is_partial) return;
+    p_.partial_tops[result.top] = highest;
+    p_.partial_tops[result.top + 1] = total;
+  }
+  // Where the merge finds a token's splits, told by the row's first item, whatever it sees of it.
+  __device__ void note_slot(const ItemRow& row) const {
+    if (row.position < 0 || row.head != 0 || p_.first_slot == nullptr) return;
+    if (item_.split_begin != item_.first_split) return;
+    p_.first_slot[row.token] = is_finished(row) ? -1 : slot_of(row);
   }
 
  private:
+  __device__ bool is_finished(const ItemRow& row) const {
+    return item_.first_slot < 0 || row.position < kSplitPositions;
+  }
   __device__ int slot_of(const ItemRow& row) const {
-    return item_.first_slot + (row.token - item_.first_token) * item_.row_splits;
+    return item_.first_slot + (row.token - item_.first_token) * item_.token_slots;
   }
 
   const AttentionProblem& p_;

@@ -27,6 +27,7 @@ class SimtItem {
     earlier_ = sums_ + kRows * dim_;
     weights_ = earlier_ + kRows * dim_;
     row_floats_ = weights_ + kRows * kTilePositions;
+    begin_ = rows_.first_position(0);
     end_ = rows_.last_position(0, kRows) + 1;
     // Warp w looks after rows 2 w and 2 w + 1.
     QUIRE_UNROLL
@@ -39,8 +40,10 @@ class SimtItem {
     __syncthreads();  // the item before is done with the shared memory
     load_query();
     reset();
-    const KvSource source(p_, item_, end_);
-    for (int tile = item_.split_begin * kSplitTiles; tile < end; ++tile) {
+    const KvSource source(p_, item_, begin_, end_);
+    const int begin = max(item_.split_begin * kSplitTiles, begin_ / kTilePositions);
+    first_split_ = begin / kSplitTiles;
+    for (int tile = begin; tile < end; ++tile) {
       const BlockId block = source.block_of_lane(tile);
       load_tile(source, KvHalf::kKeys, block, tile);
       __syncthreads();
@@ -87,10 +90,11 @@ class SimtItem {
       const int position = tile * kTilePositions + 16 * run;
       const T* from = reinterpret_cast<const T*>(
           source.run(half, block, position, dim_ * static_cast<int>(sizeof(T))));
+      const int before = (source.begin() - position) * dim_;
       const int inside = (source.end() - position) * dim_;
       for (int i = thread_rank(); i < 16 * dim_; i += kThreads) {
         tile_[(16 * run + i / dim_) * (dim_ + 1) + i % dim_] =
-            i < inside ? to_float(from[i]) : 0.0f;
+            i >= before && i < inside ? to_float(from[i]) : 0.0f;
       }
     }
   }
@@ -112,12 +116,19 @@ class SimtItem {
     }
   }
 
+  // In units of log2, of a product of q and k at `back` positions before the last one seen.
+  __device__ float score_of(float product, int back) const {
+    if (static_cast<unsigned>(back) >= static_cast<unsigned>(p_.window)) return -INFINITY;
+    if (p_.cap_log2e == 0.0f) return product * p_.scale_log2e;
+    return p_.cap_log2e - 2.0f * p_.cap_log2e / (exp2f(product * p_.cap_rate) + 1.0f);
+  }
+
   __device__ void weigh(int tile) {
     for (int i = 0; i < kWarpRows; ++i) {
       const int last = row_[i].position - tile * kTilePositions;
       float* w = weights_ + local(i) * kTilePositions + lane_id();
-      const float x0 = lane_id() <= last ? w[0] * p_.scale_log2e : -INFINITY;
-      const float x1 = lane_id() + kWarpSize <= last ? w[kWarpSize] * p_.scale_log2e : -INFINITY;
+      const float x0 = score_of(w[0], last - lane_id());
+      const float x1 = score_of(w[kWarpSize], last - lane_id() - kWarpSize);
       const float highest = fmaxf(highest_[i], warp_max(fmaxf(x0, x1)));
       const float shift = highest == -INFINITY ? 0.0f : highest;
       const float factor = exp2f(highest_[i] - shift);
@@ -135,11 +146,13 @@ class SimtItem {
   __device__ void add_values(int) {
     for (int i = thread_rank(); i < kRows * dim_; i += kThreads) {
       const int r = i / dim_;
-      const int last = min(__float_as_int(row_floats_[kRows + r]), kTilePositions - 1);
+      const int seen = __float_as_int(row_floats_[kRows + r]);
+      const int first = max(seen + 1 - p_.window, 0);
+      const int last = min(seen, kTilePositions - 1);
       const float* value = tile_ + i % dim_;
       const float* w = weights_ + r * kTilePositions;
       float sum = sums_[i] * row_floats_[r];
-      for (int k = 0; k <= last; ++k) sum = fmaf(w[k], value[k * (dim_ + 1)], sum);
+      for (int k = first; k <= last; ++k) sum = fmaf(w[k], value[k * (dim_ + 1)], sum);
       sums_[i] = sum;
     }
   }
@@ -148,7 +161,8 @@ class SimtItem {
   __device__ void finish_split(int split, bool more) {
     for (int i = 0; i < kWarpRows; ++i) {
       const bool seen = highest_[i] != -INFINITY;
-      if (split > item_.split_begin) {
+      const bool seen_before = earlier_highest_[i] != -INFINITY;
+      if (split > first_split_ && seen_before) {
         const Merge merge = merge_of(earlier_highest_[i], highest_[i]);
         for (int d = lane_id(); d < dim_; d += kWarpSize) {
           const int at = local(i) * dim_ + d;
@@ -169,13 +183,14 @@ class SimtItem {
 
   __device__ void write() {
     for (int i = 0; i < kWarpRows; ++i) {
-      if (row_[i].position < item_.split_begin * kSplitPositions) continue;  // also: no such pair
+      if (lane_id() == 0) rows_.note_slot(row_[i]);
+      if (!rows_.sees(row_[i])) continue;
       const RowResult result = rows_.result(row_[i]);
       const float factor = result.is_partial ? 1.0f : 1.0f / total_[i];
       for (int d = lane_id(); d < dim_; d += kWarpSize) {
         result.write(d, sums_[local(i) * dim_ + d] * factor);
       }
-      if (lane_id() == 0) rows_.note(row_[i], result, highest_[i], total_[i]);
+      if (lane_id() == 0) rows_.note(result, highest_[i], total_[i]);
     }
   }
 
@@ -183,6 +198,8 @@ class SimtItem {
   const ItemRows rows_;
   const WorkItem item_;
   const int dim_;
+  int begin_;  // the first position that a pair sees
+  int first_split_ = 0;
   int end_;            // the first position that no pair sees
   float* tile_;        // [kTilePositions][D + 1], K then V
   float* query_;       // [kRows][D]
@@ -192,7 +209,8 @@ class SimtItem {
   float* row_floats_;  // [kRowFloats][kRows]
   ItemRow row_[kWarpRows];
   float highest_[kWarpRows], total_[kWarpRows];
-  float earlier_highest_[kWarpRows], earlier_total_[kWarpRows];
+  float earlier_highest_[kWarpRows] = {};
+  float earlier_total_[kWarpRows] = {};
 };
 
 }  // namespace quire::cuda

@@ -1,6 +1,7 @@
 // Who does what: work items found on the device from row_begin and context, so that the host needs
 // to read nothing and a captured graph fits any batch of its size. Items are numbered row by row;
 // within a row the last tokens come first (they attend to most), then splits, then KV heads.
+// Splits before all that a row sees are no work.
 //
 // A decode row whose partial results fit into the slots is cut into one item per split, to be
 // merged afterwards; other rows take all their splits in one item. That changes no bit.
@@ -22,9 +23,15 @@ struct WorkItem {
   int first_pair;
   int split_begin;
   int split_end;
-  int row_splits;
-  int first_slot;  // of the row's first token; -1: no partial results
+  int first_split;  // that the row sees something of
+  int token_slots;  // splits from there on
+  int first_slot;   // of the row's first token; -1: no partial results
 };
+
+// The first position that a token at `position` sees.
+__device__ __forceinline__ int first_seen(const AttentionProblem& p, int position) {
+  return max(position + 1 - p.window, 0);
+}
 
 // The local query heads of local KV head g.
 struct GroupHeads {
@@ -63,6 +70,7 @@ class WorkList {
       load_rows();
     }
     const int owner = __ffs(static_cast<int>(ballot(items_before_ + items_end_ > number))) - 1;
+    const int first_split = shuffle(first_split_, owner);
     const int splits = shuffle(splits_, owner);
     const int first_slot = shuffle(first_slot_, owner);
     int rest = number - items_before_ - shuffle(items_end_ - items_, owner);
@@ -70,13 +78,14 @@ class WorkList {
     item.first_token = shuffle(first_token_, owner);
     item.num_tokens = shuffle(num_tokens_, owner);
     item.context = shuffle(context_, owner);
-    item.row_splits = splits;
+    item.first_split = first_split;
+    item.token_slots = splits;
     item.first_slot = first_slot;
     item.kv_head = rest % p_.num_kv_heads;
     rest /= p_.num_kv_heads;
     const bool cut = first_slot >= 0;
-    item.split_begin = cut ? rest % splits : 0;
-    item.split_end = cut ? item.split_begin + 1 : splits;
+    item.split_begin = first_split + (cut ? rest % splits : 0);
+    item.split_end = cut ? item.split_begin + 1 : first_split + splits;
     if (cut) rest /= splits;
     const int tiles = tiles_of(item.num_tokens);
     item.first_pair = (tiles - 1 - rest) * kRows;
@@ -96,7 +105,8 @@ class WorkList {
       num_tokens_ = p_.row_begin[row + 1] - first_token_;
       context_ = p_.context[row];
     }
-    splits_ = (context_ + kSplitPositions - 1) / kSplitPositions;
+    first_split_ = first_seen(p_, context_ - num_tokens_) / kSplitPositions;
+    splits_ = (context_ + kSplitPositions - 1) / kSplitPositions - first_split_;
     const bool mine = num_tokens_ > 0 && (num_tokens_ <= p_.decode_tokens) == kDecode;
     const int slots = kDecode && mine && splits_ > 1 ? num_tokens_ * splits_ : 0;
     slots_end_ = inclusive_scan(slots);
@@ -114,7 +124,8 @@ class WorkList {
   int first_token_ = 0;
   int num_tokens_ = 0;
   int context_ = 0;
-  int splits_ = 0;
+  int first_split_ = 0;  // that it sees something of
+  int splits_ = 0;       // from there on
   int items_ = 0;
   int items_end_ = 0;  // of the rows up to this one, from first_row_
   int slots_end_ = 0;

@@ -68,8 +68,10 @@ class Sequences {
       for (int i = 0; i < step[s]; ++i) add_token(static_cast<int>(s), done_[s]++);
       begin.push_back(static_cast<std::int32_t>(positions.size()));
       context.push_back(done_[s]);
+      const int first_seen = case_.window > 0 ? done_[s] - step[s] + 1 - case_.window : 0;
       for (int b = 0; b < width_; ++b) {
-        const bool used = b * case_.block_size < done_[s];
+        const bool used =
+            b * case_.block_size < done_[s] && (b + 1) * case_.block_size > first_seen;
         tables.push_back(used ? block(static_cast<int>(s), b) : -1000000);
       }
     }
@@ -221,7 +223,9 @@ std::vector<std::byte> run_step(const AttentionCase& c, const Sequences& s, Acti
                            c.first_head,
                            c.first_kv_head,
                            c.group_heads,
-                           o.query_scale / std::sqrt(static_cast<float>(c.head_dim))};
+                           o.query_scale / std::sqrt(static_cast<float>(c.head_dim)),
+                           c.window,
+                           c.soft_cap};
   EXPECT_EQ(cuda::attention_refusal(spec, c.dtype, c.block_size), "");
   const DeviceArray<std::byte> arena(s.arena());
   const DeviceArray<float> qkv(s.qkv);

@@ -120,8 +120,17 @@ AttentionCase long_case(DType dtype, int head_dim) {
           .lengths = {530, 300, 20}};
 }
 const std::vector<AttentionCase>& long_cases() {
-  static const std::vector<AttentionCase> cases = {
-      long_case(DType::kBf16, 64), long_case(DType::kF32, 16), long_case(DType::kF16, 24)};
+  static const std::vector<AttentionCase> cases = [] {
+    std::vector<AttentionCase> all = {long_case(DType::kBf16, 64), long_case(DType::kF32, 16),
+                                      long_case(DType::kF16, 24)};
+    for (int i = 0; i < 2; ++i) {  // and of each arithmetic one that sees two splits of three
+      all.push_back(all[static_cast<std::size_t>(i)]);
+      all.back().window = 262 - i;
+      all.back().soft_cap = 2.0f;
+      all.back().lengths = {530, 20, 270};
+    }
+    return all;
+  }();
   return cases;
 }
 
@@ -227,6 +236,7 @@ TEST(CudaAttention, APaddedBatchInAGraphHasTheSameBits) {
 TEST(CudaAttention, OneHugeScoreTakesAllTheWeight) {
   // Scores of some thousands: the key of the highest has weight 1, and the answer is its value.
   for (AttentionCase c : long_cases()) {
+    if (c.soft_cap > 0.0f) continue;
     SCOPED_TRACE(name_of(c.dtype));
     c.lengths = {300};
     const AttentionRun run =
@@ -284,6 +294,9 @@ TEST(CudaAttention, RefusesWhatItHasNoKernelFor) {
   spec.scale = 0.0f;
   EXPECT_THAT(cuda::attention_refusal(spec, DType::kF16, 16), testing::HasSubstr("scale"));
   spec.scale = 0.125f;
+  spec.window = -1;
+  EXPECT_THAT(cuda::attention_refusal(spec, DType::kF16, 16), testing::HasSubstr("not -1"));
+  spec.window = 0;
   spec.num_heads = 2;  // both of KV head 0
   EXPECT_THAT(cuda::attention_refusal(spec, DType::kF16, 16), testing::HasSubstr("KV head"));
 }

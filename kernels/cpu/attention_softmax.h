@@ -1,0 +1,100 @@
+// The softmax of attention, row by row: scores of a tile become weights, sums of tiles and splits
+// are put together in order. One row never looks at another.
+#pragma once
+
+#include "kernels/cpu/vector_math.h"
+#include "kernels/cpu/vector_ops.h"
+
+namespace quire::cpu {
+namespace {  // a copy for each file: see README, "The CPU backend"
+
+// Running softmax of one row.
+struct RowSums {
+  float* highest;  // largest score so far
+  float* total;    // sum of exp(score - highest)
+  float* values;   // [Dp], sum of exp(score - highest) * v
+};
+
+template <class V>
+void scale_values(float* values, int padded_dim, float factor) {
+  const typename V::F f = V::set(factor);
+  for (int d = 0; d < padded_dim; d += 16) V::store(values + d, V::mul(V::load(values + d), f));
+}
+
+// Of vector j of a tile: how many lanes lie before position n of the tile.
+inline int lanes_before(int n, int j) {
+  return n - 16 * j < 0 ? 0 : n - 16 * j > 16 ? 16 : n - 16 * j;
+}
+
+// Turns a row's scores of a tile into weights and rescales what came before. Of the 64 scores
+// [hidden, n) count; the others get weight 0. cap: AttentionSpec::soft_cap.
+template <class V>
+void weigh_tile(float* scores, int hidden, int n, float cap, int padded_dim, const RowSums& row) {
+  typename V::F x[4];
+  for (int j = 0; j < 4; ++j) {
+    x[j] = V::load(scores + 16 * j);
+    if (cap > 0.0f) x[j] = soft_cap<V>(x[j], cap);
+    x[j] = V::fill_after(x[j], lanes_before(n, j), -__builtin_inff());
+    if (hidden > 0) x[j] = V::fill_before(x[j], lanes_before(hidden, j), -__builtin_inff());
+  }
+  const float tile_highest = V::largest(V::max(V::max(x[0], x[1]), V::max(x[2], x[3])));
+  const float highest = tile_highest > *row.highest ? tile_highest : *row.highest;
+  const typename V::F shift = V::set(highest);
+  for (int j = 0; j < 4; ++j) {
+    x[j] = exp<V>(V::sub(x[j], shift));
+    V::store(scores + 16 * j, x[j]);
+  }
+  const float sum = V::sum(V::add(V::add(x[0], x[1]), V::add(x[2], x[3])));
+  const float rescale = exp1<V>(*row.highest - highest);
+  *row.total = *row.total * rescale + sum;
+  *row.highest = highest;
+  if (rescale != 1.0f) scale_values<V>(row.values, padded_dim, rescale);
+}
+
+// Adds the sums of a later split to those of earlier ones. What a row has not seen changes no bit.
+template <class V>
+void merge_rows(const RowSums& into, const RowSums& later, int padded_dim) {
+  if (*later.highest == -__builtin_inff()) return;
+  if (*into.highest == -__builtin_inff()) {
+    *into.highest = *later.highest;
+    *into.total = *later.total;
+    for (int d = 0; d < padded_dim; d += 16) V::store(into.values + d, V::load(later.values + d));
+    return;
+  }
+  const float highest = *into.highest > *later.highest ? *into.highest : *later.highest;
+  const float a = exp1<V>(*into.highest - highest);
+  const float b = exp1<V>(*later.highest - highest);
+  *into.total = *into.total * a + *later.total * b;
+  *into.highest = highest;
+  const typename V::F fa = V::set(a), fb = V::set(b);
+  for (int d = 0; d < padded_dim; d += 16) {
+    const typename V::F sum =
+        V::fma(V::load(later.values + d), fb, V::mul(V::load(into.values + d), fa));
+    V::store(into.values + d, sum);
+  }
+}
+
+template <class V>
+void write_result(const RowSums& row, int head_dim, float* out) {
+  const typename V::F factor = V::set(1.0f / *row.total);
+  for (int d = 0; d < head_dim; d += 16) {
+    const int n = head_dim - d < 16 ? head_dim - d : 16;
+    V::store(out + d, V::mul(V::load(row.values + d), factor), n);
+  }
+}
+
+template <class V>
+void merge_splits(float* partials, std::size_t split_stride, int num_splits, int head_dim,
+                  int padded_dim, float* out) {
+  const auto row = [&](int split) {
+    float* p = partials + static_cast<std::size_t>(split) * split_stride;
+    return RowSums{p + padded_dim, p + padded_dim + 1, p};
+  };
+  for (int split = 1; split < num_splits; ++split) {
+    merge_rows<V>(row(0), row(split), padded_dim);
+  }
+  write_result<V>(row(0), head_dim, out);
+}
+
+}  // namespace
+}  // namespace quire::cpu
