@@ -91,7 +91,8 @@ class Server::Impl {
 
  private:
   absl::Status load_model() {
-    QUIRE_ASSIGN_OR_RETURN(const ModelFile file, open_model(config_.model));
+    QUIRE_ASSIGN_OR_RETURN(const ModelFile file,
+                           open_model(config_.model, load_format_of(config_.load_format)));
     QUIRE_RETURN_IF_ERROR(check_ranks(config_, file.spec));
     QUIRE_ASSIGN_OR_RETURN(model_, make_served_model(config_, file));
     config_.max_model_len = model_.max_model_len;

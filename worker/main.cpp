@@ -73,7 +73,7 @@ absl::StatusOr<SessionOptions> session_options(const EngineConfig& config, const
 int work(const EngineConfig& config, ProcessGroup& group) {
   const RankPlace& place = group.place();
   const std::string who = absl::StrCat(" (rank ", place.rank, " of ", place.world, ")");
-  absl::StatusOr<ModelFile> file = open_model(config.model);
+  absl::StatusOr<ModelFile> file = open_model(config.model, load_format_of(config.load_format));
   if (!file.ok()) return complain(Stage::kModel, who, file.status());
   if (const auto map = make_shard_map(file->spec, place.world, 1); !map.ok()) {
     return complain(Stage::kOptions, who, map.status());

@@ -115,6 +115,8 @@ absl::Status read_spec(const GgufFile& file, GgufKeys& keys, ModelFile* model) {
     return unsupported(file.path, "heads of K are ", spec.head_dim, " wide and heads of V ",
                        value_length, "; they must be equal.");
   }
+  spec.window = keys.integer("llama.attention.sliding_window", 0);
+  spec.attention_soft_cap = static_cast<float>(keys.real("llama.attn_logit_softcapping", 0.0));
   const TensorInfo* embedding = model->find(kEmbedding);
   const std::int64_t rows = embedding != nullptr ? embedding->shape.front() : 0;
   spec.vocab =
@@ -189,9 +191,10 @@ absl::Status read_tokenizer(const GgufFile& file, GgufKeys& keys, ModelFile* mod
 
 }  // namespace
 
-absl::StatusOr<ModelFile> open_gguf(const std::string& path) {
+absl::StatusOr<ModelFile> open_gguf(const std::string& path, LoadFormat load_format) {
+  const bool dummy = load_format == LoadFormat::kDummy;
   QUIRE_ASSIGN_OR_RETURN(const MappedFile mapped, MappedFile::open(path));
-  QUIRE_ASSIGN_OR_RETURN(GgufFile file, read_gguf(path, mapped.bytes()));
+  QUIRE_ASSIGN_OR_RETURN(GgufFile file, read_gguf(path, mapped.bytes(), dummy));
   GgufKeys keys(file);
   QUIRE_RETURN_IF_ERROR(check_architecture(path, keys));
 
@@ -204,7 +207,12 @@ absl::StatusOr<ModelFile> open_gguf(const std::string& path) {
   QUIRE_RETURN_IF_ERROR(read_spec(file, keys, &model));
   QUIRE_RETURN_IF_ERROR(check_spec(path, model.spec));
   QUIRE_RETURN_IF_ERROR(check_embedding(path, model, kEmbedding));
-  QUIRE_RETURN_IF_ERROR(read_rope_factors(model, mapped.bytes(), &model.spec.rope));
+  if (dummy) {
+    model.dummy.emplace();
+    model.hash = dummy_hash(hash64(0, mapped.bytes().substr(0, file.headers_end)));
+  } else {
+    QUIRE_RETURN_IF_ERROR(read_rope_factors(model, mapped.bytes(), &model.spec.rope));
+  }
   QUIRE_RETURN_IF_ERROR(read_tokenizer(file, keys, &model));
   QUIRE_RETURN_IF_ERROR(check_tokenizer(path, model));
   return model;

@@ -8,6 +8,8 @@
 
 namespace quire {
 
-absl::StatusOr<ModelFile> open_gguf(const std::string& path);
+// With kDummy the file may end after its headers.
+absl::StatusOr<ModelFile> open_gguf(const std::string& path,
+                                    LoadFormat load_format = LoadFormat::kAuto);
 
 }  // namespace quire

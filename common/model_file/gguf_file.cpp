@@ -47,15 +47,15 @@ constexpr TensorType kTensorTypes[] = {
     {2, "Q4_0", static_cast<int>(Format::kQ4_0)},
     {3, "Q4_1", static_cast<int>(Format::kQ4_1)},
     {8, "Q8_0", static_cast<int>(Format::kQ8_0)},
+    {12, "Q4_K", static_cast<int>(Format::kQ4_K)},
+    {13, "Q5_K", static_cast<int>(Format::kQ5_K)},
+    {14, "Q6_K", static_cast<int>(Format::kQ6_K)},
     {30, "BF16", static_cast<int>(Format::kBf16)},
     {6, "Q5_0", -1},
     {7, "Q5_1", -1},
     {9, "Q8_1", -1},
     {10, "Q2_K", -1},
     {11, "Q3_K", -1},
-    {12, "Q4_K", -1},
-    {13, "Q5_K", -1},
-    {14, "Q6_K", -1},
     {15, "Q8_K", -1},
     {16, "IQ2_XXS", -1},
     {17, "IQ2_XS", -1},
@@ -78,7 +78,8 @@ constexpr TensorType kTensorTypes[] = {
 
 class Reader {
  public:
-  Reader(const std::string& path, absl::string_view bytes) : path_(path), bytes_(bytes) {}
+  Reader(const std::string& path, absl::string_view bytes, bool headers_only)
+      : path_(path), bytes_(bytes), headers_only_(headers_only) {}
 
   absl::StatusOr<GgufFile> read();
 
@@ -114,6 +115,7 @@ class Reader {
 
   const std::string& path_;
   absl::string_view bytes_;
+  const bool headers_only_;
   std::uint64_t at_ = 0;
   std::uint64_t num_elements_ = 0;  // of arrays so far
   std::uint32_t alignment_ = 32;
@@ -291,7 +293,8 @@ absl::Status Reader::tensor_format(std::uint32_t type, TensorInfo* out) {
       return absl::OkStatus();
     }
     return unsupported(path_, "tensor '", out->name, "' is stored as ", known.name,
-                       "; the formats that run are F32, F16, BF16, Q8_0, Q4_0 and Q4_1.");
+                       "; the formats that run are F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q4_K, Q5_K ",
+                       "and Q6_K.");
   }
   return corrupt(path_, "tensor '", out->name, "' has the unknown type ", type, ".");
 }
@@ -322,6 +325,7 @@ absl::Status Reader::tensor(std::uint64_t index) {
 // Turns offsets into the data section into offsets into the file.
 absl::Status Reader::place_tensors() {
   const std::uint64_t mask = alignment_ - 1;
+  file_.headers_end = at_;
   file_.data_offset = (at_ + mask) & ~mask;
   for (TensorInfo& info : file_.tensors) {
     if ((info.offset & mask) != 0) {
@@ -330,7 +334,8 @@ absl::Status Reader::place_tensors() {
     }
     std::uint64_t end = 0;
     if (__builtin_add_overflow(info.offset, file_.data_offset, &info.offset) ||
-        __builtin_add_overflow(info.offset, info.bytes, &end) || end > bytes_.size()) {
+        __builtin_add_overflow(info.offset, info.bytes, &end) ||
+        (end > bytes_.size() && !headers_only_)) {
       return corrupt(path_, "tensor '", info.name, "' needs ", info.bytes, " bytes from byte ",
                      info.offset, ", but the file has only ", bytes_.size(),
                      ". It is truncated or damaged: fetch it again.");
@@ -353,8 +358,9 @@ absl::StatusOr<GgufFile> Reader::read() {
 
 }  // namespace
 
-absl::StatusOr<GgufFile> read_gguf(const std::string& path, absl::string_view bytes) {
-  return Reader(path, bytes).read();
+absl::StatusOr<GgufFile> read_gguf(const std::string& path, absl::string_view bytes,
+                                   bool headers_only) {
+  return Reader(path, bytes, headers_only).read();
 }
 
 }  // namespace quire

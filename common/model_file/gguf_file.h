@@ -23,11 +23,13 @@ struct GgufFile {
   std::string path;
   absl::flat_hash_map<std::string, GgufValue> metadata;
   std::vector<TensorInfo> tensors;  // inside the file, without overlap, names unique
-  std::uint64_t data_offset = 0;    // where headers end and the first tensor may begin
+  std::uint64_t headers_end = 0;    // first byte that describes nothing
+  std::uint64_t data_offset = 0;    // the next aligned one: where the first tensor may begin
 };
 
-// `bytes` is the whole file. DataLoss or InvalidArgument naming the file, the key or tensor, and
-// the reason.
-absl::StatusOr<GgufFile> read_gguf(const std::string& path, absl::string_view bytes);
+// `bytes` is the whole file; with `headers_only` it may end before its tensors do. DataLoss or
+// InvalidArgument naming the file, the key or tensor, and the reason.
+absl::StatusOr<GgufFile> read_gguf(const std::string& path, absl::string_view bytes,
+                                   bool headers_only = false);
 
 }  // namespace quire

@@ -13,34 +13,29 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr const char* kArchitecture = "LlamaForCausalLM";
+struct Architecture {
+  const char* hf;
+  const char* ours;  // ModelSpec::architecture
+};
+constexpr Architecture kArchitectures[] = {{"LlamaForCausalLM", "llama"},
+                                           {"MistralForCausalLM", "mistral"}};
 
-absl::Status check_architecture(const std::string& file, const Json& config) {
+absl::StatusOr<std::string> read_architecture(const std::string& file, const Json& config) {
   std::string found = "none";
   if (const auto list = config.find("architectures"); list != config.end() && list->is_array()) {
     std::vector<std::string> names;
     for (const Json& name : *list) {
       if (name.is_string()) names.push_back(name.get<std::string>().substr(0, 100));
     }
-    if (names.size() == 1 && names[0] == kArchitecture)
-      found = kArchitecture;
-    else
-      found = absl::StrJoin(names, ", ");
+    found = absl::StrJoin(names, ", ");
   }
-  if (found != kArchitecture) {
-    return unsupported(file, "the architecture is '", found, "'; the only one that runs is ",
-                       kArchitecture, ".");
+  std::vector<std::string> known;
+  for (const Architecture& architecture : kArchitectures) {
+    if (found == architecture.hf) return architecture.ours;
+    known.push_back(architecture.hf);
   }
-  if (const auto how = config.find("quantization_config"); how != config.end() && !how->is_null()) {
-    const std::string method = how->is_object() && how->contains("quant_method")
-                                   ? (*how)["quant_method"].dump().substr(0, 40)
-                                   : "unnamed";
-    return unsupported(
-        file, "the weights are quantized (method ", method,
-        "); of folders only F32, F16 and BF16 weights run, of GGUF files also Q8_0, ",
-        "Q4_0 and Q4_1.");
-  }
-  return absl::OkStatus();
+  return unsupported(file, "the architecture is '", found,
+                     "'; these run: ", absl::StrJoin(known, ", "), ".");
 }
 
 double yarn_mscale(double factor, double mscale) {
@@ -119,13 +114,22 @@ absl::Status read_head_dim(const std::string& file, JsonFields& fields, ModelSpe
   return absl::OkStatus();
 }
 
+// Mistral (arXiv 2310.06825): a window of 4,096 unless the file names another, or null for none.
+absl::Status read_window(JsonFields& fields, const Json& config, ModelSpec* spec) {
+  if (spec->architecture != "mistral") return absl::OkStatus();
+  const auto window = config.find("sliding_window");
+  if (window != config.end() && window->is_null()) return absl::OkStatus();
+  spec->window = fields.integer("sliding_window", 4096);
+  return fields.status();
+}
+
 }  // namespace
 
 absl::StatusOr<ModelSpec> read_hf_config(const std::string& file, const Json& config) {
-  QUIRE_RETURN_IF_ERROR(check_architecture(file, config));
+  QUIRE_ASSIGN_OR_RETURN(const std::string architecture, read_architecture(file, config));
   JsonFields fields(file, config);
   ModelSpec spec;
-  spec.architecture = "llama";
+  spec.architecture = architecture;
   spec.num_layers = fields.integer("num_hidden_layers");
   spec.hidden = fields.integer("hidden_size");
   spec.num_heads = fields.integer("num_attention_heads");
@@ -144,8 +148,20 @@ absl::StatusOr<ModelSpec> read_hf_config(const std::string& file, const Json& co
   }
   QUIRE_RETURN_IF_ERROR(read_head_dim(file, fields, &spec));
   QUIRE_RETURN_IF_ERROR(read_rope(file, fields, &spec));
+  QUIRE_RETURN_IF_ERROR(read_window(fields, config, &spec));
   QUIRE_RETURN_IF_ERROR(read_hf_token_ids(file, config, &spec));
   return spec;
+}
+
+absl::StatusOr<Format> read_hf_dtype(const std::string& file, const Json& config) {
+  JsonFields fields(file, config);
+  const std::string name = fields.text("dtype", fields.text("torch_dtype", "bfloat16"));
+  QUIRE_RETURN_IF_ERROR(fields.status());
+  if (name == "bfloat16") return Format::kBf16;
+  if (name == "float16") return Format::kF16;
+  if (name == "float32") return Format::kF32;
+  return unsupported(file, "the weights are of the type '", name.substr(0, 40),
+                     "'; float32, float16 and bfloat16 are known.");
 }
 
 absl::Status read_hf_token_ids(const std::string& file, const Json& config, ModelSpec* spec) {

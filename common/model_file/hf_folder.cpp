@@ -13,6 +13,8 @@
 #include "common/mapped_file.h"
 #include "common/model_file/file_error.h"
 #include "common/model_file/hf_config.h"
+#include "common/model_file/hf_quant.h"
+#include "common/model_file/hf_tensors.h"
 #include "common/model_file/json_file.h"
 #include "common/model_file/safetensors.h"
 #include "common/model_file/spec_check.h"
@@ -49,13 +51,13 @@ absl::StatusOr<std::string> read_text(const fs::path& path) {
 // Adds one safetensors file to the model. `expected`: the names that the index puts there, or
 // nullptr for a file that stands alone.
 absl::Status add_file(const fs::path& path, const std::vector<std::string>* expected,
-                      ModelFile* model) {
+                      ModelFile* model, std::vector<StoredTensor>* stored) {
   const std::string name = path.string();
   QUIRE_ASSIGN_OR_RETURN(const MappedFile mapped, MappedFile::open(name));
   QUIRE_ASSIGN_OR_RETURN(SafetensorsFile file, read_safetensors(name, mapped.bytes()));
   if (expected != nullptr) {
     std::vector<std::string> found;
-    for (const TensorInfo& tensor : file.tensors) found.push_back(tensor.name);
+    for (const StoredTensor& tensor : file.tensors) found.push_back(tensor.name);
     std::sort(found.begin(), found.end());
     std::vector<std::string> difference;
     std::set_difference(expected->begin(), expected->end(), found.begin(), found.end(),
@@ -69,9 +71,9 @@ absl::Status add_file(const fs::path& path, const std::vector<std::string>* expe
       return corrupt(name, "tensor '", difference[0], "' is here, but not by the index.");
     }
   }
-  for (TensorInfo& tensor : file.tensors) {
+  for (StoredTensor& tensor : file.tensors) {
     tensor.file = static_cast<int>(model->files.size());
-    model->tensors.push_back(std::move(tensor));
+    stored->push_back(std::move(tensor));
   }
   model->files.push_back(name);
   model->hash = hash64(model->hash, absl::StrCat(file.hash));
@@ -79,7 +81,8 @@ absl::Status add_file(const fs::path& path, const std::vector<std::string>* expe
 }
 
 // model.safetensors.index.json: {"weight_map": {tensor name: file name}}.
-absl::Status add_shards(const fs::path& folder, const fs::path& index, ModelFile* model) {
+absl::Status add_shards(const fs::path& folder, const fs::path& index, ModelFile* model,
+                        std::vector<StoredTensor>* stored) {
   const std::string name = index.string();
   QUIRE_ASSIGN_OR_RETURN(const Json json, read_json_object(name));
   const auto map = json.find("weight_map");
@@ -100,17 +103,18 @@ absl::Status add_shards(const fs::path& folder, const fs::path& index, ModelFile
       return absl::NotFoundError(absl::StrCat((folder / shard).string(),
                                               ": the shard is missing, which ", name, " names."));
     }
-    QUIRE_RETURN_IF_ERROR(add_file(folder / shard, &tensors, model));
+    QUIRE_RETURN_IF_ERROR(add_file(folder / shard, &tensors, model, stored));
   }
   return absl::OkStatus();
 }
 
-absl::Status read_weights(const fs::path& folder, ModelFile* model) {
+absl::Status read_weights(const fs::path& folder, ModelFile* model,
+                          std::vector<StoredTensor>* stored) {
   if (is_there(folder / "model.safetensors")) {
-    return add_file(folder / "model.safetensors", nullptr, model);
+    return add_file(folder / "model.safetensors", nullptr, model, stored);
   }
   const fs::path index = folder / "model.safetensors.index.json";
-  if (is_there(index)) return add_shards(folder, index, model);
+  if (is_there(index)) return add_shards(folder, index, model, stored);
   return absl::NotFoundError(
       absl::StrCat(folder.string(), ": there is no model.safetensors and no ",
                    "model.safetensors.index.json in this folder",
@@ -119,7 +123,8 @@ absl::Status read_weights(const fs::path& folder, ModelFile* model) {
                        : "."));
 }
 
-absl::Status read_config(const fs::path& folder, ModelFile* model) {
+absl::Status read_config(const fs::path& folder, LoadFormat load_format, ModelFile* model,
+                         HfQuant* quant) {
   const std::string file = (folder / "config.json").string();
   if (!is_there(file)) {
     return absl::NotFoundError(absl::StrCat(
@@ -128,7 +133,14 @@ absl::Status read_config(const fs::path& folder, ModelFile* model) {
   }
   QUIRE_ASSIGN_OR_RETURN(const Json config, read_json_object(file));
   QUIRE_ASSIGN_OR_RETURN(model->spec, read_hf_config(file, config));
+  QUIRE_ASSIGN_OR_RETURN(*quant, read_hf_quant(file, config));
   model->hash = hash64(model->hash, config.dump(-1, ' ', true));
+  if (load_format == LoadFormat::kDummy) {
+    QUIRE_ASSIGN_OR_RETURN(const Format plain, read_hf_dtype(file, config));
+    const bool quantized = quant->method != HfQuant::Method::kNone;
+    model->dummy = {plain, quantized ? quant->format() : plain};
+    model->hash = dummy_hash(model->hash);
+  }
   fs::path named = folder.lexically_normal();
   if (!named.has_filename()) named = named.parent_path();
   model->spec.name = named.filename().string();
@@ -202,15 +214,20 @@ absl::Status check_head(const fs::path& folder, const ModelFile& model) {
 
 }  // namespace
 
-absl::StatusOr<ModelFile> open_hf_folder(const std::string& path) {
+absl::StatusOr<ModelFile> open_hf_folder(const std::string& path, LoadFormat load_format) {
   const fs::path folder(path);
   ModelFile model;
   model.path = path;
-  QUIRE_RETURN_IF_ERROR(read_config(folder, &model));
+  HfQuant quant;
+  QUIRE_RETURN_IF_ERROR(read_config(folder, load_format, &model, &quant));
   QUIRE_RETURN_IF_ERROR(check_spec((folder / "config.json").string(), model.spec));
-  QUIRE_RETURN_IF_ERROR(read_weights(folder, &model));
-  QUIRE_RETURN_IF_ERROR(check_embedding(path, model, kEmbedding));
-  QUIRE_RETURN_IF_ERROR(check_head(folder, model));
+  if (load_format != LoadFormat::kDummy) {
+    std::vector<StoredTensor> stored;
+    QUIRE_RETURN_IF_ERROR(read_weights(folder, &model, &stored));
+    QUIRE_RETURN_IF_ERROR(resolve_tensors(quant, stored, &model));
+    QUIRE_RETURN_IF_ERROR(check_embedding(path, model, kEmbedding));
+    QUIRE_RETURN_IF_ERROR(check_head(folder, model));
+  }
   QUIRE_RETURN_IF_ERROR(read_tokenizer(folder, &model));
   return model;
 }

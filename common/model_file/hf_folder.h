@@ -8,6 +8,7 @@
 
 namespace quire {
 
-absl::StatusOr<ModelFile> open_hf_folder(const std::string& path);
+// With kDummy a folder that holds config.json alone is enough.
+absl::StatusOr<ModelFile> open_hf_folder(const std::string& path, LoadFormat load_format);
 
 }  // namespace quire

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,13 +18,60 @@
 
 namespace quire {
 
+// What is done about the weights: read them, or make them up (benchmarks need only their shapes).
+enum class LoadFormat { kAuto, kDummy };
+// Of --load-format's value.
+inline LoadFormat load_format_of(const std::string& option) {
+  return option == "dummy" ? LoadFormat::kDummy : LoadFormat::kAuto;
+}
+
 struct TensorInfo {
-  std::string name;  // as the file spells it
+  std::string name;  // as the file spells it; of a recipe: "<module>.weight"
   Format format = Format::kF32;
   std::vector<std::int64_t> shape;  // outermost first: a matrix is [out, in]
   int file = 0;                     // index into ModelFile::files
   std::uint64_t offset = 0;         // of the first byte, from the start of that file
+  std::uint64_t bytes = 0;          // in `format`, row scales included
+  int recipe = -1;                  // index into ModelFile::recipes; -1: the bytes are in `format`
+};
+
+// What the elements of a safetensors file are.
+enum class Dtype : std::uint8_t { kF32, kF16, kBf16, kF8E4M3, kI8, kI32, kI64 };
+
+// A tensor as a safetensors file holds it.
+struct StoredTensor {
+  std::string name;
+  Dtype dtype = Dtype::kF32;
+  std::vector<std::int64_t> shape;
+  int file = 0;
+  std::uint64_t offset = 0;
   std::uint64_t bytes = 0;
+};
+
+// How a matrix [N][K] is made of stored tensors when it is loaded. Shapes have been compared with
+// each other; G = ceil(K / group_size) groups of columns share a scale.
+struct Recipe {
+  enum class Scheme {
+    kAwq,         // values [K][N/8], zeros [G][N/8], scales [G][N]
+    kGptq,        // values [K*bits/32][N], zeros [G][N*bits/32], scales [G][N], order [K] if any
+    kPackedRows,  // values [N][K/8], scales [N][G]; zero is 8
+    kScaledRows,  // values [N][K] of one byte, scales [N] or one for all
+  };
+  Scheme scheme = Scheme::kScaledRows;
+  int bits = 4;
+  int group_size = 0;
+  int zero_bias = 0;  // added to a stored zero
+  StoredTensor values, scales, zeros, order;
+  bool has_order() const { return !order.name.empty(); }
+};
+
+// The hash of the made-up weights of a model whose config (or header) has the hash `config`.
+std::uint64_t dummy_hash(std::uint64_t config);
+
+// The formats of made-up weights. A GGUF's header names them tensor by tensor.
+struct DummyFormats {
+  Format plain = Format::kBf16;     // embedding, head, vectors
+  Format matrices = Format::kBf16;  // of the layers
 };
 
 // What a tokenizer is made from; coordinator/text builds it.
@@ -56,6 +104,8 @@ struct ModelFile {
   TokenizerData tokenizer;
   std::string chat_template;  // Jinja source; empty if the model has none
   std::vector<TensorInfo> tensors;
+  std::vector<Recipe> recipes;
+  std::optional<DummyFormats> dummy;  // set: no weight is read; of a folder `tensors` is empty
   std::uint64_t hash = 0;  // of sizes, names, shapes and headers: ranks and journal compare it
 
   const TensorInfo* find(const std::string& name) const;  // nullptr if absent
@@ -63,6 +113,7 @@ struct ModelFile {
 };
 
 // NotFound / InvalidArgument / DataLoss, each naming the file and what is wrong with it.
-absl::StatusOr<ModelFile> open_model(const std::string& path);
+absl::StatusOr<ModelFile> open_model(const std::string& path,
+                                     LoadFormat load_format = LoadFormat::kAuto);
 
 }  // namespace quire

@@ -22,44 +22,26 @@ constexpr std::uint64_t kLengthBytes = 8;
 constexpr std::uint64_t kMaxHeaderBytes = 32 << 20;
 constexpr std::size_t kMaxDims = 8;
 
-struct Dtype {
-  const char* name;
-  std::optional<Format> format;  // absent: known by name only
-};
-const Dtype kDtypes[] = {
-    {"F32", Format::kF32},
-    {"F16", Format::kF16},
-    {"BF16", Format::kBf16},
-    {"F64", {}},
-    {"BOOL", {}},
-    {"U8", {}},
-    {"I8", {}},
-    {"U16", {}},
-    {"I16", {}},
-    {"U32", {}},
-    {"I32", {}},
-    {"U64", {}},
-    {"I64", {}},
-    {"F8_E4M3", {}},
-    {"F8_E5M2", {}},
-    {"F8_E8M0", {}},
-    {"F4", {}},
-};
+// Known by name only.
+constexpr const char* kForeignDtypes[] = {"F64", "BOOL", "U8",      "U16",     "I16",
+                                          "U32", "U64",  "F8_E5M2", "F8_E8M0", "F4"};
 
-absl::Status read_dtype(const std::string& path, const Json& entry, TensorInfo* out) {
+absl::Status read_dtype(const std::string& path, const Json& entry, StoredTensor* out) {
   const auto dtype = entry.find("dtype");
   if (dtype == entry.end() || !dtype->is_string()) {
     return corrupt(path, "tensor '", out->name, "' has no dtype.");
   }
   const std::string& name = dtype->get_ref<const std::string&>();
-  for (const Dtype& known : kDtypes) {
-    if (name != known.name) continue;
-    if (known.format) {
-      out->format = *known.format;
-      return absl::OkStatus();
-    }
+  for (int i = 0; i <= static_cast<int>(Dtype::kI64); ++i) {
+    if (name != name_of(static_cast<Dtype>(i))) continue;
+    out->dtype = static_cast<Dtype>(i);
+    return absl::OkStatus();
+  }
+  for (const char* known : kForeignDtypes) {
+    if (name != known) continue;
     return unsupported(path, "tensor '", out->name, "' is stored as ", name,
-                       "; the formats that run are F32, F16 and BF16.");
+                       "; the formats that run are F32, F16 and BF16, and those of the ",
+                       "quantization methods that the README lists.");
   }
   return corrupt(path, "tensor '", out->name, "' has the unknown dtype '", name.substr(0, 40),
                  "'.");
@@ -75,7 +57,7 @@ std::optional<std::int64_t> natural(const Json& value) {
   return static_cast<std::int64_t>(number);
 }
 
-absl::Status read_shape(const std::string& path, const Json& entry, TensorInfo* out) {
+absl::Status read_shape(const std::string& path, const Json& entry, StoredTensor* out) {
   const auto shape = entry.find("shape");
   if (shape == entry.end() || !shape->is_array() || shape->size() > kMaxDims) {
     return corrupt(path, "tensor '", out->name, "' has no shape of at most ", kMaxDims,
@@ -94,7 +76,7 @@ absl::Status read_shape(const std::string& path, const Json& entry, TensorInfo* 
 
 // Offsets count from the first byte after the header; `space` bytes are there.
 absl::Status read_place(const std::string& path, const Json& entry, std::uint64_t data_offset,
-                        std::uint64_t space, TensorInfo* out) {
+                        std::uint64_t space, StoredTensor* out) {
   const auto place = entry.find("data_offsets");
   std::optional<std::int64_t> begin, end;
   if (place != entry.end() && place->is_array() && place->size() == 2) {
@@ -119,8 +101,8 @@ absl::Status read_place(const std::string& path, const Json& entry, std::uint64_
 }
 
 absl::Status check_no_holes(const std::string& path, std::uint64_t at, std::uint64_t end,
-                            const std::vector<TensorInfo>& tensors) {
-  for (const TensorInfo& tensor : tensors) {
+                            const std::vector<StoredTensor>& tensors) {
+  for (const StoredTensor& tensor : tensors) {
     if (tensor.offset != at) {
       return corrupt(path, "there is a hole of ", tensor.offset - at, " bytes before tensor '",
                      tensor.name, "'.");
@@ -160,7 +142,7 @@ absl::StatusOr<SafetensorsFile> read_safetensors(const std::string& path, absl::
   file.hash = hash64(bytes.size(), header);
   for (const auto& [name, entry] : json.items()) {
     if (name == "__metadata__") continue;
-    TensorInfo info;
+    StoredTensor info;
     info.name = name;
     if (!entry.is_object()) return corrupt(path, "tensor '", name, "' is not described.");
     QUIRE_RETURN_IF_ERROR(read_dtype(path, entry, &info));

@@ -13,8 +13,8 @@
 namespace quire {
 
 struct SafetensorsFile {
-  std::vector<TensorInfo> tensors;  // in file order; TensorInfo::file is left 0
-  std::uint64_t hash = 0;           // of the header and the file's size
+  std::vector<StoredTensor> tensors;  // in file order; StoredTensor::file is left 0
+  std::uint64_t hash = 0;             // of the header and the file's size
 };
 
 // `bytes` is the whole file. Errors name the file, the tensor and the reason.

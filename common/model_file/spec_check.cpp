@@ -26,6 +26,7 @@ constexpr Bound kBounds[] = {
     {"the feed-forward width", &ModelSpec::ffn, 1, 1 << 24},
     {"the vocabulary", &ModelSpec::vocab, 1, 1 << 24},
     {"the context length", &ModelSpec::max_positions, 1, 1 << 30},
+    {"the sliding window", &ModelSpec::window, 0, 1 << 30},
 };
 
 bool positive(double value) {
@@ -91,6 +92,10 @@ absl::Status check_spec(const std::string& where, const ModelSpec& spec) {
   if (!(spec.norm_eps >= 0.0f && spec.norm_eps < 1.0f)) {
     return unsupported(where, "the RMS norm epsilon is ", spec.norm_eps,
                        ", but must be in [0, 1).");
+  }
+  if (!std::isfinite(spec.attention_soft_cap) || spec.attention_soft_cap < 0.0f) {
+    return unsupported(where, "the soft cap of attention scores is ", spec.attention_soft_cap,
+                       ", but must be a number that is not negative.");
   }
   return check_rope(where, spec.rope, spec.head_dim);
 }

@@ -68,7 +68,7 @@ int serve_command(const std::vector<std::string>& arguments) {
   }
   config.model = *path;
   if (config.served_model_name.empty() && alias == "smollm2") config.served_model_name = alias;
-  auto model = open_model(config.model);
+  auto model = open_model(config.model, load_format_of(config.load_format));
   if (!model.ok()) {
     const bool a_word = alias.find_first_of("/.") == std::string::npos;
     return fail(

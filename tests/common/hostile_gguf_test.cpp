@@ -182,7 +182,8 @@ const Case kTensors[] = {
     {"'token_embd.weight' has more bytes than fit",
      [](Recipe& r) { r.tensors[0].dims = {kHuge - 32}; }},
     {"'token_embd.weight' has the unknown type 99", [](Recipe& r) { r.tensors[0].type = 99; }},
-    {"'token_embd.weight' is stored as Q4_K", [](Recipe& r) { r.tensors[0].type = 12; }},
+    {"'token_embd.weight' is stored as Q2_K", [](Recipe& r) { r.tensors[0].type = 10; }},
+    {"rows of 32 elements, which blocks of 256 (q4_K)", [](Recipe& r) { r.tensors[0].type = 12; }},
     {"'output_norm.weight' has rows of 20 elements",
      [](Recipe& r) {
        r.tensors[1] = {"output_norm.weight", {20}, 8, 1024};

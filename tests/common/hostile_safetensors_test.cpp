@@ -210,7 +210,7 @@ TEST_F(HostileFolderTest, ConfigLies) {
   expect_config_refused(set("hidden_act", "gelu"), "'gelu'; only silu");
   expect_config_refused(set("eos_token_id", Json::array({1, -5})), "'eos_token_id'");
   expect_config_refused(set("tie_word_embeddings", "yes"), "'tie_word_embeddings' is not true or");
-  expect_config_refused(set("quantization_config", {{"quant_method", "gptq"}}), "\"gptq\"");
+  expect_config_refused(set("quantization_config", {{"quant_method", "hqq"}}), "'hqq'");
   expect_config_refused(set("rope_scaling", {{"type", "dynamic"}, {"factor", 2}}), "'dynamic'");
   expect_config_refused(set("rope_scaling", {{"type", "llama3"}, {"factor", 8}}),
                         "'rope_scaling.low_freq_factor' is missing");

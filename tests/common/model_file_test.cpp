@@ -142,19 +142,29 @@ TEST(ModelFileTest, NewStyleRopeParameters) {
   expect_tensor(yarn, "model.layers.0.self_attn.q_proj.bias", Format::kF32, {64});
 }
 
+TEST(ModelFileTest, AMistralHasAWindow) {
+  const auto root = models() / "tiny-random";
+  QUIRE_NEED_DATA(root);
+  const ModelFile mistral = open(root / "mistral-swa");
+  EXPECT_EQ(mistral.spec.architecture, "mistral");
+  EXPECT_EQ(mistral.spec.window, 16);
+  EXPECT_EQ(open(root / "llama-rope3").spec.window, 0);
+}
+
 TEST(ModelFileTest, OtherArchitecturesAreRefusedByName) {
   const auto root = models() / "tiny-random";
   QUIRE_NEED_DATA(root);
   int refused = 0;
   for (const auto& entry : std::filesystem::directory_iterator(root)) {
     if (entry.path().filename().string().starts_with("llama")) continue;
+    if (entry.path().filename() == "mistral-swa") continue;
     const absl::Status status = open_model(entry.path().string()).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << entry.path();
     EXPECT_THAT(std::string(status.message()),
                 AllOf(HasSubstr("config.json"), HasSubstr("LlamaForCausalLM")));
     ++refused;
   }
-  EXPECT_EQ(refused, 14);
+  EXPECT_EQ(refused, 13);
   EXPECT_THAT(std::string(open_model((root / "qwen2").string()).status().message()),
               HasSubstr("'Qwen2ForCausalLM'"));
 }

@@ -35,6 +35,15 @@ TEST(SamplingParamsTest, DefaultsAndEdgesAreValid) {
       [](SamplingParams& p) {
         p.stop_token_ids = {0, kVocab - 1};
       },
+      [](SamplingParams& p) { p.presence_penalty = -2.0f; },
+      [](SamplingParams& p) { p.frequency_penalty = 2.0f; },
+      [](SamplingParams& p) { p.repetition_penalty = 0.01f; },
+      [](SamplingParams& p) { p.repetition_penalty = 100.0f; },
+      [](SamplingParams& p) { p.min_tokens = 1 << 30; },
+      [](SamplingParams& p) {
+        p.logit_bias = {{kVocab - 1, -100.0f}, {0, 100.0f}};
+      },
+      [](SamplingParams& p) { p.allowed_token_ids.assign(kVocab, kVocab - 1); },
   };
   for (const auto& set : edges) {
     SamplingParams params;
@@ -65,6 +74,29 @@ TEST(SamplingParamsTest, EachBadFieldIsNamed) {
        }},
       {"stop_token_ids", [](SamplingParams& p) { p.stop_token_ids = {kVocab}; }},
       {"stop_token_ids", [](SamplingParams& p) { p.stop_token_ids.assign(65, 1); }},
+      {"presence_penalty", [](SamplingParams& p) { p.presence_penalty = 2.01f; }},
+      {"presence_penalty", [](SamplingParams& p) { p.presence_penalty = kNan; }},
+      {"frequency_penalty", [](SamplingParams& p) { p.frequency_penalty = -1e9f; }},
+      {"frequency_penalty", [](SamplingParams& p) { p.frequency_penalty = kInf; }},
+      {"repetition_penalty", [](SamplingParams& p) { p.repetition_penalty = 0.0f; }},
+      {"repetition_penalty", [](SamplingParams& p) { p.repetition_penalty = -1.0f; }},
+      {"repetition_penalty", [](SamplingParams& p) { p.repetition_penalty = 101.0f; }},
+      {"repetition_penalty", [](SamplingParams& p) { p.repetition_penalty = kNan; }},
+      {"min_tokens", [](SamplingParams& p) { p.min_tokens = -1; }},
+      {"logit_bias", [](SamplingParams& p) { p.logit_bias = {{kVocab, 1.0f}}; }},
+      {"logit_bias", [](SamplingParams& p) { p.logit_bias = {{-1, 1.0f}}; }},
+      {"logit_bias", [](SamplingParams& p) { p.logit_bias = {{5, 100.5f}}; }},
+      {"logit_bias", [](SamplingParams& p) { p.logit_bias = {{5, kNan}}; }},
+      {"logit_bias",
+       [](SamplingParams& p) {
+         p.logit_bias = {{5, 1.0f}, {6, 1.0f}, {5, 2.0f}};
+       }},
+      {"logit_bias", [](SamplingParams& p) { p.logit_bias.assign(301, {1, 1.0f}); }},
+      {"allowed_token_ids",
+       [](SamplingParams& p) {
+         p.allowed_token_ids = {1, kVocab};
+       }},
+      {"allowed_token_ids", [](SamplingParams& p) { p.allowed_token_ids.assign(kVocab + 1, 1); }},
   };
   for (const Case& c : cases) {
     SamplingParams params;

@@ -40,6 +40,19 @@ StepPlan small_plan() {
   return plan;
 }
 
+template <typename Below>
+void adjust(SamplingParams& params, const Below& below) {
+  params.presence_penalty = static_cast<float>(below(400)) / 100.0f - 2.0f;
+  params.frequency_penalty = static_cast<float>(below(400)) / 100.0f - 2.0f;
+  params.repetition_penalty = 1.0f + static_cast<float>(below(3));
+  for (int i = below(4); i > 0; --i) params.logit_bias.push_back({i, static_cast<float>(below(9))});
+  for (int i = below(4); i > 0; --i) params.allowed_token_ids.push_back(below(200000));
+  params.min_tokens = below(3);
+  if (params.min_tokens == 0) return;  // only with it do these travel
+  for (int i = below(4); i > 0; --i) params.stop_token_ids.push_back(below(200000));
+  params.ignore_eos = below(2) == 1;
+}
+
 StepPlan random_plan(std::mt19937& random) {
   const auto below = [&](int n) { return static_cast<int>(random() % static_cast<unsigned>(n)); };
   StepPlan plan;
@@ -59,6 +72,7 @@ StepPlan random_plan(std::mt19937& random) {
     row.params.min_p = static_cast<float>(below(100)) / 100.0f;
     row.params.seed = (std::uint64_t{random()} << 32) | random();
     row.params.logprobs = below(kMaxLogprobs + 2) - 1;
+    if (below(2) == 0) adjust(row.params, below);
     plan.admits.push_back(row);
   }
   for (int i = below(20); i > 0; --i) {
@@ -90,6 +104,14 @@ void expect_equal(const StepPlan& a, const StepPlan& b) {
     EXPECT_EQ(x.params.min_p, y.params.min_p);
     EXPECT_EQ(x.params.seed, y.params.seed);
     EXPECT_EQ(x.params.logprobs, y.params.logprobs);
+    EXPECT_EQ(x.params.presence_penalty, y.params.presence_penalty);
+    EXPECT_EQ(x.params.frequency_penalty, y.params.frequency_penalty);
+    EXPECT_EQ(x.params.repetition_penalty, y.params.repetition_penalty);
+    EXPECT_EQ(x.params.logit_bias, y.params.logit_bias);
+    EXPECT_EQ(x.params.allowed_token_ids, y.params.allowed_token_ids);
+    EXPECT_EQ(x.params.min_tokens, y.params.min_tokens);
+    EXPECT_EQ(x.params.stop_token_ids, y.params.stop_token_ids);
+    EXPECT_EQ(x.params.ignore_eos, y.params.ignore_eos);
   }
   ASSERT_EQ(a.rows.size(), b.rows.size());
   for (std::size_t i = 0; i < a.rows.size(); ++i) {
@@ -157,6 +179,23 @@ TEST(WireTest, HostilePlansAreRefusedByName) {
       {"sample_index", [](StepPlan& p) { p.admits[0].sample_index = kMaxChoices; }},
       {"`temperature`", [](StepPlan& p) { p.admits[0].params.temperature = NAN; }},
       {"`logprobs`", [](StepPlan& p) { p.admits[0].params.logprobs = 1000000; }},
+      {"`presence_penalty`", [](StepPlan& p) { p.admits[0].params.presence_penalty = NAN; }},
+      {"`repetition_penalty`", [](StepPlan& p) { p.admits[0].params.repetition_penalty = 0; }},
+      {"`logit_bias`",
+       [](StepPlan& p) {
+         p.admits[0].params.logit_bias = {{1, INFINITY}};
+       }},
+      {"`logit_bias`",
+       [](StepPlan& p) {
+         p.admits[0].params.logit_bias = {{-7, 1.0f}};
+       }},
+      {"`allowed_token_ids`", [](StepPlan& p) { p.admits[0].params.allowed_token_ids = {-1}; }},
+      {"min_tokens", [](StepPlan& p) { p.admits[0].params.min_tokens = -1; }},
+      {"`stop_token_ids`",
+       [](StepPlan& p) {
+         p.admits[0].params.min_tokens = 1;
+         p.admits[0].params.stop_token_ids = {-1};
+       }},
       {"rows entry 0", [](StepPlan& p) { p.rows[0].slot = -1; }},
       {"rows entry 1", [](StepPlan& p) { p.rows.push_back(p.rows[0]); }},
       {"first_position", [](StepPlan& p) { p.rows[0].first_position = -1; }},

@@ -7,7 +7,7 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const auto file = quire::read_safetensors("model.safetensors", quire::fuzz::view(data, size));
   if (!file.ok()) return 0;
   std::uint64_t end = 8;
-  for (const quire::TensorInfo& tensor : file->tensors) {
+  for (const quire::StoredTensor& tensor : file->tensors) {
     QUIRE_CHECK_GE(tensor.offset, end);
     QUIRE_CHECK_LE(tensor.bytes, size - tensor.offset);
     end = tensor.offset + tensor.bytes;

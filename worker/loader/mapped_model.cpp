@@ -28,48 +28,56 @@ absl::StatusOr<std::unique_ptr<MappedModel>> MappedModel::open(const ModelFile& 
     model->mappings_.push_back(std::move(mapping));
   }
   for (const TensorInfo& tensor : file.tensors) {
-    const auto index = static_cast<std::size_t>(tensor.file);
-    QUIRE_CHECK_LT(index, model->mappings_.size());
-    const std::size_t size = model->mappings_[index].bytes().size();
-    if (tensor.offset > size || tensor.bytes > size - tensor.offset) {
-      return absl::DataLossError(
-          absl::StrCat(file.files[index], ": the tensor ", tensor.name, " ends at byte ",
-                       tensor.offset + tensor.bytes, ", but the file has ", size,
-                       " bytes; it was cut short after it was opened. Download it again."));
+    if (tensor.recipe >= 0) continue;
+    QUIRE_RETURN_IF_ERROR(
+        model->check_place(tensor.name, tensor.file, tensor.offset, tensor.bytes));
+  }
+  for (const Recipe& recipe : file.recipes) {
+    for (const StoredTensor* part :
+         {&recipe.values, &recipe.scales, &recipe.zeros, &recipe.order}) {
+      QUIRE_RETURN_IF_ERROR(model->check_place(part->name, part->file, part->offset, part->bytes));
     }
   }
   return model;
 }
 
-const std::byte* MappedModel::data(const TensorInfo& tensor) const {
-  const absl::string_view bytes = mappings_[static_cast<std::size_t>(tensor.file)].bytes();
-  return reinterpret_cast<const std::byte*>(bytes.data()) + tensor.offset;
+absl::Status MappedModel::check_place(const std::string& name, int file, std::uint64_t offset,
+                                      std::uint64_t bytes) const {
+  const auto index = static_cast<std::size_t>(file);
+  QUIRE_CHECK_LT(index, mappings_.size());
+  const std::size_t size = mappings_[index].bytes().size();
+  if (offset <= size && bytes <= size - offset) return absl::OkStatus();
+  return absl::DataLossError(
+      absl::StrCat(file_.files[index], ": the tensor ", name, " ends at byte ", offset + bytes,
+                   ", but the file has ", size,
+                   " bytes; it was cut short after it was opened. Download it again."));
+}
+
+const std::byte* MappedModel::at(int file, std::uint64_t offset) const {
+  const absl::string_view bytes = mappings_[static_cast<std::size_t>(file)].bytes();
+  return reinterpret_cast<const std::byte*>(bytes.data()) + offset;
 }
 
 MatrixPart MappedModel::rows(const TensorInfo& tensor, Range rows) const {
   QUIRE_CHECK_LE(static_cast<std::int64_t>(rows.end), tensor.shape[0]);
   const std::size_t stride = file_row_bytes(tensor);
-  return {data(tensor) + static_cast<std::size_t>(rows.begin) * stride, stride, rows.size()};
+  return {at(tensor.file, tensor.offset) + static_cast<std::size_t>(rows.begin) * stride, stride,
+          rows.size()};
 }
 
 absl::StatusOr<MatrixPart> MappedModel::columns(const TensorInfo& tensor, Range columns) const {
   QUIRE_CHECK_LE(static_cast<std::int64_t>(columns.end), tensor.shape.back());
-  const int block = traits(tensor.format).block;
-  if (columns.begin % block != 0 || columns.end % block != 0) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        file_.files[static_cast<std::size_t>(tensor.file)], ": the tensor ", tensor.name, " (",
-        traits(tensor.format).name, ", blocks of ", block, ") cannot be cut at columns ",
-        columns.begin, " to ", columns.end, "; use another --tensor-parallel-size."));
-  }
-  return MatrixPart{data(tensor) + row_bytes(tensor.format, columns.begin), file_row_bytes(tensor),
-                    static_cast<int>(tensor.shape[0])};
+  QUIRE_RETURN_IF_ERROR(check_column_cut(file_, tensor, columns));
+  return MatrixPart{at(tensor.file, tensor.offset) + row_bytes(tensor.format, columns.begin),
+                    file_row_bytes(tensor), static_cast<int>(tensor.shape[0])};
 }
 
 std::vector<float> MappedModel::vector(const TensorInfo& tensor, Range range) const {
   QUIRE_CHECK_LE(static_cast<std::int64_t>(range.end), tensor.shape[0]);
   QUIRE_CHECK_EQ(traits(tensor.format).block, 1);
   std::vector<float> values(static_cast<std::size_t>(range.size()));
-  formats::decode_row(tensor.format, data(tensor) + row_bytes(tensor.format, range.begin),
+  formats::decode_row(tensor.format,
+                      at(tensor.file, tensor.offset) + row_bytes(tensor.format, range.begin),
                       range.size(), values.data());
   return values;
 }
@@ -88,6 +96,16 @@ void MappedModel::drop(const MatrixPart& part) const {
       ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
     }
   }
+}
+
+absl::Status check_column_cut(const ModelFile& file, const TensorInfo& tensor, Range columns) {
+  const FormatTraits& format = traits(tensor.format);
+  if (columns.begin % format.cut == 0 && columns.end % format.cut == 0) return absl::OkStatus();
+  const auto index = static_cast<std::size_t>(tensor.file);
+  return absl::InvalidArgumentError(absl::StrCat(
+      index < file.files.size() ? file.files[index] : file.path, ": the tensor ", tensor.name, " (",
+      format.name, ", blocks of ", format.cut, ") cannot be cut at columns ", columns.begin, " to ",
+      columns.end, "; use another --tensor-parallel-size."));
 }
 
 }  // namespace quire

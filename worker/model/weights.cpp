@@ -5,7 +5,7 @@
 #include <memory>
 
 #include "absl/strings/str_cat.h"
-#include "worker/loader/mapped_model.h"
+#include "worker/loader/local_tensors.h"
 
 namespace quire {
 namespace {
@@ -13,11 +13,11 @@ namespace {
 class WeightLoader {
  public:
   WeightLoader(const ModelFile& file, const Arch& arch, const RankShard& shard,
-               const MappedModel& bytes, Device& device, const ProgressFn& progress)
+               LocalTensors& tensors, Device& device, const ProgressFn& progress)
       : file_(file),
         arch_(arch),
         shard_(shard),
-        bytes_(bytes),
+        tensors_(tensors),
         device_(device),
         progress_(progress) {}
 
@@ -27,6 +27,8 @@ class WeightLoader {
     return absl::OkStatus();
   }
 
+  void finish() { advance(total_ - done_); }
+
   // The rank's part of a vector (whole norms and output biases, slices of column biases).
   absl::StatusOr<DeviceBuffer> vector(std::initializer_list<Role> roles, int layer) {
     std::vector<float> values;
@@ -34,7 +36,7 @@ class WeightLoader {
     for (const Role role : roles) {
       const TensorRow& row = row_of(arch_, role);
       QUIRE_ASSIGN_OR_RETURN(const TensorInfo* tensor, find_tensor(file_, row, layer));
-      const std::vector<float> part = bytes_.vector(*tensor, owned(row, file_.spec, shard_));
+      const std::vector<float> part = tensors_.vector(*tensor, owned(row, file_.spec, shard_));
       values.insert(values.end(), part.begin(), part.end());
       advance(part.size() * row_bytes(tensor->format, 1));
       name = tensor->name;
@@ -60,7 +62,8 @@ class WeightLoader {
       source.format = tensor->format;
       source.columns = static_cast<int>(tensor->shape[1]);
       source.sum = SumPlan::whole(source.columns);
-      source.parts.push_back(bytes_.rows(*tensor, rows));
+      QUIRE_ASSIGN_OR_RETURN(MatrixPart part, tensors_.rows(*tensor, rows));
+      source.parts.push_back(part);
       name = tensor->name;
     }
     if (source.parts.empty()) return linear;
@@ -79,7 +82,8 @@ class WeightLoader {
     source.format = tensor->format;
     source.columns = columns.size();
     source.sum = std::move(plan);
-    QUIRE_ASSIGN_OR_RETURN(MatrixPart part, bytes_.columns(*tensor, columns));
+    source.first_column = columns.begin % traits(tensor->format).block;
+    QUIRE_ASSIGN_OR_RETURN(MatrixPart part, tensors_.columns(*tensor, columns));
     source.parts = {part};
     QUIRE_ASSIGN_OR_RETURN(LocalWeight weight, pack(source, tensor->name));
     linear.set(std::move(weight));
@@ -96,7 +100,8 @@ class WeightLoader {
     source.format = tensor->format;
     source.columns = static_cast<int>(tensor->shape[1]);
     source.sum = SumPlan::whole(source.columns);
-    source.parts = {bytes_.rows(*tensor, rows)};
+    QUIRE_ASSIGN_OR_RETURN(MatrixPart part, tensors_.rows(*tensor, rows));
+    source.parts = {part};
     return pack(source, tensor->name);
   }
 
@@ -108,8 +113,9 @@ class WeightLoader {
                                                                ": ", weight.status().message()));
     }
     for (const MatrixPart& part : source.parts) {
-      bytes_.drop(part);
-      advance(static_cast<std::size_t>(part.rows) * row_bytes(source.format, source.columns));
+      tensors_.drop(part);
+      advance(static_cast<std::size_t>(part.rows) *
+              span_bytes(source.format, source.first_column, source.first_column + source.columns));
     }
     void* memory = weight->data;
     return LocalWeight{*std::move(weight), DeviceBuffer(device_, memory)};
@@ -123,7 +129,7 @@ class WeightLoader {
   const ModelFile& file_;
   const Arch& arch_;
   const RankShard& shard_;
-  const MappedModel& bytes_;
+  LocalTensors& tensors_;
   Device& device_;
   const ProgressFn& progress_;
   std::uint64_t done_ = 0, total_ = 0;
@@ -173,10 +179,11 @@ std::uint64_t total_bytes(const ModelWeights& weights, const ModelSpec& spec) {
 
 absl::StatusOr<ModelWeights> load_weights(const ModelFile& file, const Arch& arch,
                                           const ShardMap& shards, int rank, Device& device,
-                                          const ProgressFn& progress) {
-  QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<MappedModel> bytes, MappedModel::open(file));
+                                          int num_threads, const ProgressFn& progress) {
+  QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<LocalTensors> tensors,
+                         LocalTensors::open(file, num_threads));
   const RankShard& shard = shards.ranks[static_cast<std::size_t>(rank)];
-  WeightLoader load(file, arch, shard, *bytes, device, progress);
+  WeightLoader load(file, arch, shard, *tensors, device, progress);
   QUIRE_RETURN_IF_ERROR(load.start());
   ModelWeights weights;
   weights.tied = file.spec.tied_embeddings;
@@ -189,6 +196,7 @@ absl::StatusOr<ModelWeights> load_weights(const ModelFile& file, const Arch& arc
   if (!weights.tied) {
     QUIRE_ASSIGN_OR_RETURN(weights.own_vocabulary, load.vocabulary(Role::kVocabulary));
   }
+  load.finish();
   weights.bytes = total_bytes(weights, file.spec);
   return weights;
 }

@@ -1,6 +1,6 @@
 // This rank's weights: packed matrices and fp32 vectors in device memory, loaded by a walk over the
-// architecture's tensor table. Only the bytes this rank owns are read, and the checkpoint's pages
-// are let go as soon as they are packed.
+// architecture's tensor table. Only the bytes this rank owns are read (or made), and the
+// checkpoint's pages are let go as soon as they are packed.
 #pragma once
 
 #include <cstdint>
@@ -36,9 +36,10 @@ struct ModelWeights {
   const Weight& vocabulary() const { return tied ? embedding.weight : own_vocabulary.weight; }
 };
 
-// `file` has passed verify_tensors(). Errors name file and tensor.
+// `file` has passed verify_tensors(). At most `num_threads` threads make what is not read as it
+// lies. Errors name file and tensor.
 absl::StatusOr<ModelWeights> load_weights(const ModelFile& file, const Arch& arch,
                                           const ShardMap& shards, int rank, Device& device,
-                                          const ProgressFn& progress);
+                                          int num_threads, const ProgressFn& progress);
 
 }  // namespace quire

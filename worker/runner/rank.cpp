@@ -1,6 +1,9 @@
 // Assembly of one rank, and the facts it presents about itself.
 #include "worker/runner/rank.h"
 
+#include <algorithm>
+#include <thread>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/hash.h"
@@ -13,6 +16,12 @@ namespace {
 // Part of the numerics id: raised when the rule by which leaves are cut or merged changes.
 constexpr int kLeafRule = 1;
 
+// While weights are loaded nothing else runs: the host's cores divided among its ranks.
+int loader_threads(const RankPlace& place) {
+  const auto cores = static_cast<int>(std::thread::hardware_concurrency());
+  return std::max(1, cores / std::max(1, place.num_local_ranks));
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Rank>> Rank::load(ModelFile file, std::unique_ptr<Device> device,
@@ -24,13 +33,15 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::load(ModelFile file, std::unique_ptr
   rank->device_ = std::move(device);
   const ModelFile& model = rank->file_;
   QUIRE_ASSIGN_OR_RETURN(const Arch* arch, find_arch(model.spec.architecture));
+  if (model.dummy) QUIRE_RETURN_IF_ERROR(add_dummy_tensors(*arch, &rank->file_));
   QUIRE_RETURN_IF_ERROR(verify_tensors(model, *arch));
   QUIRE_ASSIGN_OR_RETURN(const int block, row_parallel_block(model, *arch));
   QUIRE_ASSIGN_OR_RETURN(rank->shards_, make_shard_map(model.spec, place.world, block));
   QUIRE_ASSIGN_OR_RETURN(const Format format, dominant_format(model, *arch));
   rank->kv_dtype_ = rank->device_->ops().kv_dtype(format);
-  QUIRE_ASSIGN_OR_RETURN(rank->weights_, load_weights(model, *arch, rank->shards_, place.rank,
-                                                      *rank->device_, progress));
+  QUIRE_ASSIGN_OR_RETURN(rank->weights_,
+                         load_weights(model, *arch, rank->shards_, place.rank, *rank->device_,
+                                      loader_threads(place), progress));
   return rank;
 }
 

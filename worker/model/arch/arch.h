@@ -76,7 +76,8 @@ struct Arch {
 // InvalidArgument lists the architectures there are.
 absl::StatusOr<const Arch*> find_arch(const std::string& name);
 
-extern const Arch kLlamaArch;  // arch/llama.cpp
+extern const Arch kLlamaArch;    // arch/llama.cpp
+extern const Arch kMistralArch;  // the same
 
 int dim_size(Dim dim, const ModelSpec& spec);
 bool is_per_layer(const TensorRow& row);
@@ -95,6 +96,9 @@ const TensorRow& row_of(const Arch& arch, Role role);
 // tensor, expected and found shape.
 absl::StatusOr<const TensorInfo*> find_tensor(const ModelFile& file, const TensorRow& row,
                                               int layer);
+// Fills the list of a folder whose weights are made up, in file->dummy's formats. InvalidArgument
+// where a row is not made of whole blocks.
+absl::Status add_dummy_tensors(const Arch& arch, ModelFile* file);
 // Every tensor that the spec needs is there with the right shape.
 absl::Status verify_tensors(const ModelFile& file, const Arch& arch);
 // The largest quantization block among row-parallel matrices: what make_shard_map wants.

@@ -58,5 +58,7 @@ constexpr TensorRow kTensors[] = {
 }  // namespace
 
 const Arch kLlamaArch = {"llama", kTensors};
+// Mistral (arXiv 2310.06825): the same tensors; its window is a number of the spec.
+const Arch kMistralArch = {"mistral", kTensors};
 
 }  // namespace quire

@@ -12,7 +12,7 @@
 namespace quire {
 namespace {
 
-const Arch* const kArchs[] = {&kLlamaArch};
+const Arch* const kArchs[] = {&kLlamaArch, &kMistralArch};
 
 std::vector<std::int64_t> expected_shape(const TensorRow& row, const ModelSpec& spec) {
   if (!is_matrix(row)) return {dim_size(row.rows, spec)};
@@ -149,7 +149,7 @@ absl::StatusOr<const TensorInfo*> find_tensor(const ModelFile& file, const Tenso
         file_of(file, *tensor), ": the tensor ", name, " has shape ", shape_text(tensor->shape),
         ", but the model's configuration asks for ", shape_text(expected), "."));
   }
-  if (!is_matrix(row) && traits(tensor->format).block != 1) {
+  if (!is_matrix(row) && (traits(tensor->format).block != 1 || has_row_scales(tensor->format))) {
     return absl::InvalidArgumentError(absl::StrCat(file_of(file, *tensor), ": the vector ", name,
                                                    " is stored as ", traits(tensor->format).name,
                                                    "; f32, f16 and bf16 are supported."));
@@ -164,7 +164,7 @@ absl::Status verify_tensors(const ModelFile& file, const Arch& arch) {
 absl::StatusOr<int> row_parallel_block(const ModelFile& file, const Arch& arch) {
   int block = 1;
   QUIRE_RETURN_IF_ERROR(walk(file, arch, [&](const TensorRow& row, const TensorInfo& tensor) {
-    if (cuts_columns(row.cut)) block = std::max(block, traits(tensor.format).block);
+    if (cuts_columns(row.cut)) block = std::max(block, traits(tensor.format).cut);
   }));
   return block;
 }
