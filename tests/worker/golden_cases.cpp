@@ -19,6 +19,10 @@ std::vector<GoldenCase> golden_cases() {
        2e-3},
       {"yarn_bias_cpu_4", "tiny-random/llama-yarn-bias", "tiny-random/llama-yarn-bias", "cpu", 4,
        2e-3},
+      {"window_reference", "tiny-random/mistral-swa", "tiny-random/mistral-swa", "reference", 1,
+       2e-3},
+      {"window_cpu", "tiny-random/mistral-swa", "tiny-random/mistral-swa", "cpu", 1, 2e-3},
+      {"window_cpu_3", "tiny-random/mistral-swa", "tiny-random/mistral-swa", "cpu", 3, 2e-3},
   };
 }
 

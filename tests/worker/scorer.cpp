@@ -16,11 +16,11 @@ absl::StatusOr<std::unique_ptr<Scorer>> Scorer::open(const std::string& model,
   QUIRE_CHECK_EQ(options.world, 1);
   const StepLimits& limits = options.limits;
   QUIRE_ASSIGN_OR_RETURN(ModelFile file, open_model(model));
-  DeviceOptions device;
-  device.kind = options.device;
-  device.dtype = options.dtype;
-  device.num_threads = options.threads;
-  QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<Device> opened, open_device(device));
+  DeviceOptions wanted;
+  wanted.kind = options.device;
+  wanted.dtype = options.dtype;
+  wanted.num_threads = options.threads;
+  QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<Device> opened, open_device(wanted));
   QUIRE_ASSIGN_OR_RETURN(
       std::unique_ptr<Rank> rank,
       Rank::load(std::move(file), std::move(opened), RankPlace{}, make_progress("none", "")));

@@ -162,7 +162,7 @@ void pad(std::string& out, std::size_t alignment) {
   while (out.size() % alignment != 0) out.push_back('\0');
 }
 
-std::string gguf_metadata(const ModelSpec& spec) {
+std::string gguf_metadata(const ModelSpec& spec, int window) {
   std::string out;
   put_text(out, "general.architecture");
   put<std::uint32_t>(out, 8);
@@ -175,6 +175,7 @@ std::string gguf_metadata(const ModelSpec& spec) {
   put_int(out, "llama.attention.head_count_kv", spec.num_kv_heads);
   put_real(out, "llama.attention.layer_norm_rms_epsilon", spec.norm_eps);
   put_real(out, "llama.rope.freq_base", static_cast<float>(spec.rope.theta));
+  put_int(out, "llama.attention.sliding_window", window);
   return out;
 }
 
@@ -202,8 +203,8 @@ void write_tiny_gguf(const std::filesystem::path& file, const TinyOptions& optio
   std::string header = "GGUF";
   put<std::uint32_t>(header, 3);
   put<std::uint64_t>(header, tensors.size());
-  put<std::uint64_t>(header, 9);  // keys of gguf_metadata
-  header += gguf_metadata(tiny_spec());
+  put<std::uint64_t>(header, 10);  // keys of gguf_metadata
+  header += gguf_metadata(tiny_spec(), options.window);
   std::string data;
   for (const TinyTensor& tensor : tensors) {
     pad(data, 32);
@@ -224,7 +225,9 @@ void write_tiny_gguf(const std::filesystem::path& file, const TinyOptions& optio
 void write_tiny_hf(const std::filesystem::path& folder, const TinyOptions& options) {
   std::filesystem::create_directories(folder);
   const ModelSpec spec = tiny_spec();
-  const nlohmann::json config = {{"architectures", {"LlamaForCausalLM"}},
+  const char* architecture = options.window > 0 ? "MistralForCausalLM" : "LlamaForCausalLM";
+  const nlohmann::json config = {{"architectures", {architecture}},
+                                 {"sliding_window", options.window},
                                  {"hidden_size", spec.hidden},
                                  {"intermediate_size", spec.ffn},
                                  {"num_hidden_layers", spec.num_layers},

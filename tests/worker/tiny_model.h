@@ -26,6 +26,7 @@ struct TinyOptions {
   std::uint64_t seed = 1;
   bool tied = true;
   bool biases = false;
+  int window = 0;  // not 0: the folder is a Mistral, the GGUF has the key
   // How matrices are stored. GGUF kMixed: Q4_1 queries and keys beside F16 values, Q8_0 output and
   // embedding, Q4_1 feed-forward: two activation layouts read the same norm.
   enum class Storage { kF32, kBf16, kMixed } storage = Storage::kF32;

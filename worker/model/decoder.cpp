@@ -77,6 +77,8 @@ Decoder::Decoder(const ModelSpec& spec, const ShardMap& shards, const ModelWeigh
   attention_.first_kv_head = shard_.kv_heads.begin;
   attention_.group_heads = spec.group_heads();
   attention_.scale = 1.0f / std::sqrt(static_cast<float>(spec.head_dim));
+  attention_.window = spec.window;
+  attention_.soft_cap = spec.attention_soft_cap;
   for (const RankShard& rank : shards.ranks) vocab_columns_.push_back(rank.vocab.size());
 }
 

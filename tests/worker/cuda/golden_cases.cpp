@@ -28,6 +28,8 @@ std::vector<GoldenCase> golden_cases() {
                      "cuda", world, 2e-3, open_emulated});
     cases.push_back({"yarn_bias_cuda" + ranks, "tiny-random/llama-yarn-bias",
                      "tiny-random/llama-yarn-bias", "cuda", world, 2e-3, open_emulated});
+    cases.push_back({"window_cuda" + ranks, "tiny-random/mistral-swa", "tiny-random/mistral-swa",
+                     "cuda", world, 2e-3, open_emulated});
   }
   return cases;
 }
