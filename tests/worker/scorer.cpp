@@ -29,7 +29,7 @@ absl::StatusOr<std::unique_ptr<Scorer>> Scorer::open(const std::string& model,
   QUIRE_ASSIGN_OR_RETURN(
       KvArena arena, KvArena::create(rank->kv_shape(limits.block_size), limits.num_blocks, device));
   QUIRE_ASSIGN_OR_RETURN(BatchBuilder builder,
-                         BatchBuilder::create(limits, rank->shards(), device));
+                         BatchBuilder::create(limits, device));
   auto scorer = std::unique_ptr<Scorer>(
       new Scorer(limits, std::move(rank), std::move(arena), std::move(builder)));
   const Rank& owned = *scorer->rank_;
@@ -70,8 +70,8 @@ absl::Status Scorer::step(const StepPlan& plan, std::size_t first, const LogitOb
   const int vocab = rank_->file().spec.vocab;
   SlotTable slots(limits_, vocab, 1);
   QUIRE_RETURN_IF_ERROR(slots.apply(plan));
-  const Batch& batch = builder_.build(plan, slots);
-  decoder_->forward(batch, builder_.owners(), kv_layers_);
+  const Batch& batch = builder_.build(plan, slots, nullptr);
+  decoder_->forward(batch, kv_layers_);
   for (int begin = 0; begin < batch.num_samples; begin += decoder_->max_logit_rows()) {
     const int count = std::min(decoder_->max_logit_rows(), batch.num_samples - begin);
     const Gathered logits = decoder_->logits(batch, begin, count);
