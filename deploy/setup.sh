@@ -172,10 +172,15 @@ install_cuda() {
 build() {  # build TARGET...
   local build_dir=$source_dir/build nvcc cuda=OFF
   nvcc=$(find_nvcc)
-  [ -z "$nvcc" ] || cuda=ON
+  if [ -n "$nvcc" ]; then
+    cuda=ON
+    say "cuda: $nvcc, $("$nvcc" --version | sed -n 's/.*\(release [0-9.]*\).*/\1/p')"
+  else
+    say "cuda: no toolkit of 13 or newer, the CUDA backend is not built (--cuda brings one)"
+  fi
   if [ ! -f "$build_dir/build.ninja" ] ||
      ! grep -q "^QUIRE_CUDA:[A-Z]*=$cuda\$" "$build_dir/CMakeCache.txt"; then
-    say "build: configuring, CUDA ${nvcc:-not found (./deploy/setup.sh --cuda brings it)}"
+    say "build: configuring"
     cmake -S "$source_dir" -B "$build_dir" -G Ninja -DCMAKE_BUILD_TYPE=Release -DQUIRE_CUDA=$cuda \
       ${nvcc:+-DCMAKE_CUDA_COMPILER="$nvcc"}
   fi

@@ -42,6 +42,15 @@ std::vector<Call> make_load(const LoadOptions& options, const std::vector<TokenI
   return calls;
 }
 
+std::vector<TokenId> random_tokens(int vocab, std::uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::vector<TokenId> tokens(100003);
+  for (TokenId& token : tokens) {
+    token = static_cast<TokenId>(3 + random() % static_cast<std::uint64_t>(vocab - 3));
+  }
+  return tokens;
+}
+
 absl::StatusOr<std::vector<TokenId>> licence_tokens(const std::string& model_path) {
   QUIRE_ASSIGN_OR_RETURN(const ModelFile model, open_model(model_path));
   QUIRE_ASSIGN_OR_RETURN(const Text text, make_text(model));

@@ -28,6 +28,10 @@ struct LoadOptions {
 // Prompts are cut at random places from `text`, the tokens of some corpus (used as a ring).
 std::vector<Call> make_load(const LoadOptions& options, const std::vector<TokenId>& text);
 
+// Random ids in [3, vocab): for models without a tokenizer, whose answers mean nothing anyway. The
+// first three are left out: in most vocabularies they begin and end texts.
+std::vector<TokenId> random_tokens(int vocab, std::uint64_t seed);
+
 // All of Debian's licence texts, tokenized by the model's own tokenizer.
 absl::StatusOr<std::vector<TokenId>> licence_tokens(const std::string& model_path);
 

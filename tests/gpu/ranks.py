@@ -6,15 +6,18 @@ import threading
 import time
 
 import goldens
-from server import Server
-from steps import StepFailed
+import machine
+from server import Server, program
+from serving import json_lines
+from steps import StepFailed, StepSkipped
 
 
-def golden_step(name, ranks, device="cuda", dtype="float32", tolerance=2e-3, options=()):
+def golden_step(name, ranks, device="cuda", dtype="float32", tolerance=2e-3, close=goldens.CLOSE,
+                options=()):
     def work(part):
         server = Server(part, goldens.folder(name), ranks, device, options=["--max-model-len", "512"],
                         worker_options=["--dtype", dtype, "--kv-cache-memory-bytes", "64M", *options])
-        row = goldens.check_model(server, name, tolerance)
+        row = goldens.check_model(server, name, tolerance, close)
         server.stop()
         return [dict(row, dtype=dtype)]
     return work
@@ -85,3 +88,29 @@ def kill_step(ranks, device="cuda", options=()):
         server.stop()
         return rows
     return work
+
+
+def meet_step(ranks):
+    def work(part):
+        version = machine.nccl_version()
+        if version is None:
+            raise StepSkipped("no NCCL on this machine")
+        env = machine.rank_environment(0, version)
+        own_hosts = "yes" if env.pop("NCCL_HOSTID", None) else "no"
+        output = part.run([program("bench_cuda_meet"), "--ranks", str(ranks), "--own-hosts", own_hosts], 120,
+                          machine.environment(**env))
+        rows = json_lines(output)
+        if not rows:
+            raise StepFailed("bench_cuda_meet printed no result")
+        return [dict(row, nccl=".".join(map(str, version))) for row in rows]
+    return work
+
+
+def run(part, gpu):
+    for count in (2, 3):
+        for model in goldens.MODELS:
+            part.step(f"goldens, {model} on {count} ranks", golden_step(model, count))
+    part.step("kill a rank of 2", kill_step(2))
+    part.step("kill a rank of 3", kill_step(3))
+    for count in (2, 3):
+        part.step(f"meetings of {count} ranks", meet_step(count))

@@ -154,6 +154,10 @@ class PartTest(unittest.TestCase):
         part = self.part()
         part.step("one", lambda p: p.start(["sleep", "300"]) and self.runs.append(p.children[0]))
         self.assertIsNotNone(self.runs[0].poll())
+        part.step("server", lambda p: [p.start(["sleep", "300"]), self.runs.append(p.children[0]), p.keep()] and [])
+        self.assertIsNone(self.runs[1].poll())
+        part.end_kept()
+        self.assertIsNotNone(self.runs[1].poll())
         part.step("skip", lambda p: (_ for _ in ()).throw(StepSkipped("nothing to do")))
         self.assertEqual(part.failed, [])
 

@@ -16,9 +16,11 @@ from steps import StepFailed
 class Server:
     """`part` starts the processes and ends what is left of them with the step."""
 
-    def __init__(self, part, model, ranks=1, device="cuda", options=(), worker_options=(), ready_within=120):
+    def __init__(self, part, model, ranks=1, device="cuda", options=(), worker_options=(), worker_env=None,
+                 ready_within=120):
         self.part, self.model, self.ranks, self.device = part, model, ranks, device
         self.options, self.worker_options = list(options), list(worker_options)
+        self.worker_env = worker_env or {}
         self.version = machine.nccl_version() if device == "cuda" else None
         self.lines = queue.Queue()
         self.log = []
@@ -64,7 +66,7 @@ class Server:
         self.workers = []
         for rank in range(self.ranks):
             env = machine.environment(**(machine.rank_environment(rank, self.version) if self.ranks > 1 else {}))
-            env.update(getattr(self, "worker_env", {}))
+            env.update(self.worker_env)
             worker = self.part.start(
                 [program("quire-worker"), self.model, "--device", self.device, "--coordinator", self.grpc,
                  "--rank", str(rank), "--world-size", str(self.ranks), "--instance-id", name,

@@ -22,12 +22,27 @@ class StepSkipped(Exception):
     """What the step needs is not on this machine; the message says what."""
 
 
+def end(children):
+    """In order where they listen (memory of a GPU, shared memory), else at once."""
+    for child in children:
+        if child.poll() is None:
+            child.send_signal(signal.SIGTERM)
+    for child in children:
+        try:
+            child.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)  # a session of its own: only what we started
+            child.wait()
+    children.clear()
+
+
 class Part:
     def __init__(self, name, results, build, again=False, seconds=PART_SECONDS, log=None):
         self.name, self.results, self.build, self.again = name, results, build, again
         self.deadline = time.monotonic() + seconds
         self.log = log
-        self.children = []
+        self.children = []  # of the step
+        self.kept = []      # of the part
         self.failed = []
 
     def left(self):
@@ -79,12 +94,16 @@ class Part:
         self.children.append(child)
         return child
 
-    def end_children(self):
-        for child in self.children:
-            if child.poll() is None:
-                os.killpg(child.pid, signal.SIGKILL)  # a session of its own: only what we started
-                child.wait()
+    def keep(self):
+        """What the step has started so far outlives it: the next steps use it."""
+        self.kept += self.children
         self.children.clear()
+
+    def end_children(self):
+        end(self.children)
+
+    def end_kept(self):
+        end(self.kept)
 
     def run(self, command, seconds=None, env=None, good=(0,)):
         """Runs to the end; stdout and stderr as text. Code 77 is a skip, other codes a failure."""

@@ -2,7 +2,7 @@
 // layer of a model), as worker/comm does it, and a gather of the same bytes; microseconds per call
 // of one enqueued row of calls. Ranks beyond the visible GPUs share them: then times tell that it
 // works, and nothing of a machine with a GPU for each rank.
-//   bench_cuda_meet [--ranks 2] [--tiny]
+//   bench_cuda_meet [--ranks 2] [--own-hosts yes|no] [--tiny]
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -125,14 +125,17 @@ int bench_rank(const RankPlaceHere& place, const Sizes& sizes) {
 
 int main(int argc, char** argv) {
   int ranks = 2;
+  bool own_hosts = false;
   quire::bench::Sizes sizes{{1, 8, 64, 256, 1024}, 4096, 200};
   for (int i = 1; i < argc; ++i) {
     if (std::strcmp(argv[i], "--tiny") == 0) {
       sizes = {{1, 3}, 64, 2};
     } else if (std::strcmp(argv[i], "--ranks") == 0 && i + 1 < argc) {
       ranks = std::atoi(argv[++i]);
+    } else if (std::strcmp(argv[i], "--own-hosts") == 0 && i + 1 < argc) {
+      own_hosts = std::strcmp(argv[++i], "yes") == 0;
     } else {
-      std::fprintf(stderr, "usage: bench_cuda_meet [--ranks N] [--tiny]\n");
+      std::fprintf(stderr, "usage: bench_cuda_meet [--ranks N] [--own-hosts yes|no] [--tiny]\n");
       return 64;
     }
   }
@@ -141,5 +144,5 @@ int main(int argc, char** argv) {
     return 64;
   }
   return quire::bench::run_ranks(
-      ranks, [&](const auto& place) { return quire::bench::bench_rank(place, sizes); });
+      ranks, own_hosts, [&](const auto& place) { return quire::bench::bench_rank(place, sizes); });
 }

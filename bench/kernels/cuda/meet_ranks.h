@@ -17,7 +17,8 @@ struct RankPlaceHere {
   std::function<std::string(const std::string&)> share;
 };
 
-// The exit code: 0, or the first one of a rank that is not.
-int run_ranks(int world, const std::function<int(const RankPlaceHere&)>& work);
+// The exit code: 0, or the first one of a rank that is not. `own_hosts`: processes pretend to be on
+// hosts of their own, without which NCCL before 2.30 refuses several ranks on one GPU.
+int run_ranks(int world, bool own_hosts, const std::function<int(const RankPlaceHere&)>& work);
 
 }  // namespace quire::bench

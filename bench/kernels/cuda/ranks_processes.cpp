@@ -6,6 +6,8 @@
 
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
+#include <string>
 #include <vector>
 
 #include "bench/kernels/cuda/meet_ranks.h"
@@ -24,7 +26,7 @@ std::string read_all_of(int fd) {
 
 }  // namespace
 
-int run_ranks(int world, const std::function<int(const RankPlaceHere&)>& work) {
+int run_ranks(int world, bool own_hosts, const std::function<int(const RankPlaceHere&)>& work) {
   std::vector<int> readers, writers, pids;
   for (int r = 0; r < world; ++r) {
     int ends[2] = {-1, -1};
@@ -40,6 +42,7 @@ int run_ranks(int world, const std::function<int(const RankPlaceHere&)>& work) {
       continue;
     }
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (own_hosts) setenv("NCCL_HOSTID", ("quire-rank-" + std::to_string(r)).c_str(), 1);
     const auto share = [&](const std::string& id) {
       for (int w = 0; w < world; ++w) {
         const auto to = static_cast<std::size_t>(w);

@@ -9,7 +9,7 @@
 
 namespace quire::bench {
 
-int run_ranks(int world, const std::function<int(const RankPlaceHere&)>& work) {
+int run_ranks(int world, bool, const std::function<int(const RankPlaceHere&)>& work) {
   cuda_emulation::set_stream_mode(cuda_emulation::StreamMode::kDeferred);
   std::mutex mutex;
   std::condition_variable said;
