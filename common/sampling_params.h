@@ -15,9 +15,21 @@ inline constexpr int kMaxChoices = 8;  // n
 inline constexpr int kMaxStopStrings = 16;
 inline constexpr int kMaxStopBytes = 256;  // of one stop string
 inline constexpr int kMaxStopTokenIds = 64;
+inline constexpr int kMaxLogitBiases = 300;
+inline constexpr float kMinRepetitionPenalty = 0.01f;  // keeps a penalized logit finite
+inline constexpr float kMaxRepetitionPenalty = 100.0f;
 
-// Order of filters as in vLLM: temperature, min_p (relative to the largest probability), top_k,
-// top_p (smallest set reaching the mass).
+struct LogitBias {
+  TokenId token = 0;
+  float bias = 0.0f;  // [-100, 100], added to the logit
+  friend bool operator==(const LogitBias& a, const LogitBias& b) {
+    return a.token == b.token && a.bias == b.bias;
+  }
+};
+
+// What changes logits, in this order as in vLLM (kernels/sampling.h has the arithmetic): allowed
+// ids, biases and the ban before min_tokens, penalties. Then the filters: temperature, min_p
+// (relative to the largest probability), top_k, top_p (smallest set reaching the mass).
 struct SamplingParams {
   float temperature = 1.0f;  // [0, 2]; below 1e-5 is greedy: larger logit, then lower id
   float top_p = 1.0f;        // (0, 1]
@@ -28,7 +40,19 @@ struct SamplingParams {
   bool ignore_eos = false;
   int logprobs = -1;  // -1 = none; 0 = the sampled token's; k = and the k best, k <= 20
   std::vector<TokenId> stop_token_ids;
+  float presence_penalty = 0.0f;           // [-2, 2], once per id of the output
+  float frequency_penalty = 0.0f;          // [-2, 2], per occurrence in the output
+  float repetition_penalty = 1.0f;         // [0.01, 100], for ids of prompt and output
+  int min_tokens = 0;                      // before so many, nothing that ends the answer is picked
+  std::vector<LogitBias> logit_bias;       // each id once
+  std::vector<TokenId> allowed_token_ids;  // empty: all
 
+  bool penalizes() const {
+    return presence_penalty != 0.0f || frequency_penalty != 0.0f || repetition_penalty != 1.0f;
+  }
+  bool adjusts_logits() const {
+    return penalizes() || min_tokens > 0 || !logit_bias.empty() || !allowed_token_ids.empty();
+  }
   bool greedy() const { return temperature < 1e-5f; }
 };
 

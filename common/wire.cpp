@@ -46,18 +46,34 @@ absl::Status check_slots(const std::vector<SlotId>& slots, const std::string& pl
   return absl::OkStatus();
 }
 
+void encode_sampling(const SamplingParams& params, v1::Sampling* out) {
+  out->set_temperature(params.temperature);
+  out->set_top_p(params.top_p);
+  out->set_top_k(params.top_k);
+  out->set_min_p(params.min_p);
+  out->set_seed(params.seed);
+  out->set_logprobs(params.logprobs);
+  out->set_presence_penalty(params.presence_penalty);
+  out->set_frequency_penalty(params.frequency_penalty);
+  if (params.repetition_penalty != 1.0f) out->set_repetition_penalty(params.repetition_penalty);
+  for (const LogitBias& bias : params.logit_bias) {
+    out->add_biased_ids(bias.token);
+    out->add_biases(bias.bias);
+  }
+  out->mutable_allowed_token_ids()->Add(params.allowed_token_ids.begin(),
+                                        params.allowed_token_ids.end());
+  if (params.min_tokens == 0) return;
+  out->set_min_tokens(static_cast<std::uint32_t>(params.min_tokens));
+  out->mutable_stop_token_ids()->Add(params.stop_token_ids.begin(), params.stop_token_ids.end());
+  out->set_ignore_eos(params.ignore_eos);
+}
+
 void encode_admit(const AdmitRow& row, v1::AdmitRow* out) {
   out->set_slot(row.slot);
   out->mutable_tokens()->Add(row.tokens.begin(), row.tokens.end());
   out->set_num_prompt_tokens(static_cast<std::uint32_t>(row.num_prompt_tokens));
   out->set_sample_index(static_cast<std::uint32_t>(row.sample_index));
-  v1::Sampling* sampling = out->mutable_sampling();
-  sampling->set_temperature(row.params.temperature);
-  sampling->set_top_p(row.params.top_p);
-  sampling->set_top_k(row.params.top_k);
-  sampling->set_min_p(row.params.min_p);
-  sampling->set_seed(row.params.seed);
-  sampling->set_logprobs(row.params.logprobs);
+  encode_sampling(row.params, out->mutable_sampling());
 }
 
 void encode_row(const PlanRow& row, v1::PlanRow* out) {
@@ -68,6 +84,34 @@ void encode_row(const PlanRow& row, v1::PlanRow* out) {
   for (const std::vector<BlockId>& blocks : row.new_blocks) {
     out->add_new_blocks()->mutable_blocks()->Add(blocks.begin(), blocks.end());
   }
+}
+
+absl::Status decode_sampling(const v1::Sampling& in, const std::string& where,
+                             SamplingParams* out) {
+  out->temperature = in.temperature();
+  out->top_p = in.top_p();
+  out->top_k = in.top_k();
+  out->min_p = in.min_p();
+  out->seed = in.seed();
+  out->logprobs = in.logprobs();
+  out->presence_penalty = in.presence_penalty();
+  out->frequency_penalty = in.frequency_penalty();
+  if (in.has_repetition_penalty()) out->repetition_penalty = in.repetition_penalty();
+  if (in.biased_ids_size() != in.biases_size()) {
+    return bad(where, " has ", in.biased_ids_size(), " biased_ids but ", in.biases_size(),
+               " biases.");
+  }
+  for (int i = 0; i < in.biases_size(); ++i) {
+    out->logit_bias.push_back({in.biased_ids(i), in.biases(i)});
+  }
+  out->allowed_token_ids.assign(in.allowed_token_ids().begin(), in.allowed_token_ids().end());
+  QUIRE_RETURN_IF_ERROR(in_range(in.min_tokens(), 0, kMaxPosition,
+                                 [&] { return absl::StrCat(where, ".min_tokens"); }));
+  out->min_tokens = static_cast<int>(in.min_tokens());
+  out->stop_token_ids.assign(in.stop_token_ids().begin(), in.stop_token_ids().end());
+  out->ignore_eos = in.ignore_eos();
+  const absl::Status params = validate(*out, std::numeric_limits<int>::max());
+  return params.ok() ? params : bad(where, ": ", params.message());
 }
 
 absl::Status decode_admit(const v1::AdmitRow& in, const std::string& where, AdmitRow* out) {
@@ -87,15 +131,7 @@ absl::Status decode_admit(const v1::AdmitRow& in, const std::string& where, Admi
   out->num_prompt_tokens = static_cast<int>(in.num_prompt_tokens());
   out->sample_index = static_cast<int>(in.sample_index());
   if (!in.has_sampling()) return bad(where, ".sampling is missing.");
-  out->params.temperature = in.sampling().temperature();
-  out->params.top_p = in.sampling().top_p();
-  out->params.top_k = in.sampling().top_k();
-  out->params.min_p = in.sampling().min_p();
-  out->params.seed = in.sampling().seed();
-  out->params.logprobs = in.sampling().logprobs();
-  const absl::Status params = validate(out->params, std::numeric_limits<int>::max());
-  if (!params.ok()) return bad(where, ".sampling: ", params.message());
-  return absl::OkStatus();
+  return decode_sampling(in.sampling(), absl::StrCat(where, ".sampling"), &out->params);
 }
 
 absl::Status decode_row(const v1::PlanRow& in, const std::string& where, PlanRow* out) {

@@ -83,15 +83,30 @@ TEST(SamplingParamsTest, EachBadFieldIsNamed) {
       {"repetition_penalty", [](SamplingParams& p) { p.repetition_penalty = 101.0f; }},
       {"repetition_penalty", [](SamplingParams& p) { p.repetition_penalty = kNan; }},
       {"min_tokens", [](SamplingParams& p) { p.min_tokens = -1; }},
-      {"logit_bias", [](SamplingParams& p) { p.logit_bias = {{kVocab, 1.0f}}; }},
-      {"logit_bias", [](SamplingParams& p) { p.logit_bias = {{-1, 1.0f}}; }},
-      {"logit_bias", [](SamplingParams& p) { p.logit_bias = {{5, 100.5f}}; }},
-      {"logit_bias", [](SamplingParams& p) { p.logit_bias = {{5, kNan}}; }},
+      {"logit_bias",
+       [](SamplingParams& p) {
+         p.logit_bias = {{kVocab, 1.0f}};
+       }},
+      {"logit_bias",
+       [](SamplingParams& p) {
+         p.logit_bias = {{-1, 1.0f}};
+       }},
+      {"logit_bias",
+       [](SamplingParams& p) {
+         p.logit_bias = {{5, 100.5f}};
+       }},
+      {"logit_bias",
+       [](SamplingParams& p) {
+         p.logit_bias = {{5, kNan}};
+       }},
       {"logit_bias",
        [](SamplingParams& p) {
          p.logit_bias = {{5, 1.0f}, {6, 1.0f}, {5, 2.0f}};
        }},
-      {"logit_bias", [](SamplingParams& p) { p.logit_bias.assign(301, {1, 1.0f}); }},
+      {"logit_bias",
+       [](SamplingParams& p) {
+         p.logit_bias.assign(301, {1, 1.0f});
+       }},
       {"allowed_token_ids",
        [](SamplingParams& p) {
          p.allowed_token_ids = {1, kVocab};

@@ -246,6 +246,14 @@ TEST(WireTest, AdmitWithoutSamplingIsRefused) {
               HasSubstr("sampling is missing"));
 }
 
+TEST(WireTest, BiasesWithoutIdsAreRefused) {
+  v1::StepPlan message;
+  ASSERT_TRUE(message.ParseFromString(encode(small_plan())));
+  message.mutable_admits(0)->mutable_sampling()->add_biases(1.0f);
+  EXPECT_THAT(std::string(decode_plan(message.SerializeAsString()).status().message()),
+              HasSubstr("0 biased_ids but 1 biases"));
+}
+
 TEST(WireTest, HostileResultsAreRefusedByName) {
   struct Case {
     const char* says;
