@@ -11,6 +11,34 @@
 
 namespace quire {
 
+// What changes the logit of one id.
+struct LogitEntry {
+  TokenId token = 0;
+  float bias = 0.0f;        // -infinity: a ban
+  std::int32_t count = -1;  // occurrences in the output; -1: neither there nor in the prompt
+};
+
+// What is done to a row of logits before a token is picked from it. In fp32, in this order:
+//   not in `allowed`: x = -infinity
+//   bias:             x = x + bias
+//   count >= 0:       x = x > 0 ? x / repetition : x * repetition
+//   count > 0:        x = x - frequency * count, then x = x - presence
+// The filters, greedy picks and draws see the result; logprobs are of the logits as they were.
+struct LogitAdjustment {
+  absl::Span<const LogitEntry> entries;    // by ascending id, each id once
+  const std::uint32_t* allowed = nullptr;  // bit id % 32 of word id / 32, up to V; null: all ids
+  float repetition = 1.0f;
+  float frequency = 0.0f;
+  float presence = 0.0f;
+};
+
+constexpr std::size_t allowed_words(int vocab) {
+  return (static_cast<std::size_t>(vocab) + 31) / 32;
+}
+
+// Adjusts a whole row.
+void adjust_logits(const LogitAdjustment& adjustment, absl::Span<float> logits);
+
 struct SampleRow {
   float temperature = 1.0f;  // < 1e-5: greedy
   float top_p = 1.0f;
@@ -18,8 +46,9 @@ struct SampleRow {
   float min_p = 0.0f;
   std::uint64_t seed = 0;
   std::uint32_t sample_index = 0;
-  std::uint32_t position = 0;  // of the token being picked
-  int num_logprobs = -1;       // -1 none, 0 the sampled one, k the k best as well
+  std::uint32_t position = 0;                   // of the token being picked
+  int num_logprobs = -1;                        // -1 none, 0 the sampled one, k the k best as well
+  const LogitAdjustment* adjustment = nullptr;  // null: none; must outlive wait()
 };
 
 // Logits of B rows as the ranks hold them: piece p covers ids [piece_begin[p], piece_begin[p + 1])
@@ -30,7 +59,8 @@ struct SampleArgs {
   absl::Span<const float* const> pieces;
   absl::Span<const std::size_t> piece_strides;
   absl::Span<const TokenId> piece_begin;  // pieces + 1 entries, ends with V
-  RowResult* results = nullptr;           // [B]; token and logprobs are filled in
+  RowResult* results = nullptr;           // [B], filled in when wait() returns: token and logprobs
+  TokenId* ids = nullptr;  // [B] in device memory: the picks, for ops that follow; or null
 };
 
 // Purposes keep the draws of one position apart.

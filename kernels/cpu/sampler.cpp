@@ -2,10 +2,10 @@
 #include "kernels/cpu/sampler.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "common/check.h"
 #include "common/shard.h"
-#include "kernels/cpu/row_sampler.h"
 
 namespace quire::cpu {
 
@@ -26,7 +26,7 @@ Sampler::Sampler(const VectorOps& ops, const SampleArgs& args)
   }
 }
 
-void Sampler::sample_row(int index) const {
+std::vector<LogitRun> Sampler::runs_of(int index) const {
   std::vector<LogitRun> runs;
   runs.reserve(segments_.size());
   for (const Segment& s : segments_) {
@@ -34,12 +34,36 @@ void Sampler::sample_row(int index) const {
         {pieces_[s.piece] + static_cast<std::size_t>(index) * strides_[s.piece] + s.offset, s.size,
          s.first_id});
   }
-  const RowSampler sampler(ops_, std::move(runs));
+  return runs;
+}
+
+TokenId Sampler::pick_adjusted(const SampleRow& row, std::vector<LogitRun> runs) const {
+  std::vector<float> logits;
+  logits.reserve(static_cast<std::size_t>(runs.back().first_id + runs.back().size));
+  for (LogitRun& run : runs) {
+    logits.insert(logits.end(), run.x, run.x + run.size);
+    run.x = logits.data() + run.first_id;
+  }
+  adjust_logits(*row.adjustment, absl::MakeSpan(logits));
+  return pick(row, RowSampler(ops_, std::move(runs)));
+}
+
+TokenId Sampler::pick(const SampleRow& row, const RowSampler& sampler) {
+  return row.temperature < 1e-5f ? sampler.best() : sampler.draw(row);
+}
+
+void Sampler::sample_row(int index) const {
   const SampleRow& row = args_.rows[static_cast<std::size_t>(index)];
   RowResult& result = args_.results[index];
-  result.token = row.temperature < 1e-5f ? sampler.best() : sampler.draw(row);
   result.logprobs.clear();
-  if (row.num_logprobs >= 0) result.logprobs = sampler.logprobs(result.token, row.num_logprobs);
+  std::vector<LogitRun> runs = runs_of(index);
+  if (row.adjustment != nullptr) result.token = pick_adjusted(row, runs);
+  if (row.adjustment == nullptr || row.num_logprobs >= 0) {
+    const RowSampler sampler(ops_, std::move(runs));
+    if (row.adjustment == nullptr) result.token = pick(row, sampler);
+    if (row.num_logprobs >= 0) result.logprobs = sampler.logprobs(result.token, row.num_logprobs);
+  }
+  if (args_.ids != nullptr) args_.ids[index] = result.token;
 }
 
 }  // namespace quire::cpu

@@ -5,6 +5,7 @@
 
 #include <vector>
 
+#include "kernels/cpu/row_sampler.h"
 #include "kernels/cpu/vector_ops.h"
 #include "kernels/sampling.h"
 
@@ -25,6 +26,10 @@ class Sampler {
     int size = 0;
     TokenId first_id = 0;
   };
+
+  std::vector<LogitRun> runs_of(int row) const;
+  TokenId pick_adjusted(const SampleRow& row, std::vector<LogitRun> runs) const;
+  static TokenId pick(const SampleRow& row, const RowSampler& sampler);
 
   const VectorOps& ops_;
   SampleArgs args_;  // its spans point at the copies below or are not used

@@ -10,6 +10,7 @@
 #include "common/status.h"
 #include "kernels/cuda/attention/attention.h"
 #include "kernels/cuda/row/row.h"
+#include "kernels/cuda/sample/input.h"
 #include "kernels/cuda/sample/sample.h"
 #include "kernels/cuda/status.h"
 
@@ -37,6 +38,14 @@ std::vector<TokenLogprob> logprobs_of(const SampledRow& row) {
   std::vector<TokenLogprob> logprobs = {{row.token, row.token_logprob}};
   for (int i = 0; i < row.num_best; ++i) logprobs.push_back({row.best[i], row.best_logprob[i]});
   return logprobs;
+}
+
+void use_logits(const SampleArgs& args, SampleJob& job) {
+  QUIRE_CHECK_LE(args.pieces.size(), std::size_t{kMaxPieces});
+  job.num_pieces = static_cast<int>(args.pieces.size());
+  std::copy(args.pieces.begin(), args.pieces.end(), job.pieces);
+  std::copy(args.piece_strides.begin(), args.piece_strides.end(), job.strides);
+  std::copy(args.piece_begin.begin(), args.piece_begin.end(), job.begin);
 }
 
 }  // namespace
@@ -187,37 +196,32 @@ void CudaOps::select(absl::Span<const float* const> parts, const std::int32_t* o
 void CudaOps::sample(const SampleArgs& args) {
   if (args.num_rows == 0) return;
   const auto count = static_cast<std::size_t>(args.num_rows);
-  QUIRE_CHECK_LE(args.pieces.size(), std::size_t{kMaxPieces});
+  const int vocab = args.piece_begin.back();
+  const SampleShape shape = sample_shape(args.rows, vocab);
+  const std::size_t input_bytes = sample_input_bytes(shape);
   SampleJob job;
-  auto* wishes = host_step_.take<SampleWish>(count);
-  auto* device_wishes = device_step_.take<SampleWish>(count);
+  auto* input = host_step_.take<std::byte>(input_bytes);
+  auto* device_input = device_step_.take<std::byte>(input_bytes);
   auto* picked = host_step_.take<SampledRow>(count);
   job.out = device_step_.take<SampledRow>(count);
-  job.workspace =
-      device_step_.take<std::byte>(sample_workspace_bytes(args.num_rows, args.piece_begin.back()));
-  if (wishes == nullptr || device_wishes == nullptr || picked == nullptr || job.out == nullptr ||
-      job.workspace == nullptr) {
+  job.workspace = device_step_.take<std::byte>(sample_workspace_bytes(args.num_rows, vocab));
+  job.adjusted = static_cast<float*>(
+      static_cast<void*>(device_step_.take<std::byte>(adjusted_bytes(shape.adjusts, vocab))));
+  if (input == nullptr || device_input == nullptr || picked == nullptr || job.out == nullptr ||
+      job.workspace == nullptr || job.adjusted == nullptr) {
     error_.Update(host_step_.status());
     error_.Update(device_step_.status());
     return;
   }
-  job.may_filter = false;
-  for (std::size_t b = 0; b < count; ++b) {
-    const SampleRow& row = args.rows[b];
-    job.may_filter |= row.top_k > 0 || row.top_p < 1.0f || row.min_p > 0.0f;
-    wishes[b] = {row.temperature, row.top_p,        row.min_p,    row.top_k,
-                 row.seed,        row.sample_index, row.position, row.num_logprobs};
-  }
-  queue_.copy(device_wishes, wishes, count * sizeof(SampleWish));
-  job.num_rows = args.num_rows;
+  write_sample_input(args.rows, shape, input);
+  queue_.copy(device_input, input, input_bytes);
+  use_sample_input(shape, device_input, job);
+  use_logits(args, job);
   job.ids = args.ids;
-  job.rows = device_wishes;
-  job.num_pieces = static_cast<int>(args.pieces.size());
-  std::copy(args.pieces.begin(), args.pieces.end(), job.pieces);
-  std::copy(args.piece_strides.begin(), args.piece_strides.end(), job.strides);
-  std::copy(args.piece_begin.begin(), args.piece_begin.end(), job.begin);
+  job.may_filter = any_filters(args.rows);
   queue_.check(cuda::sample(queue_.stream(), job), "sampling");
   queue_.copy(picked, job.out, count * sizeof(SampledRow));
+  const auto* wishes = reinterpret_cast<const SampleWish*>(input);
   deliveries_[current_].push_back([picked, wishes, count, results = args.results] {
     for (std::size_t b = 0; b < count; ++b) {
       results[b].token = picked[b].token;

@@ -1,7 +1,7 @@
-// The definition of sampling, in double: temperature, min_p (relative to the largest probability),
-// top_k (values equal to the k-th stay), top_p (smallest set reaching the mass, larger logits
-// first, lower ids first among equals), then the inverse of the cumulative distribution in id
-// order at the row's Philox draw.
+// The definition of sampling, in double: adjusted logits (sampling.h), then temperature, min_p
+// (relative to the largest probability), top_k (values equal to the k-th stay), top_p (smallest set
+// reaching the mass, larger logits first, lower ids first among equals), then the inverse of the
+// cumulative distribution in id order at the row's Philox draw.
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -24,6 +24,7 @@ std::vector<TokenId> ranked_ids(const std::vector<float>& logits) {
 TokenId draw(const SampleRow& row, const std::vector<float>& logits,
              const std::vector<TokenId>& ranked) {
   const double highest = logits[static_cast<std::size_t>(ranked[0])];
+  if (!std::isfinite(highest)) return ranked[0];  // nothing to weigh
   std::vector<double> weights(logits.size());  // by id; zero = filtered out
   std::size_t kept = ranked.size();
   if (row.top_k > 0 && static_cast<std::size_t>(row.top_k) < kept) {
@@ -62,13 +63,24 @@ TokenId draw(const SampleRow& row, const std::vector<float>& logits,
   return last;
 }
 
+TokenId pick(const SampleRow& row, const std::vector<float>& logits) {
+  const std::vector<TokenId> ranked = ranked_ids(logits);
+  return row.temperature < 1e-5f ? ranked[0] : draw(row, logits, ranked);
+}
+
 }  // namespace
 
 void sample_row(const SampleRow& row, const std::vector<float>& logits, RowResult& result) {
-  const std::vector<TokenId> ranked = ranked_ids(logits);
-  result.token = row.temperature < 1e-5f ? ranked[0] : draw(row, logits, ranked);
+  if (row.adjustment == nullptr) {
+    result.token = pick(row, logits);
+  } else {
+    std::vector<float> adjusted = logits;
+    adjust_logits(*row.adjustment, absl::MakeSpan(adjusted));
+    result.token = pick(row, adjusted);
+  }
   result.logprobs.clear();
   if (row.num_logprobs < 0) return;
+  const std::vector<TokenId> ranked = ranked_ids(logits);
   const double highest = logits[static_cast<std::size_t>(ranked[0])];
   double sum = 0.0;
   for (const float x : logits) sum += std::exp(x - highest);
@@ -94,6 +106,7 @@ void ReferenceOps::sample(const SampleArgs& args) {
             logits.insert(logits.end(), row, row + (begins[p + 1] - begins[p]));
           }
           sample_row(args.rows[static_cast<std::size_t>(b)], logits, args.results[b]);
+          if (args.ids != nullptr) args.ids[b] = args.results[b].token;
         }
       });
 }

@@ -25,13 +25,13 @@ struct ListSource {
 struct RowSource {
   const PassParams& params;
   const Filter& filter;
-  int row, lo, hi;
+  int row, adjust, lo, hi;
   int first, step;  // segments of this warp
 
   template <typename Fn>
   __device__ void each(Fn fn) const {
     for (int s = first; s < num_segments(params.vocab); s += step) {
-      SegmentReader(params, row, s).each([&](float logit, TokenId id) {
+      SegmentReader(params, row, s, adjust).each([&](float logit, TokenId id) {
         const int bin = filter.bin(logit);
         if (bin >= lo && bin <= hi && filter.passes_min_p(logit)) fn(key_of(logit), id);
       });
@@ -119,6 +119,7 @@ __global__ void __launch_bounds__(kThreads) cut_kernel(const __grid_constant__ P
   const RowSource from_row = {p,
                               filter,
                               row,
+                              wish.adjust,
                               state.lo,
                               state.hi,
                               static_cast<int>(blockIdx.x) * kWarps + warp_id(),

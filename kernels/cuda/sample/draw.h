@@ -78,6 +78,7 @@ inline dim3 grid_of_pass(const PassParams& p, int warps) {
 __device__ inline void store_token(const PassParams& p, int row, RowState& state, TokenId token) {
   SampledRow& out = p.out[row];
   out.token = token;
+  if (p.ids != nullptr) p.ids[row] = token;
   const bool wants_logprobs = p.wishes[row].num_logprobs >= 0;
   out.token_logprob =
       wants_logprobs ? static_cast<float>(logit_at(p, row, token) - state.log_sum) : 0.0f;

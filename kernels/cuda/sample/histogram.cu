@@ -105,7 +105,7 @@ __global__ void __launch_bounds__(kThreads) histogram_kernel(const __grid_consta
   const int step = static_cast<int>(gridDim.x) * kWarps;
   for (int s = static_cast<int>(blockIdx.x) * kWarps + warp_id(); s < num_segments(p.vocab);
        s += step) {
-    count_segment(SegmentReader(p, row, s), filter, bins);
+    count_segment(SegmentReader(p, row, s, wish.adjust), filter, bins);
   }
   __syncthreads();
   publish(bins, *view.work);

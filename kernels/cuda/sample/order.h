@@ -47,13 +47,20 @@ __device__ __forceinline__ float logit_at(const PassParams& p, int row, TokenId 
 }
 
 // One segment as a warp reads it: quad j of lane l holds the ids first + 4 (l + 32 j) .. + 3.
-// Ids beyond the vocabulary read as -infinity.
+// Ids beyond the vocabulary read as -infinity. `adjust` (SampleWish::adjust) names the adjusted
+// copy to read instead of the logits; -1: none.
 class SegmentReader {
  public:
   static constexpr int kQuads = kSegment / (4 * kWarpSize);
 
-  __device__ SegmentReader(const PassParams& p, int row, int segment)
+  __device__ SegmentReader(const PassParams& p, int row, int segment, int adjust)
       : params_(p), row_(row), first_(segment * kSegment) {
+    if (adjust >= 0) {
+      copy_ = p.adjusted + static_cast<std::size_t>(adjust) * adjusted_stride(p.vocab);
+      base_ = copy_ + first_;
+      end_ = p.vocab;
+      return;
+    }
     const int piece = piece_of(p, first_);
     base_ = address_in(p, piece, row, first_);
     end_ = reinterpret_cast<std::uintptr_t>(base_) % 16 == 0 ? p.begin[piece + 1] : first_;
@@ -88,12 +95,14 @@ class SegmentReader {
 
  private:
   __device__ __forceinline__ float one(TokenId at) const {
-    return at < params_.vocab ? logit_at(params_, row_, at) : minus_infinity();
+    if (at >= params_.vocab) return minus_infinity();
+    return copy_ != nullptr ? clean(copy_[at]) : logit_at(params_, row_, at);
   }
 
   const PassParams& params_;
   int row_;
   TokenId first_;
+  const float* copy_ = nullptr;
   const float* base_;
   TokenId end_;
 };
@@ -146,6 +155,7 @@ struct Filter {
 struct RowView {
   RowWork* work;
   Rank* best;      // [segments]
+  Rank* raw_best;  // [segments], of the logits themselves, where adjusted and logprobs are wanted
   double* sums;    // [segments], of weights relative to the segment's best
   Mass* masses;    // [segments], the same memory
   float* exp_sum;  // [segments], at temperature 1
@@ -153,7 +163,8 @@ struct RowView {
   __device__ RowView(const PassParams& p, int row)
       : work(reinterpret_cast<RowWork*>(p.work + static_cast<std::size_t>(row) * p.row_work_bytes)),
         best(reinterpret_cast<Rank*>(work + 1)),
-        sums(reinterpret_cast<double*>(best + num_segments(p.vocab))),
+        raw_best(best + num_segments(p.vocab)),
+        sums(reinterpret_cast<double*>(raw_best + num_segments(p.vocab))),
         masses(reinterpret_cast<Mass*>(sums)),
         exp_sum(reinterpret_cast<float*>(sums + num_segments(p.vocab))) {}
 };

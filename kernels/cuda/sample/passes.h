@@ -1,9 +1,10 @@
 // The passes that pick tokens. All are launched over (parts of a row) x (rows); a row that is done
 // skips what is left, and the last block of a row to arrive in a pass draws the conclusion.
 //
-//   scan       per segment of 1,024 ids, a warp each: the best id; where they are asked for, the
-//   sum
-//              of weights at the row's temperature and at 1. Concludes: greedy picks, draws from
+//   adjust     rows with a LogitAdjustment: copies them, masked, entries applied. The passes that
+//              follow pick from the copy; logprobs are of the logits themselves.
+//   scan       per segment of 1,024 ids, a warp each: the best id; where asked for, the sum of
+//              weights at the row's temperature and at 1. Concludes: greedy picks, draws from
 //              all ids, log-sum-exp (fp64 over the segments) and the k best (the best segment's
 //              best, k times). Rows without filters end here.
 //   histogram  counts and masses by distance from the best logit, in 1/64 of the temperature.
@@ -68,16 +69,26 @@ struct alignas(16) RowWork {
   alignas(16) std::uint32_t bin_count[kBins];  // zeroed by the scan where a histogram follows
   Mass bin_mass[kBins];
   ListedId list[kMaxListed];
-  // Then per segment: Rank best, Mass or double sum, float exp_sum.
+  // Then per segment: Rank best, Rank best of the logits themselves (where adjusted), Mass or
+  // double sum, float exp_sum.
 };
 
 constexpr int num_segments(int vocab) {
   return (vocab + kSegment - 1) / kSegment;
 }
 constexpr std::size_t row_work_bytes(int vocab) {
-  const std::size_t bytes = sizeof(RowWork) + static_cast<std::size_t>(num_segments(vocab)) *
-                                                  (sizeof(Rank) + sizeof(double) + sizeof(float));
+  const std::size_t bytes =
+      sizeof(RowWork) + static_cast<std::size_t>(num_segments(vocab)) *
+                            (2 * sizeof(Rank) + sizeof(double) + sizeof(float));
   return (bytes + 15) / 16 * 16;
+}
+// Of a mask of allowed ids.
+constexpr std::size_t mask_words(int vocab) {
+  return (static_cast<std::size_t>(vocab) + 31) / 32;
+}
+// Floats between adjusted rows.
+constexpr std::size_t adjusted_stride(int vocab) {
+  return (static_cast<std::size_t>(vocab) + 3) / 4 * 4;
 }
 // The counters of all rows stand first.
 constexpr std::size_t counter_bytes(int rows) {
@@ -94,11 +105,18 @@ struct PassParams {
   int vocab;
   const SampleWish* wishes;
   SampledRow* out;
+  TokenId* ids;            // or null
   std::uint32_t* arrived;  // [B], blocks of the running pass: zero between passes
   std::byte* work;
   std::size_t row_work_bytes;
+  const RowAdjust* adjusts;
+  const AdjustEntry* entries;
+  const std::uint32_t* masks;
+  float* adjusted;
+  int num_adjusts;
 };
 
+cudaError_t launch_adjust(cudaStream_t stream, const PassParams& params);
 cudaError_t launch_scan(cudaStream_t stream, const PassParams& params);
 cudaError_t launch_histogram(cudaStream_t stream, const PassParams& params);
 cudaError_t launch_cut(cudaStream_t stream, const PassParams& params);

@@ -23,7 +23,9 @@ __global__ void __launch_bounds__(kThreads) resum_kernel(const __grid_constant__
   const int step = static_cast<int>(gridDim.x) * kWarps;
   for (int s = static_cast<int>(blockIdx.x) * kWarps + warp_id(); s < segments; s += step) {
     Mass mass = 0;
-    SegmentReader(p, row, s).each([&](float logit, TokenId id) { mass += mass_of_id(logit, id); });
+    SegmentReader(p, row, s, wish.adjust).each([&](float logit, TokenId id) {
+      mass += mass_of_id(logit, id);
+    });
     mass = warp_sum(mass);
     if (lane_id() == 0) view.masses[s] = mass;
   }
@@ -31,8 +33,8 @@ __global__ void __launch_bounds__(kThreads) resum_kernel(const __grid_constant__
   const auto mass_of_segment = [&](int s) { return view.masses[s]; };
   const Mass target = draw_target(wish, warp_total(0, segments, mass_of_segment));
   const Crossing at = warp_crossing<1>(segments, target, mass_of_segment);
-  const TokenId token =
-      draw_in_segment(SegmentReader(p, row, at.index), p.vocab, target - at.before, mass_of_id);
+  const TokenId token = draw_in_segment(SegmentReader(p, row, at.index, wish.adjust), p.vocab,
+                                        target - at.before, mass_of_id);
   if (lane_id() == 0) store_token(p, row, state, token);
 }
 

@@ -27,6 +27,23 @@ struct SampleWish {
   std::uint32_t sample_index = 0;
   std::uint32_t position = 0;
   std::int32_t num_logprobs = -1;
+  std::int32_t adjust = -1;  // which of SampleJob::adjusts; -1: none
+};
+
+// LogitEntry and LogitAdjustment of kernels/sampling.h.
+struct AdjustEntry {
+  TokenId token = 0;
+  float bias = 0.0f;
+  std::int32_t count = -1;
+};
+struct RowAdjust {
+  std::int32_t row = -1;  // -1: none; so a captured launch has the same shape every step
+  std::int32_t first_entry = 0;
+  std::int32_t num_entries = 0;
+  std::int32_t mask = -1;  // which of SampleJob::masks; -1: all ids are allowed
+  float repetition = 1.0f;
+  float frequency = 0.0f;
+  float presence = 0.0f;
 };
 
 // What one row gives back.
@@ -47,13 +64,21 @@ struct SampleJob {
   std::size_t strides[kMaxPieces] = {};  // floats between rows
   TokenId begin[kMaxPieces + 1] = {};
   SampledRow* out = nullptr;  // device, [B]
+  TokenId* ids = nullptr;     // device, [B]: the picks alone; or null
   void* workspace = nullptr;  // device, 16-byte aligned
+  // Rows that are adjusted are copied first: logits may be a peer's, which reads them too.
+  int num_adjusts = 0;
+  const RowAdjust* adjusts = nullptr;    // device
+  const AdjustEntry* entries = nullptr;  // device
+  const std::uint32_t* masks = nullptr;  // device, each [V / 32 rounded up]
+  float* adjusted = nullptr;             // device, 16-byte aligned, adjusted_bytes()
   // False promises that no row has top_k, top_p or min_p: one kernel instead of four.
   bool may_filter = true;
 };
 
 // At least for max_rows rows; a call writes what it needs, and leaves nothing for the next.
 std::size_t sample_workspace_bytes(int max_rows, int vocab);
+std::size_t adjusted_bytes(int max_adjusts, int vocab);
 cudaError_t sample(cudaStream_t stream, const SampleJob& job);
 
 }  // namespace quire::cuda

@@ -39,9 +39,20 @@ __device__ Rank best_below(const SegmentReader& reader, Rank bound) {
   return warp_max(best);
 }
 
+// Stores the segment's sum of weights at temperature 1, relative to its `highest`.
+__device__ __forceinline__ void scan_for_logprobs(const SegmentReader& reader, float highest,
+                                                  float& out) {
+  float sum = 0.0f;
+  if (highest > minus_infinity()) {
+    reader.each([&](float logit, TokenId) { sum += expf(logit - highest); });
+  }
+  sum = warp_sum(sum);
+  if (lane_id() == 0) out = sum;
+}
+
 __device__ void scan_segment(const PassParams& p, const RowView& view, const SampleWish& wish,
                              int row, int segment) {
-  const SegmentReader reader(p, row, segment);
+  const SegmentReader reader(p, row, segment, wish.adjust);
   const Rank best = best_of_segment(reader);
   const float highest = logit_of_rank(best);
   if (lane_id() == 0) view.best[segment] = best;
@@ -54,22 +65,24 @@ __device__ void scan_segment(const PassParams& p, const RowView& view, const Sam
     sum = warp_sum(sum);
     if (lane_id() == 0) view.sums[segment] = sum;
   }
-  if (wish.num_logprobs >= 0) {
-    float sum = 0.0f;
-    if (highest > minus_infinity()) {
-      reader.each([&](float logit, TokenId) { sum += expf(logit - highest); });
-    }
-    sum = warp_sum(sum);
-    if (lane_id() == 0) view.exp_sum[segment] = sum;
+  if (wish.num_logprobs < 0) return;
+  if (wish.adjust < 0) {
+    scan_for_logprobs(reader, highest, view.exp_sum[segment]);
+  } else {
+    const SegmentReader raw(p, row, segment, -1);
+    const Rank raw_best = best_of_segment(raw);
+    if (lane_id() == 0) view.raw_best[segment] = raw_best;
+    scan_for_logprobs(raw, logit_of_rank(raw_best), view.exp_sum[segment]);
   }
 }
 
-// log(sum of exp(logit)) over the row, by the whole block.
-__device__ double log_sum_exp(const RowView& view, int segments, float highest) {
+// log(sum of exp(logit)) over the row, of whose segments `best` are the best ids, by the whole
+// block.
+__device__ double log_sum_exp(const RowView& view, const Rank* best, int segments, float highest) {
   double sum = 0.0;
   for (int s = thread_rank(); s < segments; s += kThreads) {
     const double distance =
-        static_cast<double>(logit_of_rank(view.best[s])) - static_cast<double>(highest);
+        static_cast<double>(logit_of_rank(best[s])) - static_cast<double>(highest);
     if (view.exp_sum[s] > 0.0f) sum += static_cast<double>(view.exp_sum[s]) * exp(distance);
   }
   return static_cast<double>(highest) + log(block_sum(sum));
@@ -88,7 +101,7 @@ __device__ TokenId draw_from_all(const PassParams& p, const RowView& view, const
   const Mass target = draw_target(wish, warp_total(0, segments, mass_of));
   const Crossing at = warp_crossing<1>(segments, target, mass_of);
   // Within the segment, weights are relative to its own best: nothing vanishes there.
-  const SegmentReader reader(p, row, at.index);
+  const SegmentReader reader(p, row, at.index, wish.adjust);
   const Weigher own = {logit_of_rank(view.best[at.index]), weigher.inverse_temperature};
   Mass total = 0;
   reader.each([&](float logit, TokenId) { total += own.mass(logit); });
@@ -118,7 +131,7 @@ __device__ void store_best(const PassParams& p, int row, const SampleWish& wish,
       out.best_logprob[i] = static_cast<float>(logit_of_rank(top) - log_sum);
     }
     if (i + 1 == wanted) break;
-    const Rank next = best_below(SegmentReader(p, row, id / kSegment), top);
+    const Rank next = best_below(SegmentReader(p, row, id / kSegment, -1), top);
     if (lane_id() == 0) best[id / kSegment] = next;
     __syncwarp();
   }
@@ -134,6 +147,16 @@ __device__ void clear_histogram(RowWork& work) {
   }
 }
 
+// The best of the row; every thread copies its segments' best. By the whole block.
+__device__ Rank copy_best(const Rank* from, int segments, Rank* to) {
+  Rank top = 0;
+  for (int s = thread_rank(); s < segments; s += kThreads) {
+    to[s] = from[s];
+    top = to[s] > top ? to[s] : top;
+  }
+  return block_max(top);
+}
+
 // What follows once all segments of a row are known; by one block.
 __device__ void conclude(const PassParams& p, const RowView& view, const SampleWish& wish,
                          int row) {
@@ -142,14 +165,14 @@ __device__ void conclude(const PassParams& p, const RowView& view, const SampleW
   const int segments = num_segments(p.vocab);
   const bool is_filtered = !is_greedy(wish) && has_filters(wish, p.vocab);
   RowState& state = view.work->state;
-  Rank top = 0;
-  for (int s = thread_rank(); s < segments; s += kThreads) {
-    best[s] = view.best[s];
-    top = best[s] > top ? best[s] : top;
-  }
-  top = block_max(top);
+  const Rank top = copy_best(view.best, segments, best);
   const float highest = logit_of_rank(top);
-  const double log_sum = wish.num_logprobs >= 0 ? log_sum_exp(view, segments, highest) : 0.0;
+  double log_sum = 0.0;
+  if (wish.num_logprobs >= 0) {
+    Rank raw_top = top;
+    if (wish.adjust >= 0) raw_top = copy_best(view.raw_best, segments, best);
+    log_sum = log_sum_exp(view, best, segments, logit_of_rank(raw_top));
+  }
   if (thread_rank() == 0) {
     state.highest = highest;
     state.best = id_of(top);
