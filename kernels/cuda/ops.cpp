@@ -75,23 +75,22 @@ DType CudaOps::kv_dtype(Format format) const {
 
 absl::StatusOr<Weight> CudaOps::pack(const MatrixSource& source) {
   QUIRE_RETURN_IF_ERROR(check_source(source));
-  if (!has_kernels(source.format)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the CUDA backend has no kernels for ", traits(source.format).name, "."));
-  }
   Weight weight;
   weight.format = source.format;
   weight.input = input_layout(source.format, float32_);
   weight.columns = source.columns;
   weight.sum = source.sum;
   for (const MatrixPart& part : source.parts) weight.rows += part.rows;
-  weight.bytes = packed_bytes(source.format, weight.rows, weight.columns);
+  weight.bytes = packed_bytes(source.format, weight.rows, weight.columns, source.first_column);
 
   std::vector<std::byte> packed(weight.bytes);
   int first = 0;
   for (const MatrixPart& part : source.parts) {
-    pack_rows(source.format, part.rows, weight.columns, part.data, part.row_stride, first,
-              weight.rows, packed.data());
+    if (!pack_rows(source.format, weight.columns, source.first_column, part, first, weight.rows,
+                   packed.data())) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "a ", traits(source.format).name, " matrix holds NaN; the model's file is damaged."));
+    }
     first += part.rows;
   }
   QUIRE_ASSIGN_OR_RETURN(weight.data,
@@ -100,8 +99,8 @@ absl::StatusOr<Weight> CudaOps::pack(const MatrixSource& source) {
       cudaMemcpy(weight.data, packed.data(), packed.size(), cudaMemcpyHostToDevice);
   if (error != cudaSuccess) return to_status(error, "sending a weight matrix");
   matrices_[weight.data] = {
-      weight.format, weight.input, weight.rows, weight.columns, output_ranges(source.sum),
-      weight.data};
+      weight.format, weight.input,       weight.rows, weight.columns, output_ranges(source.sum),
+      weight.data,   source.first_column};
   return weight;
 }
 

@@ -1,7 +1,7 @@
 // Rows of a packed matrix as fp32: the embedding reads the same bytes as the vocabulary product.
 #include "kernels/cuda/dev/dev.h"
 #include "kernels/cuda/linear/linear.h"
-#include "kernels/cuda/linear/piece.h"
+#include "kernels/cuda/linear/panel.h"
 
 namespace quire::cuda {
 namespace {
@@ -10,17 +10,19 @@ constexpr int kThreads = 128;
 
 template <Format kFormat>
 __global__ void __launch_bounds__(kThreads)
-    embed_rows(const std::byte* data, int rows, int columns, TokenId first_id,
-               const TokenId* tokens, float* out) {
+    embed_rows(LinearJob table, TokenId first_id, const TokenId* tokens, float* out) {
   wait_for_previous_grid();
   const int row = tokens[blockIdx.x] - first_id;
-  if (row < 0 || row >= rows) return;
-  const MatrixView view = view_of<kFormat>(data, rows, columns);
-  float* to = out + static_cast<size_t>(blockIdx.x) * static_cast<size_t>(columns);
-  for (int chunk = thread_rank(); kPiece * chunk < columns; chunk += kThreads) {
+  if (row < 0 || row >= table.rows) return;
+  const MatrixView view = view_of<kFormat>(table);
+  const float scale = table.row_scales != nullptr ? table.row_scales[row] : 1.0f;
+  float* to = out + static_cast<size_t>(blockIdx.x) * static_cast<size_t>(table.columns);
+  for (int chunk = thread_rank(); kPiece * chunk < table.columns; chunk += kThreads) {
     float x[kPiece];
     load_piece<kFormat>(view, row, chunk).floats(x);
-    for (int k = 0; k < kPiece && kPiece * chunk + k < columns; ++k) to[kPiece * chunk + k] = x[k];
+    for (int k = 0; k < kPiece && kPiece * chunk + k < table.columns; ++k) {
+      to[kPiece * chunk + k] = x[k] * scale;
+    }
   }
 }
 
@@ -28,8 +30,7 @@ template <Format kFormat>
 cudaError_t launch_rows(cudaStream_t stream, const PackedMatrix& table, TokenId first_id,
                         const TokenId* tokens, int num_tokens, float* out) {
   return launch_overlapped(embed_rows<kFormat>, static_cast<unsigned>(num_tokens), kThreads, 0,
-                           stream, static_cast<const std::byte*>(table.data), table.rows,
-                           table.columns, first_id, tokens, out);
+                           stream, make_job(table, nullptr, 0), first_id, tokens, out);
 }
 
 }  // namespace
@@ -50,8 +51,18 @@ cudaError_t embed(cudaStream_t stream, const PackedMatrix& table, TokenId first_
       return launch_rows<Format::kQ4_0>(stream, table, first_id, tokens, num_tokens, out);
     case Format::kQ4_1:
       return launch_rows<Format::kQ4_1>(stream, table, first_id, tokens, num_tokens, out);
-    default:
-      break;
+    case Format::kF8E4M3:
+      return launch_rows<Format::kF8E4M3>(stream, table, first_id, tokens, num_tokens, out);
+    case Format::kI8:
+      return launch_rows<Format::kI8>(stream, table, first_id, tokens, num_tokens, out);
+    case Format::kQ4_Z:
+      return launch_rows<Format::kQ4_Z>(stream, table, first_id, tokens, num_tokens, out);
+    case Format::kQ4_K:
+      return launch_rows<Format::kQ4_K>(stream, table, first_id, tokens, num_tokens, out);
+    case Format::kQ5_K:
+      return launch_rows<Format::kQ5_K>(stream, table, first_id, tokens, num_tokens, out);
+    case Format::kQ6_K:
+      return launch_rows<Format::kQ6_K>(stream, table, first_id, tokens, num_tokens, out);
   }
   return cudaErrorInvalidValue;
 }

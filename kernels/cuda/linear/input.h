@@ -2,7 +2,7 @@
 // columns. kWhole: has_whole_pieces, so that a piece is one aligned load. Device code.
 #pragma once
 
-#include "kernels/cuda/linear/piece.h"
+#include "kernels/cuda/linear/panel.h"
 
 namespace quire::cuda {
 

@@ -13,18 +13,23 @@ namespace quire::cuda {
 inline constexpr int kMaxOutputs = 64;
 
 struct LinearJob {
-  const std::byte* data = nullptr;  // layout.h
-  int rows = 0;                     // N
-  int columns = 0;                  // K
-  const void* in = nullptr;         // [T][K] float or bf16
-  int tokens = 0;                   // T
-  const float* bias = nullptr;      // [N] or null
+  const std::byte* data = nullptr;    // layout.h
+  int rows = 0;                       // N
+  int columns = 0;                    // K
+  int first_column = 0;               // in its superblock
+  const float* row_scales = nullptr;  // [N], where the format has them
+  const void* in = nullptr;           // [T][K] float or bf16
+  int tokens = 0;                     // T
+  const float* bias = nullptr;        // [N] or null
   float* out = nullptr;
   std::size_t out_stride = 0;
   std::size_t out_subtree_stride = 0;
   int num_outputs = 0;
   Columns outputs[kMaxOutputs] = {};
 };
+
+// What of it the matrix alone says.
+LinearJob make_job(const PackedMatrix& weight, const void* in, int tokens);
 
 // Whether pieces of 8 columns of the input are 16-byte aligned and lie in or out of every output.
 inline bool has_whole_pieces(const LinearJob& job) {

@@ -77,22 +77,11 @@ bool is_valid(const PackedMatrix& weight, const Activation& in, const float* bia
   if (weight.outputs.size() > kMaxOutputs) return false;
   for (const Columns& range : weight.outputs) {
     if (range.begin < 0 || range.begin > range.end || range.end > weight.columns) return false;
-    if (!is_plain(weight.format) && (range.begin % kStep != 0 || range.end % kStep != 0)) {
+    if (is_block(weight.format) && (range.begin % kStep != 0 || range.end % kStep != 0)) {
       return false;
     }
   }
   return bias == nullptr || weight.outputs.size() == 1;
-}
-
-LinearJob make_job(const PackedMatrix& weight, const void* in, int tokens) {
-  LinearJob job;
-  job.data = static_cast<const std::byte*>(weight.data);
-  job.rows = weight.rows;
-  job.columns = weight.columns;
-  job.in = in;
-  job.tokens = tokens;
-  for (const Columns& range : weight.outputs) job.outputs[job.num_outputs++] = range;
-  return job;
 }
 
 class TableLinear final : public Linear {
@@ -160,6 +149,23 @@ class TableLinear final : public Linear {
 };
 
 }  // namespace
+
+LinearJob make_job(const PackedMatrix& weight, const void* in, int tokens) {
+  LinearJob job;
+  job.data = static_cast<const std::byte*>(weight.data);
+  job.rows = weight.rows;
+  job.columns = weight.columns;
+  job.first_column = weight.first_column;
+  if (has_row_scales(weight.format)) {
+    const PackedParts parts =
+        packed_parts(weight.format, weight.rows, weight.columns, weight.first_column);
+    job.row_scales = reinterpret_cast<const float*>(job.data + parts.row_scales);
+  }
+  job.in = in;
+  job.tokens = tokens;
+  for (const Columns& range : weight.outputs) job.outputs[job.num_outputs++] = range;
+  return job;
+}
 
 std::unique_ptr<Linear> make_linear(bool deterministic) {
   return std::make_unique<TableLinear>(deterministic);

@@ -15,6 +15,10 @@
 #include "common/ids.h"
 #include "kernels/tensor.h"
 
+namespace quire {
+struct MatrixPart;  // kernels/weight.h
+}
+
 namespace quire::cuda {
 
 struct Columns {
@@ -31,18 +35,16 @@ struct PackedMatrix {
   int columns = 0;                                  // K
   std::vector<Columns> outputs;
   const void* data = nullptr;  // device
+  int first_column = 0;        // in its superblock, of the first of the K columns
 };
 
-// Whether there are kernels for a format.
-constexpr bool has_kernels(Format format) {
-  return format <= Format::kQ4_1;
-}
 // Device bytes of a packed N x K matrix.
-std::size_t packed_bytes(Format format, int rows, int columns);
-// Packs `rows` rows, each starting at row_stride * i of `from` (host, as in the file), into `to`
-// (host memory of packed_bytes(format, rows, columns)); what is uploaded then.
-void pack_rows(Format format, int rows, int columns, const std::byte* from, std::size_t row_stride,
-               int first_row, int total_rows, std::byte* to);
+std::size_t packed_bytes(Format format, int rows, int columns, int first_column = 0);
+// Packs the rows of `part` (host, as in the file) as rows first_row ... of a matrix of
+// `total_rows`, into `to` (host memory of packed_bytes()); what is uploaded then. False: a number
+// is not one (f8_e4m3 only).
+bool pack_rows(Format format, int columns, int first_column, const MatrixPart& part, int first_row,
+               int total_rows, std::byte* to);
 // The layout of the input of a linear layer: kF32 where the arithmetic is fp32, else kBf16.
 ActivationLayout input_layout(Format format, bool float32);
 

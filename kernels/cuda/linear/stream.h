@@ -18,7 +18,8 @@ inline constexpr int kStreamMaxWarps = 16;
 
 // Steps whose loads are in flight at once: about 100 bytes a lane.
 constexpr int stream_unroll(Format format) {
-  return format == Format::kF32 ? 1 : is_plain(format) || format == Format::kQ8_0 ? 2 : 4;
+  if (format == Format::kF32) return 1;
+  return is_plain(format) || is_eight_bits(format) || is_superblock(format) ? 2 : 4;
 }
 
 // Half the warps where the matrix is high enough for two blocks on each of an H100's 132
@@ -41,13 +42,13 @@ inline dim3 stream_grid(const LinearJob& job, int block_tokens) {
               static_cast<unsigned>((job.tokens + block_tokens - 1) / block_tokens));
 }
 
-// The lane's pieces of the steps from `step` that are before `last`; the others are left alone.
+// The lane's weights of the steps from `step` that are before `last`; the others are left alone.
 template <Format kFormat, int kUnroll>
 __device__ __forceinline__ void load_steps(const MatrixView& view, int panel, int step, int last,
-                                           int lane, Piece<kFormat> (&pieces)[kUnroll][kPieces]) {
+                                           int lane, Panel<kFormat> (&weights)[kUnroll]) {
   QUIRE_UNROLL
   for (int u = 0; u < kUnroll; ++u) {
-    if (step + u < last) load_panel<kFormat>(view, panel, step + u, lane, pieces[u]);
+    if (step + u < last) weights[u].load(view, panel, step + u, lane);
   }
 }
 
@@ -64,6 +65,7 @@ __device__ __forceinline__ void merge_warps(const LinearJob& job, const float* s
     if (token >= job.tokens || row >= job.rows) continue;
     float sum = sums[i];
     for (int w = 1; w < warps; ++w) sum += sums[w * kTokens * kPanelRows + i];
+    if (job.row_scales != nullptr) sum *= job.row_scales[row];
     if (job.bias != nullptr) sum += job.bias[row];
     out[static_cast<size_t>(token) * job.out_stride + static_cast<size_t>(row)] = sum;
   }

@@ -9,12 +9,12 @@ namespace {
 
 template <Format kFormat, int kTokens, bool kWhole>
 __device__ __forceinline__ void add_step(const LinearJob& job, const Columns& range,
-                                         const Piece<kFormat> (&pieces)[kPieces], int first_token,
-                                         int step, float (&sums)[kPieces][kTokens]) {
+                                         const Panel<kFormat>& weights, int first_token, int step,
+                                         float (&sums)[kPieces][kTokens]) {
   const int chunk = kPieces * step + lane_id() % 4;
   float w[kPieces][kPiece];
   QUIRE_UNROLL
-  for (int i = 0; i < kPieces; ++i) pieces[i].floats(w[i]);
+  for (int i = 0; i < kPieces; ++i) weights.piece(i, lane_id()).floats(w[i]);
   QUIRE_UNROLL
   for (int t = 0; t < kTokens; ++t) {
     float x[kPiece];
@@ -35,23 +35,23 @@ __global__ void __launch_bounds__(kStreamMaxWarps* kWarpSize) stream(LinearJob j
   const int first_token = static_cast<int>(blockIdx.z) * kTokens;
   const Columns range = job.outputs[blockIdx.y];
   const int last_step = (range.end + kStep - 1) / kStep;
-  const MatrixView view = view_of<kFormat>(job.data, job.rows, job.columns);
+  const MatrixView view = view_of<kFormat>(job);
   const int lane = lane_id();
 
   // The first weights are on their way before the grid before this one has ended.
-  Piece<kFormat> pieces[kUnroll][kPieces];
+  Panel<kFormat> weights[kUnroll];
   int step = range.begin / kStep + warp_id() * kUnroll;
-  load_steps<kFormat>(view, panel, step, last_step, lane, pieces);
+  load_steps<kFormat>(view, panel, step, last_step, lane, weights);
   wait_for_previous_grid();
   float sums[kPieces][kTokens] = {};
   while (step < last_step) {
     QUIRE_UNROLL
     for (int u = 0; u < kUnroll; ++u) {
       if (step + u >= last_step) continue;
-      add_step<kFormat, kTokens, kWhole>(job, range, pieces[u], first_token, step + u, sums);
+      add_step<kFormat, kTokens, kWhole>(job, range, weights[u], first_token, step + u, sums);
     }
     step += block_warps() * kUnroll;
-    load_steps<kFormat>(view, panel, step, last_step, lane, pieces);
+    load_steps<kFormat>(view, panel, step, last_step, lane, weights);
   }
   allow_next_grid();
 
@@ -75,7 +75,7 @@ cudaError_t launch_stream(cudaStream_t cuda_stream, const LinearJob& job) {
   const int warps = stream_warps(job, stream_unroll(kFormat));
   const auto threads = static_cast<unsigned>(warps * kWarpSize);
   const size_t shared = static_cast<size_t>(warps * kTokens * kPanelRows) * sizeof(float);
-  if constexpr (is_plain(kFormat)) {
+  if constexpr (!is_block(kFormat)) {
     if (!has_whole_pieces(job)) {
       return launch_overlapped(stream<kFormat, kTokens, false>, stream_grid(job, kTokens), threads,
                                shared, cuda_stream, job);
@@ -108,8 +108,18 @@ cudaError_t stream_fma(cudaStream_t stream, Format format, const LinearJob& job)
       return choose_tokens<Format::kQ4_0>(stream, job);
     case Format::kQ4_1:
       return choose_tokens<Format::kQ4_1>(stream, job);
-    default:
-      break;
+    case Format::kF8E4M3:
+      return choose_tokens<Format::kF8E4M3>(stream, job);
+    case Format::kI8:
+      return choose_tokens<Format::kI8>(stream, job);
+    case Format::kQ4_Z:
+      return choose_tokens<Format::kQ4_Z>(stream, job);
+    case Format::kQ4_K:
+      return choose_tokens<Format::kQ4_K>(stream, job);
+    case Format::kQ5_K:
+      return choose_tokens<Format::kQ5_K>(stream, job);
+    case Format::kQ6_K:
+      return choose_tokens<Format::kQ6_K>(stream, job);
   }
   return cudaErrorInvalidValue;
 }

@@ -3,8 +3,9 @@
 // k of the instruction, so a lane feeds it the 8 neighbouring columns it loaded: pairs 0 and 1 to
 // the first product, 2 and 3 to the second, of the weights and of the input alike.
 //
-// Block formats multiply the block's integers exactly and scale the sum of 32 products in fp32; for
-// formats with an offset the input's own sum over the block is one more row of products, by ones.
+// Block formats multiply the block's integers exactly and scale the sum of 32 products in fp32
+// (q6_K: of 16); for formats with an offset the input's own sum over the block is one more row of
+// products, by ones. f8_e4m3 and i8 are exact as bf16; the factor of a row multiplies its sum.
 #include "kernels/cuda/linear/kernels.h"
 #include "kernels/cuda/linear/stream.h"
 
@@ -14,7 +15,7 @@ namespace {
 // Sums of kTiles x 8 tokens for two tiles of 16 rows.
 template <int kTiles>
 struct Sums {
-  float of[2][kTiles][4] = {};
+  float of[kTiles][2][4] = {};
 };
 
 // d += the 16 rows of tile `m` by 8 tokens, over one step.
@@ -36,34 +37,53 @@ __device__ __forceinline__ void sum_input(const uint4& x, float (&d)[4]) {
   mma_bf16(d, ones, x.z, x.w);
 }
 
+__device__ __forceinline__ uint4 x_if(bool wanted, const uint4& x) {
+  return make_uint4(wanted ? x.x : 0, wanted ? x.y : 0, wanted ? x.z : 0, wanted ? x.w : 0);
+}
+
+// A block's part of the sums: of each group of columns the products of whole numbers, then fp32.
+template <Format kFormat>
+__device__ __forceinline__ void add_block(const Piece<kFormat> (&pieces)[kPieces],
+                                          const uint32_t (&w)[kPieces][4], const uint4& x,
+                                          int group, float (&sums)[2][4]) {
+  float inputs[4] = {};
+  if constexpr (Piece<kFormat>::kNeedsInputSum) sum_input(x, inputs);
+  QUIRE_UNROLL
+  for (int m = 0; m < 2; ++m) {
+    float block[4] = {};
+    multiply<bf16>(w, m, x, block);
+    QUIRE_UNROLL
+    for (int j = 0; j < 4; ++j) {
+      const Piece<kFormat>& piece = pieces[2 * m + j / 2];
+      const float centred = fmaf(-piece.offset(), inputs[j], block[j]);
+      sums[m][j] = fmaf(piece.d(group), centred, sums[m][j]);
+      if constexpr (Piece<kFormat>::kHasMin) sums[m][j] = fmaf(piece.m(), inputs[j], sums[m][j]);
+    }
+  }
+}
+
 template <Format kFormat, int kTiles>
-__device__ __forceinline__ void add_step(const Piece<kFormat> (&pieces)[kPieces],
-                                         const uint4 (&x)[kTiles], Sums<kTiles>& sums) {
+__device__ __forceinline__ void add_step(const Panel<kFormat>& weights, const uint4 (&x)[kTiles],
+                                         Sums<kTiles>& sums) {
+  Piece<kFormat> pieces[kPieces];
   uint32_t w[kPieces][4];
   QUIRE_UNROLL
-  for (int i = 0; i < kPieces; ++i) pieces[i].words(w[i]);
+  for (int i = 0; i < kPieces; ++i) {
+    pieces[i] = weights.piece(i, lane_id());
+    pieces[i].words(w[i]);
+  }
   QUIRE_UNROLL
   for (int tile = 0; tile < kTiles; ++tile) {
-    if constexpr (is_plain(kFormat)) {
+    if constexpr (!is_block(kFormat)) {
       QUIRE_UNROLL
-      for (int m = 0; m < 2; ++m) multiply<Operand<kFormat>>(w, m, x[tile], sums.of[m][tile]);
+      for (int m = 0; m < 2; ++m) multiply<Operand<kFormat>>(w, m, x[tile], sums.of[tile][m]);
+    } else if constexpr (Piece<kFormat>::kGroups == 1) {
+      add_block<kFormat>(pieces, w, x[tile], 0, sums.of[tile]);
     } else {
-      float inputs[4] = {};
-      if constexpr (Piece<kFormat>::kNeedsInputSum) sum_input(x[tile], inputs);
-      QUIRE_UNROLL
-      for (int m = 0; m < 2; ++m) {
-        float block[4] = {};
-        multiply<bf16>(w, m, x[tile], block);
-        QUIRE_UNROLL
-        for (int j = 0; j < 4; ++j) {
-          const Piece<kFormat>& piece = pieces[2 * m + j / 2];
-          const float centred = fmaf(-Piece<kFormat>::kOffset, inputs[j], block[j]);
-          sums.of[m][tile][j] = fmaf(piece.d(), centred, sums.of[m][tile][j]);
-          if constexpr (kFormat == Format::kQ4_1) {
-            sums.of[m][tile][j] = fmaf(piece.m(), inputs[j], sums.of[m][tile][j]);
-          }
-        }
-      }
+      // Lanes p = 0 and 1 have the first half of the step's columns, 2 and 3 the second.
+      const bool first = lane_id() % 4 < 2;
+      add_block<kFormat>(pieces, w, x_if(first, x[tile]), 0, sums.of[tile]);
+      add_block<kFormat>(pieces, w, x_if(!first, x[tile]), 1, sums.of[tile]);
     }
   }
 }
@@ -75,13 +95,13 @@ __global__ void __launch_bounds__(kStreamMaxWarps* kWarpSize) stream(LinearJob j
   const int panel = static_cast<int>(blockIdx.x);
   const Columns range = job.outputs[blockIdx.y];
   const int last_step = (range.end + kStep - 1) / kStep;
-  const MatrixView view = view_of<kFormat>(job.data, job.rows, job.columns);
+  const MatrixView view = view_of<kFormat>(job);
   const int lane = lane_id();
 
   // The first weights are on their way before the grid before this one has ended.
-  Piece<kFormat> pieces[kUnroll][kPieces];
+  Panel<kFormat> weights[kUnroll];
   int step = range.begin / kStep + warp_id() * kUnroll;
-  load_steps<kFormat>(view, panel, step, last_step, lane, pieces);
+  load_steps<kFormat>(view, panel, step, last_step, lane, weights);
   wait_for_previous_grid();
   Sums<kTiles> sums;
   while (step < last_step) {
@@ -96,10 +116,10 @@ __global__ void __launch_bounds__(kStreamMaxWarps* kWarpSize) stream(LinearJob j
     }
     QUIRE_UNROLL
     for (int u = 0; u < kUnroll; ++u) {
-      if (step + u < last_step) add_step<kFormat, kTiles>(pieces[u], x[u], sums);
+      if (step + u < last_step) add_step<kFormat, kTiles>(weights[u], x[u], sums);
     }
     step += block_warps() * kUnroll;
-    load_steps<kFormat>(view, panel, step, last_step, lane, pieces);
+    load_steps<kFormat>(view, panel, step, last_step, lane, weights);
   }
   allow_next_grid();
 
@@ -111,7 +131,7 @@ __global__ void __launch_bounds__(kStreamMaxWarps* kWarpSize) stream(LinearJob j
       QUIRE_UNROLL
       for (int j = 0; j < 4; ++j) {
         const int token = 8 * tile + 2 * (lane % 4) + j % 2;
-        mine[token * kPanelRows + 16 * m + lane / 4 + 8 * (j / 2)] = sums.of[m][tile][j];
+        mine[token * kPanelRows + 16 * m + lane / 4 + 8 * (j / 2)] = sums.of[tile][m][j];
       }
     }
   }
@@ -124,7 +144,7 @@ cudaError_t launch_stream(cudaStream_t cuda_stream, const LinearJob& job) {
   const int warps = stream_warps(job, stream_unroll(kFormat));
   const auto threads = static_cast<unsigned>(warps * kWarpSize);
   const size_t shared = static_cast<size_t>(warps * 8 * kTiles * kPanelRows) * sizeof(float);
-  if constexpr (is_plain(kFormat)) {
+  if constexpr (!is_block(kFormat)) {
     if (!has_whole_pieces(job)) {
       return launch_overlapped(stream<kFormat, kTiles, false>, stream_grid(job, kStreamTokens),
                                threads, shared, cuda_stream, job);
@@ -155,7 +175,19 @@ cudaError_t stream_mma(cudaStream_t stream, Format format, const LinearJob& job)
       return choose_tokens<Format::kQ4_0>(stream, job);
     case Format::kQ4_1:
       return choose_tokens<Format::kQ4_1>(stream, job);
-    default:
+    case Format::kF8E4M3:
+      return choose_tokens<Format::kF8E4M3>(stream, job);
+    case Format::kI8:
+      return choose_tokens<Format::kI8>(stream, job);
+    case Format::kQ4_Z:
+      return choose_tokens<Format::kQ4_Z>(stream, job);
+    case Format::kQ4_K:
+      return choose_tokens<Format::kQ4_K>(stream, job);
+    case Format::kQ5_K:
+      return choose_tokens<Format::kQ5_K>(stream, job);
+    case Format::kQ6_K:
+      return choose_tokens<Format::kQ6_K>(stream, job);
+    case Format::kF32:
       break;
   }
   return cudaErrorInvalidValue;

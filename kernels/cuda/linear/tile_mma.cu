@@ -25,7 +25,7 @@ cudaError_t choose_shape(cudaStream_t stream, TileShape shape, const LinearJob& 
 
 template <Format kFormat>
 cudaError_t choose_whole(cudaStream_t stream, TileShape shape, const LinearJob& job) {
-  if constexpr (is_plain(kFormat)) {
+  if constexpr (!is_block(kFormat)) {
     if (!has_whole_pieces(job)) return choose_shape<kFormat, false>(stream, shape, job);
   }
   return choose_shape<kFormat, true>(stream, shape, job);
@@ -45,7 +45,19 @@ cudaError_t tile_mma(cudaStream_t stream, Format format, TileShape shape, const 
       return choose_whole<Format::kQ4_0>(stream, shape, job);
     case Format::kQ4_1:
       return choose_whole<Format::kQ4_1>(stream, shape, job);
-    default:
+    case Format::kF8E4M3:
+      return choose_whole<Format::kF8E4M3>(stream, shape, job);
+    case Format::kI8:
+      return choose_whole<Format::kI8>(stream, shape, job);
+    case Format::kQ4_Z:
+      return choose_whole<Format::kQ4_Z>(stream, shape, job);
+    case Format::kQ4_K:
+      return choose_whole<Format::kQ4_K>(stream, shape, job);
+    case Format::kQ5_K:
+      return choose_whole<Format::kQ5_K>(stream, shape, job);
+    case Format::kQ6_K:
+      return choose_whole<Format::kQ6_K>(stream, shape, job);
+    case Format::kF32:
       break;
   }
   return cudaErrorInvalidValue;

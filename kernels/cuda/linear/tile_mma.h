@@ -51,7 +51,7 @@ template <typename T, bool kWhole, typename Config>
 struct InputSlice {
   static constexpr bool kAsync = kWhole && std::is_same_v<T, bf16>;
   using Units = Carried<Config::kTokens, Config::kThreads>;
-  uint4 carried[kAsync ? 1 : Units::kCount];
+  uint4 carried[kAsync ? 1 : Units::kCount] = {};
 
   __device__ __forceinline__ void fetch(const LinearJob& job, const Columns& range, int first_token,
                                         int step, std::byte* slice) {
@@ -85,7 +85,7 @@ template <Format kFormat, typename Config>
 struct WeightSlice {
   static constexpr bool kAsync = is_plain(kFormat);
   using Units = Carried<Config::kRows, Config::kThreads>;
-  Piece<kFormat> carried[kAsync ? 1 : Units::kCount];
+  Piece<kFormat> carried[kAsync ? 1 : Units::kCount] = {};
 
   // Of block formats, units follow each other as the panel's words do.
   static __device__ __forceinline__ int row_of(int unit) {
@@ -175,6 +175,10 @@ struct WarpTile {
           float* at = out + static_cast<size_t>(t) * job.out_stride + static_cast<size_t>(r);
           const bool two = r + 1 < job.rows;
           float2 sum = make_float2(sums[m][n][j], sums[m][n][j + 1]);
+          if (job.row_scales != nullptr) {
+            sum.x *= job.row_scales[r];
+            if (two) sum.y *= job.row_scales[r + 1];
+          }
           if (job.bias != nullptr) {
             sum.x += job.bias[r];
             if (two) sum.y += job.bias[r + 1];
@@ -202,7 +206,7 @@ __global__ void __launch_bounds__(Config::kThreads, Config::kThreads >= 256 ? 2 
   const int first_token = static_cast<int>(blockIdx.x) * Config::kTokens;
   const int first_row = static_cast<int>(blockIdx.y) * Config::kRows;
   const Columns range = job.outputs[blockIdx.z];
-  const MatrixView view = view_of<kFormat>(job.data, job.rows, job.columns);
+  const MatrixView view = view_of<kFormat>(job);
   const int first_step = range.begin / kStep;
   const int num_steps = (range.end + kStep - 1) / kStep - first_step;
 

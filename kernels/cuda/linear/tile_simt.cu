@@ -46,8 +46,9 @@ __device__ __forceinline__ void store(const LinearJob& job, int first_token, int
   for (int t = 0; t < kEach && first_token + t < job.tokens; ++t) {
     float* at = out + static_cast<size_t>(first_token + t) * job.out_stride;
     for (int r = 0; r < kEach && first_row + r < job.rows; ++r) {
+      const float scale = job.row_scales != nullptr ? job.row_scales[first_row + r] : 1.0f;
       const float bias = job.bias != nullptr ? job.bias[first_row + r] : 0.0f;
-      at[first_row + r] = sums[t][r] + bias;
+      at[first_row + r] = sums[t][r] * scale + bias;
     }
   }
 }
@@ -58,7 +59,7 @@ __global__ void __launch_bounds__(kThreads) tile_simt_kernel(LinearJob job) {
   const int first_token = static_cast<int>(blockIdx.x) * kTile;
   const int first_row = static_cast<int>(blockIdx.y) * kTile;
   const Columns range = job.outputs[blockIdx.z];
-  const MatrixView view = view_of<kFormat>(job.data, job.rows, job.columns);
+  const MatrixView view = view_of<kFormat>(job);
   const int last_step = (range.end + kStep - 1) / kStep;
 
   float x[kPiece];
@@ -93,7 +94,7 @@ cudaError_t launch_tiles(cudaStream_t stream, const LinearJob& job) {
   const dim3 grid(static_cast<unsigned>((job.tokens + kTile - 1) / kTile),
                   static_cast<unsigned>((job.rows + kTile - 1) / kTile),
                   static_cast<unsigned>(job.num_outputs));
-  if constexpr (is_plain(kFormat)) {
+  if constexpr (!is_block(kFormat)) {
     if (!has_whole_pieces(job)) {
       return launch_overlapped(tile_simt_kernel<kFormat, false>, grid, kThreads, 0, stream, job);
     }
@@ -117,8 +118,18 @@ cudaError_t tile_simt(cudaStream_t stream, Format format, const LinearJob& job) 
       return launch_tiles<Format::kQ4_0>(stream, job);
     case Format::kQ4_1:
       return launch_tiles<Format::kQ4_1>(stream, job);
-    default:
-      break;
+    case Format::kF8E4M3:
+      return launch_tiles<Format::kF8E4M3>(stream, job);
+    case Format::kI8:
+      return launch_tiles<Format::kI8>(stream, job);
+    case Format::kQ4_Z:
+      return launch_tiles<Format::kQ4_Z>(stream, job);
+    case Format::kQ4_K:
+      return launch_tiles<Format::kQ4_K>(stream, job);
+    case Format::kQ5_K:
+      return launch_tiles<Format::kQ5_K>(stream, job);
+    case Format::kQ6_K:
+      return launch_tiles<Format::kQ6_K>(stream, job);
   }
   return cudaErrorInvalidValue;
 }

@@ -9,6 +9,7 @@
 
 #include "kernels/formats/half.h"
 #include "kernels/formats/table.h"
+#include "tests/kernels/stored_matrix.h"
 
 namespace quire::test {
 namespace {
@@ -55,23 +56,18 @@ std::string LinearCase::name() const {
 }
 
 LinearProblem::LinearProblem(const LinearCase& c, unsigned seed) : case_(c) {
-  const std::size_t stride = row_bytes(c.format, c.columns);
-  std::vector<std::byte> stored(at(c.rows, 1) * stride);
-  const std::vector<float> drawn = random_normals(at(c.rows, c.columns), seed);
-  weights_.resize(drawn.size());
-  for (int n = 0; n < c.rows; ++n) {
-    std::byte* row = stored.data() + at(n, 1) * stride;
-    formats::encode_row(c.format, drawn.data() + at(n, c.columns), c.columns, row);
-    formats::decode_row(c.format, row, c.columns, weights_.data() + at(n, c.columns));
+  const StoredMatrix stored(c.format, c.rows, c.columns, seed, c.first_column);
+  weights_ = stored.values;
+  const auto bytes = cuda::packed_bytes(c.format, c.rows, c.columns, c.first_column);
+  std::vector<std::byte> packed(bytes, std::byte{0xff});
+  int first = 0;
+  for (const MatrixPart& part : stored.parts()) {
+    EXPECT_TRUE(
+        cuda::pack_rows(c.format, c.columns, c.first_column, part, first, c.rows, packed.data()));
+    first += part.rows;
   }
-  // In two parts, as stacked matrices are.
-  std::vector<std::byte> packed(cuda::packed_bytes(c.format, c.rows, c.columns), std::byte{0xff});
-  const int cut = c.rows / 3;
-  cuda::pack_rows(c.format, cut, c.columns, stored.data(), stride, 0, c.rows, packed.data());
-  cuda::pack_rows(c.format, c.rows - cut, c.columns, stored.data() + at(cut, 1) * stride, stride,
-                  cut, c.rows, packed.data());
   packed_ = std::make_unique<DeviceBytes>(packed.data(), packed.size());
-  matrix_ = {c.format, c.layout, c.rows, c.columns, c.outputs, packed_->data()};
+  matrix_ = {c.format, c.layout, c.rows, c.columns, c.outputs, packed_->data(), c.first_column};
   if (matrix_.outputs.empty()) matrix_.outputs = {{0, c.columns}};
 
   input_ = random_normals(at(c.tokens, c.columns), seed + 1);
@@ -104,18 +100,13 @@ std::size_t LinearProblem::out_floats(int count) const {
 }
 
 cuda::LinearJob LinearProblem::job(int first, int count, void* out) const {
-  cuda::LinearJob job;
-  job.data = static_cast<const std::byte*>(matrix_.data);
-  job.rows = case_.rows;
-  job.columns = case_.columns;
-  job.in = static_cast<const std::byte*>(device_input_->data()) +
-           at(first, case_.columns) * (case_.layout == ActivationLayout::kF32 ? 4 : 2);
-  job.tokens = count;
+  const void* in = static_cast<const std::byte*>(device_input_->data()) +
+                   at(first, case_.columns) * (case_.layout == ActivationLayout::kF32 ? 4 : 2);
+  cuda::LinearJob job = cuda::make_job(matrix_, in, count);
   job.bias = case_.bias ? static_cast<const float*>(device_bias_->data()) : nullptr;
   job.out = static_cast<float*>(out);
   job.out_stride = at(case_.rows + case_.gap, 1);
   job.out_subtree_stride = at(count, case_.rows + case_.gap);
-  for (const cuda::Columns& range : matrix_.outputs) job.outputs[job.num_outputs++] = range;
   return job;
 }
 

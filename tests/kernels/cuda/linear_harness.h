@@ -39,7 +39,8 @@ struct LinearCase {
   int tokens = 0;
   std::vector<cuda::Columns> outputs = {};  // empty: one, all columns
   bool bias = false;
-  int gap = 0;  // floats between the rows of the result
+  int gap = 0;           // floats between the rows of the result
+  int first_column = 0;  // of a superblock cut in two
 
   std::string name() const;
 };
@@ -63,7 +64,7 @@ class LinearProblem {
   // The largest |result - exact| / sum of |weight * input|; `rounded`: of weights rounded to bf16.
   double worst_error(const std::vector<float>& result, bool rounded = false) const;
 
-  // Row `n`, decoded by kernels/formats.
+  // Row `n`, decoded by kernels/formats, its factor included.
   std::vector<float> row(int n) const;
 
   // Changes one number of the input.

@@ -9,6 +9,7 @@
 #include "kernels/cuda/linear/lt_gemm.h"
 #include "tests/cuda_emulation/control.h"
 #include "tests/kernels/cuda/linear_harness.h"
+#include "tests/kernels/stored_matrix.h"
 
 namespace quire::test {
 namespace {
@@ -25,11 +26,10 @@ struct Kind {
 };
 
 std::vector<Kind> all_kinds() {
-  std::vector<Kind> kinds = {{Format::kF32, kF32}};
-  for (const Format format :
-       {Format::kF16, Format::kBf16, Format::kQ8_0, Format::kQ4_0, Format::kQ4_1}) {
+  std::vector<Kind> kinds;
+  for (const Format format : all_formats()) {
     kinds.push_back({format, kF32});
-    kinds.push_back({format, kBf16});
+    if (format != Format::kF32) kinds.push_back({format, kBf16});
   }
   return kinds;
 }
@@ -51,16 +51,16 @@ LinearCase make_case(const Kind& kind, int rows, int columns, int tokens,
   return c;
 }
 
-// The products are exact in fp32, so what remains is the rounding of sums. A 4-bit stream sums
-// numbers + 128 and subtracts 128 or 136 times the input's sum again.
+// The products are exact in fp32, so what remains is the rounding of sums. A stream of 4 to 6 bits
+// sums numbers + 128 and subtracts 128 times (or so) the input's sum again.
 double tolerance(const Kind& kind) {
-  const bool offset = kind.format == Format::kQ4_0 || kind.format == Format::kQ4_1;
+  const bool offset = cuda::is_block(kind.format) && kind.format != Format::kQ8_0;
   return offset && kind.layout == kBf16 ? 2e-5 : 1e-6;
 }
 
 // Many tokens: the weights of block formats are rounded to bf16 on their way to the tensor cores.
 bool rounds_weights(const Kind& kind, const std::string& kernel) {
-  return !cuda::is_plain(kind.format) && kernel.starts_with("tile_mma");
+  return cuda::is_block(kind.format) && kernel.starts_with("tile_mma");
 }
 
 void check(const LinearCase& c, cuda::Linear& linear) {
@@ -81,9 +81,9 @@ class CudaLinearTest : public testing::TestWithParam<Kind> {
   void SetUp() override { cuda_emulation::set_seed(11); }
 
   // A few columns: not a multiple of anything where the format allows it.
-  int odd_columns() const { return cuda::is_plain(GetParam().format) ? 45 : 32; }
+  int odd_columns() const { return !cuda::is_block(GetParam().format) ? 45 : 32; }
   std::vector<cuda::Columns> odd_outputs() const {
-    if (!cuda::is_plain(GetParam().format)) return {{0, 32}, {32, 96}, {96, 128}};
+    if (cuda::is_block(GetParam().format)) return {{0, 32}, {32, 96}, {96, 128}};
     return {{0, 20}, {20, 51}, {51, 52}, {52, 128}};
   }
 };
@@ -110,7 +110,7 @@ TEST_P(CudaLinearTest, SumsEachOutputsColumnsOnTheirOwn) {
     const auto linear = cuda::make_linear(deterministic);
     for (const int tokens : {1, 5, 17}) {
       check(make_case(GetParam(), 37, 128, tokens, odd_outputs()), *linear);
-      if (!cuda::is_plain(GetParam().format)) continue;
+      if (cuda::is_block(GetParam().format)) continue;
       // Whole pieces of 8 columns, cut inside a step of 32.
       check(make_case(GetParam(), 12, 120, tokens, {{0, 24}, {24, 72}, {72, 120}}), *linear);
     }
@@ -176,11 +176,28 @@ TEST_P(CudaLinearTest, OrdersOfExecutionChangeNoBit) {
 
 INSTANTIATE_TEST_SUITE_P(All, CudaLinearTest, testing::ValuesIn(all_kinds()), kind_name);
 
+// A cut inside a superblock: the header is ours, some of its columns are not.
+TEST(CudaSuperblockTest, BeginsAndEndsInsideOne) {
+  for (const Kind& kind : all_kinds()) {
+    if (!cuda::is_superblock(kind.format)) continue;
+    for (const int first_column : {32, 96, 224}) {
+      for (const int tokens : {1, 7, 18}) {
+        LinearCase c = make_case(kind, 41, 352, tokens, {{0, 64}, {64, 256}, {256, 352}});
+        c.first_column = first_column;
+        cuda_emulation::set_seed(static_cast<unsigned>(first_column + tokens));
+        check(c, *cuda::make_linear(tokens == 7));
+      }
+    }
+  }
+}
+
 class CudaPackTest : public testing::TestWithParam<Format> {};
 
 TEST_P(CudaPackTest, EmbedsExactlyTheRowsOfTheMatrix) {
-  for (const int columns : {32, 96, cuda::is_plain(GetParam()) ? 37 : 64}) {
-    const LinearProblem problem(make_case({GetParam(), kF32}, 75, columns, 1), 5);
+  for (const int columns : {32, 288, !cuda::is_block(GetParam()) ? 37 : 64}) {
+    LinearCase c = make_case({GetParam(), kF32}, 75, columns, 1);
+    c.first_column = cuda::is_superblock(GetParam()) ? 7 * columns % 256 : 0;
+    const LinearProblem problem(c, 5);
     const std::vector<TokenId> tokens = {100, 174, 99, 131, 175, 108, 100};
     const DeviceBytes ids(tokens.data(), tokens.size() * sizeof(TokenId));
     const DeviceBytes out(tokens.size() * static_cast<std::size_t>(columns) * sizeof(float));
@@ -201,13 +218,28 @@ TEST_P(CudaPackTest, EmbedsExactlyTheRowsOfTheMatrix) {
   }
 }
 
-TEST_P(CudaPackTest, KeepsTheSizeOfTheFormat) {
-  EXPECT_EQ(cuda::packed_bytes(GetParam(), 64, 576), 64 * row_bytes(GetParam(), 576));
+TEST(CudaPackChoiceTest, SaysWhereANumberIsNone) {
+  std::vector<std::byte> row(40, std::byte{0x7e});
+  std::vector<std::byte> packed(cuda::packed_bytes(Format::kF8E4M3, 1, 40));
+  const auto pack = [&](Format format) {
+    return cuda::pack_rows(format, 40, 0, {row.data(), 40, 1}, 0, 1, packed.data());
+  };
+  EXPECT_TRUE(pack(Format::kF8E4M3));
+  row[39] = std::byte{0xff};
+  EXPECT_FALSE(pack(Format::kF8E4M3));
+  EXPECT_TRUE(pack(Format::kI8)) << "-1";
 }
 
-INSTANTIATE_TEST_SUITE_P(All, CudaPackTest,
-                         testing::Values(Format::kF32, Format::kF16, Format::kBf16, Format::kQ8_0,
-                                         Format::kQ4_0, Format::kQ4_1),
+// Of superblocks a little more: scales of 6 bits lie in bytes. Factors of rows are 4 bytes each.
+TEST_P(CudaPackTest, KeepsTheSizeOfTheFormat) {
+  const Format format = GetParam();
+  const std::size_t factors = has_row_scales(format) ? 64 * 4 : 0;
+  const bool small_scales = format == Format::kQ4_K || format == Format::kQ5_K;
+  EXPECT_EQ(cuda::packed_bytes(format, 64, 768),
+            64 * row_bytes(format, 768) + factors + (small_scales ? 64 * 3 * 4 : 0));
+}
+
+INSTANTIATE_TEST_SUITE_P(All, CudaPackTest, testing::ValuesIn(all_formats()),
                          [](const auto& format) { return traits(format.param).name; });
 
 TEST(CudaTileTest, EveryShapeGivesTheSameBits) {
@@ -221,7 +253,7 @@ TEST(CudaTileTest, EveryShapeGivesTheSameBits) {
       return problem.run(kernel, 0, 131);
     };
     const std::vector<float> large = run(TileShape::k128x128);
-    EXPECT_LT(problem.worst_error(large, !cuda::is_plain(kind.format)), tolerance(kind));
+    EXPECT_LT(problem.worst_error(large, cuda::is_block(kind.format)), tolerance(kind));
     EXPECT_EQ(run(TileShape::k64x64), large) << traits(kind.format).name;
     EXPECT_EQ(run(TileShape::k16x32), large) << traits(kind.format).name;
   }
