@@ -2,7 +2,7 @@
 # Makes what a machine with a GPU, but without gRPC, MPI or a package registry, needs to run the parts of
 # run.sh: stripped programs, libquire_cuda.so for one architecture, the shared libraries they need (but
 # glibc's, CUDA's and NCCL's), small models with their goldens, shapes of large ones.
-#   bundle.sh [--build FOLDER] [--out FOLDER] [--architecture 90a]
+#   bundle.sh [--build FOLDER] [--out FOLDER] [--architecture 90a] [--no-build]
 # The result (default build-gpu-bundle/, which git ignores) is one archive and a file of facts; with the
 # tracked files of the checkout it must stay within what may travel, 64 MiB.
 set -euo pipefail
@@ -12,11 +12,13 @@ out=$root/build-gpu-bundle
 architecture=90a
 limit=${QUIRE_GPU_BUNDLE_LIMIT:-$((64 << 20))}
 data=${QUIRE_TEST_DATA:-$root/../shared}
+no_build=0
 while [ $# -gt 0 ]; do
   case $1 in
     --build) build=$2 ;;
     --out) out=$2 ;;
     --architecture) architecture=$2 ;;
+    --no-build) no_build=1; shift; continue ;;
     *) sed -n '2,/^set/s/^# //p' "$0"; exit 64 ;;
   esac
   shift 2
@@ -38,9 +40,20 @@ build_all() {
 
 # Shared libraries that $1 needs, as "name path"; glibc's own belong to the machine, CUDA's are there.
 libraries_of() {
-  ldd "$1" | awk '$2 == "=>" && $3 ~ "^/" {print $1, $3}' |
+  ldd "$1" | awk '$2 == "=>" {print $1, $3}' |
     grep -Ev '^(libc|libm|libdl|libpthread|librt|libresolv|libutil|libmvec|libanl)\.so|^ld-linux' |
     grep -Ev '^lib(cublas|cublasLt|cudart|cupti|nccl|cuda|nvrtc)\.so' || true
+}
+
+# Every program finds what it needs in the bundle alone, on a machine that has only glibc and CUDA.
+check_closed() {  # check_closed FOLDER
+  local file outside
+  for file in "$1"/bin/* "$1"/lib/*; do
+    outside=$(LD_LIBRARY_PATH=$1/lib libraries_of "$file" | awk -v lib="$1/lib/" 'index($2, lib) != 1')
+    [ -z "$outside" ] && continue
+    echo "bundle.sh: $(basename "$file") needs what the bundle does not have: $outside" >&2
+    exit 1
+  done
 }
 
 collect() {  # collect FOLDER
@@ -74,10 +87,11 @@ tree_bytes() {
     xargs -0 -r stat --printf '%s\n' 2>/dev/null | awk '{n += $1} END {print n + 0}')
 }
 
-build_all
+[ $no_build = 1 ] || build_all
 staging=$(mktemp -d)
 trap 'rm -rf "$staging"' EXIT
 collect "$staging"
+check_closed "$staging"
 commit=$(git -C "$root" rev-parse --short HEAD 2>/dev/null || echo unknown)
 [ -z "$(git -C "$root" status --porcelain --untracked-files=no 2>/dev/null)" ] || commit=$commit-changed
 rm -rf "$out"
