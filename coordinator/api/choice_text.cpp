@@ -3,6 +3,8 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+
 namespace quire {
 
 ChoiceText::ChoiceText(const Text& text, const TextOptions& options)
@@ -67,6 +69,9 @@ void ChoiceText::finish(OutputDelta& delta, Piece& piece) {
 }
 
 NamedLogprob ChoiceText::named(const TokenLogprob& entry) const {
+  if (!tokenizer_.has_text()) {
+    return {entry.token, entry.logprob, absl::StrCat("token_id:", entry.token)};
+  }
   const absl::string_view bytes = tokenizer_.is_special(entry.token)
                                       ? tokenizer_.name_of(entry.token)
                                       : tokenizer_.bytes_of(entry.token);

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "coordinator/api/api_error.h"
 #include "coordinator/api/json_input.h"
@@ -42,12 +43,18 @@ void append_usage(std::string& out, int prompt_tokens, int completion_tokens) {
                   ",\"completion_tokens\":", completion_tokens, "}");
 }
 
+// `"name":[1,2],`
+void append_ids(std::string& out, const char* name, const std::vector<TokenId>& ids) {
+  absl::StrAppend(&out, "\"", name, "\":[", absl::StrJoin(ids, ","), "],");
+}
+
 class Answer {
  public:
   Answer(const Api& api, const Dialect& dialect, const AnswerPlan& plan, Exchange& exchange)
       : api_(api),
         dialect_(dialect),
         stream_(plan.stream),
+        with_ids_(plan.return_token_ids || !api.model->text.tokenizer->has_text()),
         ignore_eos_(plan.prompts.front().request.params.ignore_eos),
         exchange_(exchange) {
     const char* object = stream_.stream ? dialect.chunk_object : dialect.object;
@@ -60,6 +67,10 @@ class Answer {
   }
 
   absl::Status start(std::shared_ptr<Waker> waker, std::vector<Prepared> prompts) {
+    if (with_ids_) {
+      num_choices_of_prompt_ = static_cast<std::size_t>(prompts.front().request.n);
+      for (const Prepared& prompt : prompts) prompt_ids_.push_back(prompt.request.prompt);
+    }
     generation_ = std::make_unique<Generation>(api_, std::move(waker));
     absl::Status status = generation_->submit(std::move(prompts));
     if (!status.ok()) return status;
@@ -95,6 +106,9 @@ class Answer {
     }
     if (stream_.stream) return send(choice, piece, arrived.num_tokens);
     choice.text += piece.text;
+    if (with_ids_) {
+      choice.tokens.insert(choice.tokens.end(), piece.tokens.begin(), piece.tokens.end());
+    }
     std::move(piece.logprobs.begin(), piece.logprobs.end(), std::back_inserter(choice.logprobs));
   }
 
@@ -107,13 +121,17 @@ class Answer {
 
   void send(AnswerChoice& choice, const ChoiceText::Piece& piece, int num_tokens) {
     const bool ends = piece.finish != FinishReason::kNone;
-    if (choice.begun && piece.text.empty() && piece.logprobs.empty() && !ends) return;
+    const bool has_ids = with_ids_ && !piece.tokens.empty();
+    if (choice.begun && piece.text.empty() && piece.logprobs.empty() && !has_ids && !ends) return;
+    const bool first_of_all = !begun_;
     begin_events();
     line_ = head_;
     absl::StrAppend(&line_, "{\"index\":", choice.index, ",");
     dialect_.append_delta(line_, choice, piece);
+    append_ids_of(line_, choice, piece.tokens, !choice.begun);
     append_end(line_, choice);
     line_.append("}]");
+    if (first_of_all) append_prompt_ids(line_);
     if (stream_.continuous_usage_stats) {
       line_.append(",\"usage\":");
       append_usage(line_, generation_->num_prompt_tokens(choice.index), num_tokens);
@@ -121,6 +139,23 @@ class Answer {
     line_.push_back('}');
     exchange_.send_event(line_);
     choice.begun = true;
+  }
+
+  // What the choice's object has of ids.
+  void append_ids_of(std::string& out, const AnswerChoice& choice,
+                     const std::vector<TokenId>& tokens, bool with_prompt) {
+    if (!with_ids_) return;
+    append_ids(out, "token_ids", tokens);
+    if (!with_prompt || !dialect_.prompt_ids_in_choice) return;
+    const auto prompt = static_cast<std::size_t>(choice.index) / num_choices_of_prompt_;
+    append_ids(out, "prompt_token_ids", prompt_ids_[prompt]);
+  }
+  // What the answer's object has of them, after its choices.
+  void append_prompt_ids(std::string& out) {
+    if (!with_ids_ || dialect_.prompt_ids_in_choice) return;
+    out.push_back(',');
+    append_ids(out, "prompt_token_ids", prompt_ids_.front());
+    out.pop_back();
   }
 
   void append_end(std::string& out, const AnswerChoice& choice) {
@@ -154,10 +189,13 @@ class Answer {
     for (AnswerChoice& choice : choices_) {
       absl::StrAppend(&body, choice.index > 0 ? "," : "", "{\"index\":", choice.index, ",");
       dialect_.append_whole(body, choice);
+      append_ids_of(body, choice, choice.tokens, true);
       append_end(body, choice);
       body.push_back('}');
     }
-    body.append("],\"service_tier\":null,\"system_fingerprint\":null,\"usage\":");
+    body.push_back(']');
+    append_prompt_ids(body);
+    body.append(",\"service_tier\":null,\"system_fingerprint\":null,\"usage\":");
     append_usage(body, generation_->total_prompt_tokens(), generation_->total_tokens());
     body.push_back('}');
     exchange_.respond({.body = std::move(body)});
@@ -176,12 +214,15 @@ class Answer {
   const Api api_;
   const Dialect& dialect_;
   const StreamOptions stream_;
+  const bool with_ids_;
   const bool ignore_eos_;
   Exchange& exchange_;
   std::string head_;  // {"id":...,"choices":[
   std::string line_;  // the event being made; keeps its memory
   std::unique_ptr<Generation> generation_;
   std::vector<AnswerChoice> choices_;
+  std::vector<std::vector<TokenId>> prompt_ids_;  // where the answer carries ids
+  std::size_t num_choices_of_prompt_ = 1;
   bool begun_ = false;  // events
   bool failed_ = false;
 };

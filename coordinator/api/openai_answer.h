@@ -19,15 +19,17 @@ struct AnswerChoice {
   bool begun = false;                      // a chunk was sent
   std::string text;                        // whole answers only
   std::vector<TokenLogprobText> logprobs;  // whole answers only
+  std::vector<TokenId> tokens;             // whole answers that carry ids
   int text_offset = 0;                     // characters of the tokens listed so far (completions)
   std::string finish_reason;               // empty while it goes on
   nlohmann::ordered_json stop_reason;      // a stop string, a token id, or null
 };
 
 struct Dialect {
-  const char* id_prefix;     // "cmpl-"
-  const char* object;        // of a whole answer
-  const char* chunk_object;  // of a chunk
+  bool prompt_ids_in_choice;  // where an answer that carries ids has those of its prompt
+  const char* id_prefix;      // "cmpl-"
+  const char* object;         // of a whole answer
+  const char* chunk_object;   // of a chunk
   // The parts of a choice that the endpoints spell differently, as `"key":value,` pairs appended
   // to an open object; `piece` holds what is new.
   void (*append_delta)(std::string& out, AnswerChoice& choice, const ChoiceText::Piece& piece);
@@ -39,6 +41,7 @@ struct Dialect {
 struct AnswerPlan {
   std::vector<Prepared> prompts;  // at least one
   StreamOptions stream;
+  bool return_token_ids = false;  // ids beside the text; always where there is no text
 };
 
 // Submits and answers. Owned by the exchange from then on.

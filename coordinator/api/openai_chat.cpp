@@ -128,6 +128,7 @@ absl::StatusOr<AnswerPlan> plan_chat(const Api& api, const HttpRequest& request)
         "adds them."));
   }
   AnswerPlan plan{.prompts = {}, .stream = read_stream_options(fields)};
+  fields.read("return_token_ids", plan.return_token_ids);
   QUIRE_RETURN_IF_ERROR(fields.status());
 
   QUIRE_ASSIGN_OR_RETURN(const ordered_json messages, read_messages(fields.find("messages")));
@@ -164,6 +165,7 @@ void append_logprobs(std::string& out, const std::vector<TokenLogprobText>& logp
 }
 
 constexpr Dialect kChat = {
+    .prompt_ids_in_choice = false,
     .id_prefix = "chatcmpl-",
     .object = "chat.completion",
     .chunk_object = "chat.completion.chunk",

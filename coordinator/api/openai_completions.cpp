@@ -77,6 +77,7 @@ absl::StatusOr<AnswerPlan> plan_completion(const Api& api, const HttpRequest& re
         "`add_special_tokens` other than true is not supported by this version."));
   }
   AnswerPlan plan{.prompts = {}, .stream = read_stream_options(fields)};
+  fields.read("return_token_ids", plan.return_token_ids);
   QUIRE_RETURN_IF_ERROR(fields.status());
 
   QUIRE_ASSIGN_OR_RETURN(auto prompts, encode_prompts(*api.model, fields.find("prompt")));
@@ -122,6 +123,7 @@ void append_text(std::string& out, AnswerChoice& choice, const std::string& text
 }
 
 constexpr Dialect kCompletions = {
+    .prompt_ids_in_choice = true,
     .id_prefix = "cmpl-",
     .object = "text_completion",
     .chunk_object = "text_completion",

@@ -119,7 +119,7 @@ absl::Status check_messages(const ordered_json& messages) {
 
 absl::StatusOr<ServedModel> make_served_model(const EngineConfig& config, const ModelFile& file) {
   ServedModel model;
-  QUIRE_ASSIGN_OR_RETURN(model.text, make_text(file));
+  QUIRE_ASSIGN_OR_RETURN(model.text, make_text(file, config.skip_tokenizer_init));
   model.spec = file.spec;
   model.name = config.served_model_name.empty() ? file.spec.name : config.served_model_name;
   model.architecture = file.spec.architecture;
@@ -146,7 +146,9 @@ absl::StatusOr<ServedModel> make_served_model(const EngineConfig& config, const 
     longest = std::max({longest, model.text.tokenizer->bytes_of(id).size(),
                         model.text.tokenizer->name_of(id).size()});
   }
-  model.max_prompt_bytes = longest * static_cast<std::size_t>(model.max_model_len);
+  if (tokenizer.has_text()) {
+    model.max_prompt_bytes = longest * static_cast<std::size_t>(model.max_model_len);
+  }
   return model;
 }
 
@@ -175,6 +177,11 @@ absl::StatusOr<std::vector<TokenId>> encode_chat(const ServedModel& model,
                                                  const ordered_json& messages,
                                                  bool add_generation_prompt) {
   QUIRE_RETURN_IF_ERROR(check_messages(messages));
+  if (!model.text.tokenizer->has_text()) {
+    return absl::InvalidArgumentError(
+        "`messages` cannot be used: the server runs without a tokenizer (--skip-tokenizer-init); "
+        "send token ids to /v1/completions.");
+  }
   if (!model.text.chat_template.has_value()) {
     return absl::InvalidArgumentError(
         absl::StrCat("`messages` cannot be used: the model \"", model.name,

@@ -8,11 +8,15 @@
 
 namespace quire {
 
-absl::StatusOr<Text> make_text(const ModelFile& model) {
+absl::StatusOr<Text> make_text(const ModelFile& model, bool skip_tokenizer) {
   const auto with_path = [&](const absl::Status& status) {
     return absl::Status(status.code(), absl::StrCat(model.path, ": ", status.message()));
   };
   Text text;
+  if (skip_tokenizer) {
+    text.tokenizer = make_id_tokenizer(model.spec.vocab);
+    return text;
+  }
   auto tokenizer = Tokenizer::make(model.tokenizer);
   if (!tokenizer.ok()) return with_path(tokenizer.status());
   text.tokenizer = *std::move(tokenizer);

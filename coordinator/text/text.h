@@ -16,7 +16,8 @@ struct Text {
   std::string bos_text, eos_text;
 };
 
-// Builds it from the checkpoint's metadata.
-absl::StatusOr<Text> make_text(const ModelFile& model);
+// Builds it from the checkpoint's metadata. With `skip_tokenizer` nothing of it is looked at, and
+// ids have no texts.
+absl::StatusOr<Text> make_text(const ModelFile& model, bool skip_tokenizer = false);
 
 }  // namespace quire

@@ -33,8 +33,13 @@ class Tokenizer {
   virtual int vocab_size() const = 0;
   // SentencePiece style: the very first piece loses its leading space when decoded.
   virtual bool strips_leading_space() const = 0;
+  // Without it ids stand for nothing: encode() refuses and every text is empty.
+  virtual bool has_text() const { return true; }
 
   std::string decode(absl::Span<const TokenId> ids, bool skip_special) const;
 };
+
+// Ids [0, vocab) without texts.
+std::unique_ptr<Tokenizer> make_id_tokenizer(int vocab);
 
 }  // namespace quire
