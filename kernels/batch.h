@@ -14,7 +14,7 @@ struct Batch {
   int max_blocks = 0;                          // width of block_tables
   const TokenId* tokens = nullptr;             // [T]
   const std::int32_t* positions = nullptr;     // [T]
-  const std::int32_t* row_of_token = nullptr;  // [T]
+  const std::int32_t* row_of_token = nullptr;  // [T]; -1: stored nowhere
   const std::int32_t* row_begin = nullptr;     // [B + 1], row b's tokens are [begin[b], begin[b+1])
   const std::int32_t* context = nullptr;       // [B], KV length of the row after this step
   const BlockId* block_tables = nullptr;       // [B][max_blocks]

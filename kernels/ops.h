@@ -72,9 +72,13 @@ class Ops {
   // out = silu(gate) * up. gate_up: [T][2 Fl], gate first.
   virtual void swiglu(const float* gate_up, int num_tokens, int ffn, const Activation& out) = 0;
   virtual void combine(const CombineArgs& args) = 0;
-  // out[t] = parts[owners[t]][t]: the rows of a vocabulary-parallel embedding put together.
-  virtual void select(absl::Span<const float* const> parts, const std::int32_t* owners, int rows,
-                      int columns, float* out) = 0;
+  // out[t] = parts[r][t], where rank r owns tokens[t]: the rows of a vocabulary-parallel embedding
+  // put together. Rank r owns the ids from where rank r - 1 ends up to ends[r].
+  virtual void select(absl::Span<const float* const> parts, absl::Span<const TokenId> ends,
+                      const TokenId* tokens, int rows, int columns, float* out) = 0;
+  // tokens[t] = ids[sources[t]] where sources[t] >= 0: picks that the host has not seen.
+  virtual void feed(TokenId* tokens, const std::int32_t* sources, const TokenId* ids,
+                    int num_tokens) = 0;
   // Picks one token per row; see sampling.h.
   virtual void sample(const SampleArgs& args) = 0;
 };

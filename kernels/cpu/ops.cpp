@@ -215,14 +215,25 @@ void CpuOps::combine(const CombineArgs& args) {
   });
 }
 
-void CpuOps::select(absl::Span<const float* const> parts, const std::int32_t* owners, int rows,
-                    int columns, float* out) {
-  std::vector<const float*> sources(parts.begin(), parts.end());
-  enqueue([sources = std::move(sources), owners, rows, columns, out](int thread, int num_threads) {
+void CpuOps::select(absl::Span<const float* const> parts, absl::Span<const TokenId> ends,
+                    const TokenId* tokens, int rows, int columns, float* out) {
+  enqueue([sources = std::vector<const float*>(parts.begin(), parts.end()),
+           ends = std::vector<TokenId>(ends.begin(), ends.end()), tokens, rows, columns,
+           out](int thread, int num_threads) {
     const Range share = share_of(rows, thread, num_threads);
     for (int t = share.begin; t < share.end; ++t) {
       const auto at = static_cast<std::size_t>(t) * static_cast<std::size_t>(columns);
-      std::copy_n(sources[static_cast<std::size_t>(owners[t])] + at, columns, out + at);
+      const auto owner = std::upper_bound(ends.begin(), ends.end(), tokens[t]) - ends.begin();
+      std::copy_n(sources[static_cast<std::size_t>(owner)] + at, columns, out + at);
+    }
+  });
+}
+
+void CpuOps::feed(TokenId* tokens, const std::int32_t* sources, const TokenId* ids,
+                  int num_tokens) {
+  enqueue([=](int thread, int) {
+    for (int t = 0; thread == 0 && t < num_tokens; ++t) {
+      if (sources[t] >= 0) tokens[t] = ids[sources[t]];
     }
   });
 }

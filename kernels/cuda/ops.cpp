@@ -81,7 +81,8 @@ absl::StatusOr<Weight> CudaOps::pack(const MatrixSource& source) {
   weight.columns = source.columns;
   weight.sum = source.sum;
   for (const MatrixPart& part : source.parts) weight.rows += part.rows;
-  weight.bytes = packed_bytes(source.format, weight.rows, weight.columns, source.first_column);
+  weight.bytes =
+      packed_bytes(source.format, weight.rows, weight.columns, source.first_column);
 
   std::vector<std::byte> packed(weight.bytes);
   int first = 0;
@@ -98,9 +99,13 @@ absl::StatusOr<Weight> CudaOps::pack(const MatrixSource& source) {
   const cudaError_t error =
       cudaMemcpy(weight.data, packed.data(), packed.size(), cudaMemcpyHostToDevice);
   if (error != cudaSuccess) return to_status(error, "sending a weight matrix");
-  matrices_[weight.data] = {
-      weight.format, weight.input,       weight.rows, weight.columns, output_ranges(source.sum),
-      weight.data,   source.first_column};
+  matrices_[weight.data] = {weight.format,
+                            weight.input,
+                            weight.rows,
+                            weight.columns,
+                            output_ranges(source.sum),
+                            weight.data,
+                            source.first_column};
   return weight;
 }
 
@@ -185,11 +190,17 @@ void CudaOps::combine(const CombineArgs& args) {
   queue_.check(cuda::combine(queue_.stream(), job), "a combine");
 }
 
-void CudaOps::select(absl::Span<const float* const> parts, const std::int32_t* owners, int rows,
-                     int columns, float* out) {
-  queue_.check(cuda::select(queue_.stream(), parts.data(), static_cast<int>(parts.size()), owners,
-                            rows, columns, out),
+void CudaOps::select(absl::Span<const float* const> parts, absl::Span<const TokenId> ends,
+                     const TokenId* tokens, int rows, int columns, float* out) {
+  QUIRE_CHECK_EQ(parts.size(), ends.size());
+  queue_.check(cuda::select(queue_.stream(), parts.data(), ends.data(),
+                            static_cast<int>(parts.size()), tokens, rows, columns, out),
                "a select");
+}
+
+void CudaOps::feed(TokenId* tokens, const std::int32_t* sources, const TokenId* ids,
+                   int num_tokens) {
+  queue_.check(cuda::feed(queue_.stream(), tokens, sources, ids, num_tokens), "feeding ids");
 }
 
 void CudaOps::sample(const SampleArgs& args) {

@@ -37,8 +37,10 @@ class CudaOps final : public Ops {
                  const Activation& out) override;
   void swiglu(const float* gate_up, int num_tokens, int ffn, const Activation& out) override;
   void combine(const CombineArgs& args) override;
-  void select(absl::Span<const float* const> parts, const std::int32_t* owners, int rows,
-              int columns, float* out) override;
+  void select(absl::Span<const float* const> parts, absl::Span<const TokenId> ends,
+              const TokenId* tokens, int rows, int columns, float* out) override;
+  void feed(TokenId* tokens, const std::int32_t* sources, const TokenId* ids,
+            int num_tokens) override;
   void sample(const SampleArgs& args) override;
 
   // What follows belongs to the next step, which must not begin before the step before the one that

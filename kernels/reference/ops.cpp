@@ -164,13 +164,24 @@ void ReferenceOps::combine(const CombineArgs& args) {
   });
 }
 
-void ReferenceOps::select(absl::Span<const float* const> parts, const std::int32_t* owners,
-                          int rows, int columns, float* out) {
-  std::vector<const float*> sources(parts.begin(), parts.end());
-  enqueue([sources = std::move(sources), owners, rows, columns, out] {
+void ReferenceOps::select(absl::Span<const float* const> parts, absl::Span<const TokenId> ends,
+                          const TokenId* tokens, int rows, int columns, float* out) {
+  enqueue([sources = std::vector<const float*>(parts.begin(), parts.end()),
+           ends = std::vector<TokenId>(ends.begin(), ends.end()), tokens, rows, columns, out] {
     for (int t = 0; t < rows; ++t) {
+      std::size_t owner = 0;
+      while (ends[owner] <= tokens[t]) ++owner;
       const std::size_t row = static_cast<std::size_t>(t) * static_cast<std::size_t>(columns);
-      std::copy_n(sources[static_cast<std::size_t>(owners[t])] + row, columns, out + row);
+      std::copy_n(sources[owner] + row, columns, out + row);
+    }
+  });
+}
+
+void ReferenceOps::feed(TokenId* tokens, const std::int32_t* sources, const TokenId* ids,
+                        int num_tokens) {
+  enqueue([=] {
+    for (int t = 0; t < num_tokens; ++t) {
+      if (sources[t] >= 0) tokens[t] = ids[sources[t]];
     }
   });
 }

@@ -256,9 +256,10 @@ TEST(RowOps, SelectTakesEachRowFromItsOwner) {
     Buffer<float> a(*device, std::vector<float>{1, 2, 3, 4, 5, 6});
     Buffer<float> b(*device, std::vector<float>{10, 20, 30, 40, 50, 60});
     const std::vector<const float*> parts = {a.data(), b.data()};
-    const std::vector<std::int32_t> owners = {1, 0, 1};
+    const std::vector<TokenId> ends = {10, 20};
+    const std::vector<TokenId> tokens = {10, 9, 19};
     Buffer<float> out(*device, 6);
-    device->ops().select(parts, owners.data(), 3, 2, out.data());
+    device->ops().select(parts, ends, tokens.data(), 3, 2, out.data());
     ASSERT_TRUE(device->wait().ok());
     EXPECT_EQ(out.read(), (std::vector<float>{10, 20, 3, 4, 50, 60})) << name;
   }

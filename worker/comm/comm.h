@@ -62,18 +62,24 @@ class Comm {
   virtual float* begin_meet(const MeetPlan& plan, int rows, int columns) = 0;
   virtual void meet(const MeetArgs& args) = 0;
 
-  // Vocabulary-parallel embedding. The owner of row t writes it to begin_select() + t * columns;
-  // select() copies each row from owners[t] to `out` on every rank.
+  // Vocabulary-parallel embedding. The owner of tokens[t] writes its row to begin_select() + t *
+  // columns; select() copies each row from its owner to `out` on every rank. ends[r]: where the ids
+  // of rank r end.
   virtual float* begin_select(int rows, int columns) = 0;
-  virtual void select(const std::int32_t* owners, int rows, int columns, float* out) = 0;
+  virtual void select(absl::Span<const TokenId> ends, const TokenId* tokens, int rows, int columns,
+                      float* out) = 0;
 
   // Vocabulary-parallel logits. Rank r writes [rows][columns_by_rank[r]] to begin_gather(); after
   // gather() every rank of this host may read all pieces until the exchange after the next one.
   virtual float* begin_gather(int rows, absl::Span<const int> columns_by_rank) = 0;
   virtual Gathered gather(int rows, absl::Span<const int> columns_by_rank) = 0;
 
-  // `bytes` of host memory from `root` to everyone.
+  // `bytes` of the device's memory from `root` to everyone.
   virtual void broadcast(void* data, std::size_t bytes, int root) = 0;
+
+  // Which of its buffers the next exchange uses: part of the key of work that is kept and enqueued
+  // again (Device::replay).
+  virtual int phase() const = 0;
 
   // Makes waiting peers give up at once (a stream broke, the epoch ended). Any thread.
   virtual void abort() = 0;

@@ -77,11 +77,12 @@ class DeviceComm final : public Comm {
 
   float* begin_select(int rows, int columns) override { return begin(floats(rows, columns)); }
 
-  void select(const std::int32_t* owners, int rows, int columns, float* out) override {
+  void select(absl::Span<const TokenId> ends, const TokenId* tokens, int rows, int columns,
+              float* out) override {
     share();
     std::vector<const float*> parts;
     for (int r = 0; r < options_.world; ++r) parts.push_back(reachable_part(r));
-    device_.ops().select(parts, owners, rows, columns, out);
+    device_.ops().select(parts, ends, tokens, rows, columns, out);
   }
 
   float* begin_gather(int rows, absl::Span<const int> columns_by_rank) override {
@@ -103,11 +104,10 @@ class DeviceComm final : public Comm {
 
   void broadcast(void* data, std::size_t bytes, int root) override {
     if (collective_ == nullptr) return;
-    begin((bytes + sizeof(float) - 1) / sizeof(float));
-    if (rank() == root) device_.copy(part(root), data, bytes);
-    collective_->broadcast(part(root), bytes, root);
-    if (rank() != root) device_.copy(data, part(root), bytes);
+    collective_->broadcast(data, bytes, root);
   }
+
+  int phase() const override { return half_; }
 
   void abort() override {
     if (collective_ != nullptr) collective_->abort();

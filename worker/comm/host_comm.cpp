@@ -54,11 +54,12 @@ class HostComm final : public Comm {
 
   float* begin_select(int rows, int columns) override { return begin(floats(rows, columns)); }
 
-  void select(const std::int32_t* owners, int rows, int columns, float* out) override {
+  void select(absl::Span<const TokenId> ends, const TokenId* tokens, int rows, int columns,
+              float* out) override {
     exchange();
     std::vector<const float*> parts;
     for (int r = 0; r < options_.world; ++r) parts.push_back(part(r));
-    device_.ops().select(parts, owners, rows, columns, out);
+    device_.ops().select(parts, ends, tokens, rows, columns, out);
   }
 
   float* begin_gather(int rows, absl::Span<const int> columns_by_rank) override {
@@ -95,6 +96,8 @@ class HostComm final : public Comm {
       });
     }
   }
+
+  int phase() const override { return 0; }  // host devices keep nothing
 
   void abort() override { transport_->abort(); }
 

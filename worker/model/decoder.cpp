@@ -11,9 +11,6 @@
 namespace quire {
 namespace {
 
-// Logits of so many bytes are gathered at a time; more rows go in several exchanges.
-constexpr std::size_t kLogitBytes = std::size_t{16} << 20;
-
 std::vector<Range> attention_leaves(const ShardMap& shards) {
   std::vector<Range> owned;
   for (const RankShard& shard : shards.ranks) owned.push_back(shard.heads);
@@ -38,7 +35,7 @@ std::size_t product(int a, int b) {
 
 int logit_rows(const ShardMap& shards, const DecoderLimits& limits) {
   const std::size_t row_bytes = product(widest_vocab(shards), sizeof(float));
-  const auto fit = static_cast<int>(kLogitBytes / std::max<std::size_t>(row_bytes, 1));
+  const auto fit = static_cast<int>(limits.logit_bytes / std::max<std::size_t>(row_bytes, 1));
   return std::max(1, std::min(fit, limits.max_samples));
 }
 
@@ -79,7 +76,10 @@ Decoder::Decoder(const ModelSpec& spec, const ShardMap& shards, const ModelWeigh
   attention_.scale = 1.0f / std::sqrt(static_cast<float>(spec.head_dim));
   attention_.window = spec.window;
   attention_.soft_cap = spec.attention_soft_cap;
-  for (const RankShard& rank : shards.ranks) vocab_columns_.push_back(rank.vocab.size());
+  for (const RankShard& rank : shards.ranks) {
+    vocab_columns_.push_back(rank.vocab.size());
+    vocab_ends_.push_back(rank.vocab.end);
+  }
 }
 
 absl::StatusOr<std::unique_ptr<Decoder>> Decoder::create(const ModelSpec& spec,
@@ -155,12 +155,12 @@ Inputs Decoder::normed(int rows) const {
   return inputs;
 }
 
-void Decoder::embed(const Batch& batch, const std::int32_t* owners) {
+void Decoder::embed(const Batch& batch) {
   float* part = comm_.begin_select(batch.num_tokens, spec_.hidden);
   if (!shard_.vocab.empty()) {
     ops_.embed(weights_.embedding.weight, shard_.vocab.begin, batch.tokens, batch.num_tokens, part);
   }
-  comm_.select(owners, batch.num_tokens, spec_.hidden, residual_.floats());
+  comm_.select(vocab_ends_, batch.tokens, batch.num_tokens, spec_.hidden, residual_.floats());
 }
 
 void Decoder::norm_into(const float* norm, absl::Span<const ActivationLayout> layouts, int rows) {
@@ -212,11 +212,10 @@ void Decoder::ffn_block(const LayerWeights& layer, const LayerWeights* next, con
        next != nullptr ? &next->qkv : nullptr);
 }
 
-void Decoder::forward(const Batch& batch, const std::int32_t* owners,
-                      absl::Span<const KvLayer> kv) {
+void Decoder::forward(const Batch& batch, absl::Span<const KvLayer> kv) {
   QUIRE_CHECK_LE(batch.num_tokens, limits_.max_tokens);
   QUIRE_CHECK_EQ(kv.size(), weights_.layers.size());
-  embed(batch, owners);
+  embed(batch);
   const LayerWeights& first = weights_.layers.front();
   norm_into(first.attention_norm.floats(), first.qkv.layouts(), batch.num_tokens);
   for (std::size_t l = 0; l < weights_.layers.size(); ++l) {

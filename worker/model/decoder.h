@@ -18,6 +18,8 @@ struct DecoderLimits {
   int max_tokens = 0;     // T of the largest step
   int max_samples = 0;    // rows that may sample in one step
   int max_positions = 0;  // the longest sequence
+  // Logits of so many bytes are gathered at a time; more rows go in several exchanges.
+  std::size_t logit_bytes = std::size_t{16} << 20;
 };
 
 // The most bytes one rank contributes to one exchange under these limits: what Comm is opened with.
@@ -33,9 +35,8 @@ class Decoder {
                                                          Device& device, Comm& comm,
                                                          const DecoderLimits& limits);
 
-  // Runs all T tokens through every layer; K and V go into `kv`, one entry per layer. owners[t] is
-  // the rank that owns the embedding of token t.
-  void forward(const Batch& batch, const std::int32_t* owners, absl::Span<const KvLayer> kv);
+  // Runs all T tokens through every layer; K and V go into `kv`, one entry per layer.
+  void forward(const Batch& batch, absl::Span<const KvLayer> kv);
 
   // Rows of logits that fit one exchange.
   int max_logit_rows() const { return max_logit_rows_; }
@@ -51,7 +52,7 @@ class Decoder {
   absl::StatusOr<DeviceBuffer> activation(absl::Span<const ActivationLayout> layouts, int rows,
                                           int columns, const char* what);
 
-  void embed(const Batch& batch, const std::int32_t* owners);
+  void embed(const Batch& batch);
   void attention_block(const LayerWeights& layer, const Batch& batch, const KvLayer& kv);
   void ffn_block(const LayerWeights& layer, const LayerWeights* next, const Batch& batch);
   // residual += the meeting's sum; then norm(residual) in every layout that `reader` wants.
@@ -71,7 +72,8 @@ class Decoder {
   AttentionSpec attention_;
   MeetPlan attention_plan_;
   MeetPlan ffn_plan_;
-  std::vector<int> vocab_columns_;  // by rank
+  std::vector<int> vocab_columns_;   // by rank
+  std::vector<TokenId> vocab_ends_;  // by rank
   int max_logit_rows_ = 1;
 
   DeviceBuffer cos_sin_;                // [max_positions][rope.dims / 2][2]

@@ -1,56 +1,123 @@
-// One pass over the plan's rows.
+// Count, place, one pass over the plan's rows, send.
 #include "worker/runner/batch_builder.h"
 
 #include <algorithm>
+#include <utility>
+
+#include "kernels/ops.h"
 
 namespace quire {
 namespace {
+
+constexpr int kAlignment = 4;  // integers
 
 int blocks_for(int positions, int block_size) {
   return (positions + block_size - 1) / block_size;
 }
 
+int aligned(int count) {
+  return (count + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+std::size_t ints_of(int tokens, int rows, int width) {
+  return 4 * static_cast<std::size_t>(aligned(tokens)) +
+         static_cast<std::size_t>(aligned(rows + 1) + 2 * aligned(rows)) +
+         static_cast<std::size_t>(rows) * static_cast<std::size_t>(width);
+}
+
+// 1, 2, 4, 8, 16, 24, 32, ... by 8, from 256 on by 32.
+int row_bucket(int rows) {
+  int bucket = 1;
+  while (bucket < rows && bucket < 8) bucket *= 2;
+  const int step = rows > 256 ? 32 : 8;
+  return bucket >= rows ? bucket : (rows + step - 1) / step * step;
+}
+
+int width_bucket(int width) {
+  int bucket = 4;
+  while (bucket < width) bucket *= 2;
+  return bucket;
+}
+
 }  // namespace
 
-absl::StatusOr<BatchBuilder> BatchBuilder::create(const StepLimits& limits, const ShardMap& shards,
-                                                  Device& device) {
+absl::StatusOr<BatchBuilder> BatchBuilder::create(const StepLimits& limits, Device& device) {
   BatchBuilder builder;
   builder.limits_ = limits;
-  for (const RankShard& shard : shards.ranks) builder.vocab_ends_.push_back(shard.vocab.end);
-  const auto tokens = static_cast<std::size_t>(limits.max_num_batched_tokens);
-  const auto rows = static_cast<std::size_t>(limits.max_num_seqs);
-  const auto width = static_cast<std::size_t>(blocks_for(limits.max_model_len, limits.block_size));
-  const std::size_t ints = 4 * tokens + 3 * rows + 1 + rows * width;
-  const std::size_t bytes = ints * sizeof(std::int32_t);
   builder.device_ = &device;
+  const int width = blocks_for(limits.max_model_len, limits.block_size);
+  const std::size_t bytes =
+      ints_of(limits.max_num_batched_tokens, limits.max_num_seqs, width) * sizeof(std::int32_t);
   QUIRE_ASSIGN_OR_RETURN(builder.memory_, DeviceBuffer::allocate(device, bytes, "the batch"));
-  QUIRE_ASSIGN_OR_RETURN(builder.host_, DeviceBuffer::allocate_host(device, bytes, "the batch"));
-  auto* next = static_cast<std::int32_t*>(builder.host_.data());
-  const auto take = [&next](std::size_t count) { return std::exchange(next, next + count); };
-  builder.tokens_ = take(tokens);
-  builder.positions_ = take(tokens);
-  builder.row_of_token_ = take(tokens);
-  builder.owners_ = take(tokens);
-  builder.row_begin_ = take(rows + 1);
-  builder.context_ = take(rows);
-  builder.sample_tokens_ = take(rows);
-  builder.block_tables_ = take(rows * width);
+  for (DeviceBuffer& side : builder.host_) {
+    QUIRE_ASSIGN_OR_RETURN(side, DeviceBuffer::allocate_host(device, bytes, "the batch"));
+  }
   return builder;
 }
 
-std::int32_t BatchBuilder::owner_of(TokenId token) const {
-  return static_cast<std::int32_t>(std::upper_bound(vocab_ends_.begin(), vocab_ends_.end(), token) -
-                                   vocab_ends_.begin());
+BatchBuilder::Counts BatchBuilder::count(const StepPlan& plan) const {
+  Counts counts;
+  counts.rows = static_cast<int>(plan.rows.size());
+  for (const PlanRow& row : plan.rows) {
+    counts.tokens += row.num_tokens;
+    counts.width =
+        std::max(counts.width, blocks_for(row.first_position + row.num_tokens, limits_.block_size));
+  }
+  return counts;
 }
 
-void BatchBuilder::add_tokens(const PlanRow& row, const Slot& slot, int index) {
+bool BatchBuilder::is_decode(const StepPlan& plan) const {
+  return std::all_of(plan.rows.begin(), plan.rows.end(),
+                     [](const PlanRow& row) { return row.num_tokens == 1 && row.samples; });
+}
+
+BatchBuilder::Counts BatchBuilder::rounded_up(const Counts& counts) const {
+  const int most = std::min(limits_.max_num_seqs, limits_.max_num_batched_tokens);
+  Counts more;
+  more.rows = more.tokens = std::min(row_bucket(counts.rows), most);
+  more.width =
+      std::min(width_bucket(counts.width), blocks_for(limits_.max_model_len, limits_.block_size));
+  return more;
+}
+
+// The tables come last: they are the longest.
+void BatchBuilder::place(const Counts& counts) {
+  auto* next = static_cast<std::int32_t*>(host_side());
+  const auto take = [&next](int count) { return std::exchange(next, next + aligned(count)); };
+  tokens_ = take(counts.tokens);
+  positions_ = take(counts.tokens);
+  row_of_token_ = take(counts.tokens);
+  sources_ = take(counts.tokens);
+  row_begin_ = take(counts.rows + 1);
+  context_ = take(counts.rows);
+  sample_tokens_ = take(counts.rows);
+  block_tables_ = next;
+  end_ = next + static_cast<std::ptrdiff_t>(counts.rows) * counts.width;
+  batch_ = Batch();
+  batch_.num_tokens = counts.tokens;
+  batch_.num_rows = counts.rows;
+  batch_.block_size = limits_.block_size;
+  batch_.max_blocks = counts.width;
+  batch_.tokens = on_device(tokens_);
+  batch_.positions = on_device(positions_);
+  batch_.row_of_token = on_device(row_of_token_);
+  batch_.row_begin = on_device(row_begin_);
+  batch_.context = on_device(context_);
+  batch_.sample_tokens = on_device(sample_tokens_);
+  batch_.block_tables = on_device(block_tables_);
+}
+
+void BatchBuilder::add_row(const PlanRow& row, const Slot& slot, int index) {
   int t = row_begin_[index];
   for (int i = 0; i < row.num_tokens; ++i, ++t) {
     const int position = row.first_position + i;
-    tokens_[t] = slot.tokens[static_cast<std::size_t>(position)];
+    const TokenId token = slot.tokens[static_cast<std::size_t>(position)];
+    const bool unseen = token == kUnseen;
+    tokens_[t] = unseen ? 0 : token;
+    sources_[t] = unseen ? slot.unseen_pick : -1;
+    feeds_ = feeds_ || unseen;
     positions_[t] = position;
     row_of_token_[t] = index;
-    owners_[t] = owner_of(tokens_[t]);
   }
   row_begin_[index + 1] = t;
   context_[index] = row.first_position + row.num_tokens;
@@ -58,49 +125,49 @@ void BatchBuilder::add_tokens(const PlanRow& row, const Slot& slot, int index) {
     sample_tokens_[sampling_rows_.size()] = t - 1;
     sampling_rows_.push_back(index);
   }
+  std::copy_n(slot.tables[0].begin(), blocks_for(context_[index], limits_.block_size),
+              block_tables_ + static_cast<std::ptrdiff_t>(index) * batch_.max_blocks);
 }
 
-void BatchBuilder::fill_tables(const StepPlan& plan, const SlotTable& slots) {
-  int width = 0;
-  for (std::size_t b = 0; b < plan.rows.size(); ++b) {
-    width = std::max(width, blocks_for(context_[b], limits_.block_size));
+// One token a row, as in all rows before.
+void BatchBuilder::pad(int first_row) {
+  for (int b = first_row; b < batch_.num_rows; ++b) {
+    tokens_[b] = positions_[b] = 0;
+    row_of_token_[b] = sources_[b] = -1;
+    row_begin_[b + 1] = first_row;
+    context_[b] = 0;
+    sample_tokens_[b] = b;
   }
-  for (std::size_t b = 0; b < plan.rows.size(); ++b) {
-    const std::vector<BlockId>& table = slots.at(plan.rows[b].slot).tables[0];
-    const int used = blocks_for(context_[b], limits_.block_size);
-    std::copy_n(table.begin(), used, block_tables_ + b * static_cast<std::size_t>(width));
-  }
-  batch_.max_blocks = width;
 }
 
-// The block tables come last, so that what is used of the arrays is one stretch.
-void BatchBuilder::send() {
-  const BlockId* end = block_tables_ + static_cast<std::size_t>(batch_.num_rows) *
-                                           static_cast<std::size_t>(batch_.max_blocks);
-  const auto* begin = static_cast<const std::int32_t*>(host_.data());
+void BatchBuilder::send(const TokenId* picked) {
+  const auto* begin = static_cast<const std::int32_t*>(host_side());
   device_->copy(memory_.data(), begin,
-                static_cast<std::size_t>(end - begin) * sizeof(std::int32_t));
+                static_cast<std::size_t>(end_ - begin) * sizeof(std::int32_t));
+  if (feeds_) {
+    device_->ops().feed(on_device(tokens_), on_device(sources_), picked, batch_.num_tokens);
+  }
 }
 
-const Batch& BatchBuilder::build(const StepPlan& plan, const SlotTable& slots) {
+const Batch& BatchBuilder::build(const StepPlan& plan, const SlotTable& slots,
+                                 const TokenId* picked) {
+  side_ = 1 - side_;
+  const Counts counts = count(plan);
+  const bool few_shapes = device_->keeps_records() && is_decode(plan);
+  place(few_shapes ? rounded_up(counts) : counts);
   sampling_rows_.clear();
+  feeds_ = false;
   row_begin_[0] = 0;
-  for (std::size_t b = 0; b < plan.rows.size(); ++b) {
-    add_tokens(plan.rows[b], slots.at(plan.rows[b].slot), static_cast<int>(b));
+  for (int b = 0; b < counts.rows; ++b) {
+    const PlanRow& row = plan.rows[static_cast<std::size_t>(b)];
+    add_row(row, slots.at(row.slot), b);
   }
-  fill_tables(plan, slots);
-  batch_.num_rows = static_cast<int>(plan.rows.size());
-  batch_.num_tokens = row_begin_[plan.rows.size()];
-  batch_.block_size = limits_.block_size;
-  batch_.tokens = on_device(tokens_);
-  batch_.positions = on_device(positions_);
-  batch_.row_of_token = on_device(row_of_token_);
-  batch_.row_begin = on_device(row_begin_);
-  batch_.context = on_device(context_);
-  batch_.block_tables = on_device(block_tables_);
-  batch_.num_samples = static_cast<int>(sampling_rows_.size());
-  batch_.sample_tokens = on_device(sample_tokens_);
-  send();
+  if (few_shapes) pad(counts.rows);
+  batch_.num_samples = few_shapes ? batch_.num_rows : static_cast<int>(sampling_rows_.size());
+  shape_ = few_shapes ? (static_cast<std::uint64_t>(batch_.num_rows) << 32) |
+                            static_cast<std::uint64_t>(batch_.max_blocks)
+                      : 0;
+  send(picked);
   return batch_;
 }
 

@@ -1,12 +1,17 @@
 // Flattens a plan and the slots it names into the flat device arrays of a Batch: written in host
-// memory, then sent in one copy. All arrays are made once for the largest step and stay where they
-// are; a Batch is valid until the next build().
+// memory, then sent in one copy of what the step needs. Where arrays lie follows from the step's
+// numbers of tokens, rows and blocks alone. Two host sides take turns, so that a step may be built
+// while the one before is on its way; the device's side is one, for steps run in order.
+//
+// A device that keeps records gets decoding steps in few shapes: rows and width of the tables are
+// rounded up, and the rows beyond the plan's have no tokens of their own. Their entries in `tokens`
+// name row -1: what is computed for them is stored nowhere.
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "common/shard.h"
 #include "common/step.h"
 #include "kernels/batch.h"
 #include "worker/device_buffer.h"
@@ -16,41 +21,55 @@ namespace quire {
 
 class BatchBuilder {
  public:
-  static absl::StatusOr<BatchBuilder> create(const StepLimits& limits, const ShardMap& shards,
-                                             Device& device);
+  static absl::StatusOr<BatchBuilder> create(const StepLimits& limits, Device& device);
 
-  // `plan` was applied to `slots` and has rows. KV group 0's tables are used. Enqueues the copy.
-  const Batch& build(const StepPlan& plan, const SlotTable& slots);
-  // The rank that owns the embedding of each token: [T].
-  const std::int32_t* owners() const { return on_device(owners_); }
+  // `plan` was applied to `slots` and has rows. KV group 0's tables are used. Enqueues the copy,
+  // and valid until the next call. `picked`: where the device holds what the step before picked.
+  const Batch& build(const StepPlan& plan, const SlotTable& slots, const TokenId* picked);
   // Indices into plan.rows of those that sample, in order.
   const std::vector<int>& sampling_rows() const { return sampling_rows_; }
+  // The shape of a step that comes again and again: equal for batches of the same arrays; 0: none.
+  std::uint64_t shape() const { return shape_; }
 
  private:
-  std::int32_t owner_of(TokenId token) const;
-  void add_tokens(const PlanRow& row, const Slot& slot, int index);
-  void fill_tables(const StepPlan& plan, const SlotTable& slots);
-  void send();
-  // Where an address in host_ has its twin in device memory.
-  const std::int32_t* on_device(const std::int32_t* in_host) const {
-    return static_cast<const std::int32_t*>(memory_.data()) +
-           (in_host - static_cast<const std::int32_t*>(host_.data()));
+  struct Counts {
+    int tokens = 0;
+    int rows = 0;
+    int width = 0;  // blocks of the longest row
+  };
+  Counts count(const StepPlan& plan) const;
+  bool is_decode(const StepPlan& plan) const;
+  Counts rounded_up(const Counts& counts) const;
+  void place(const Counts& counts);
+  void add_row(const PlanRow& row, const Slot& slot, int index);
+  void pad(int first_row);
+  void send(const TokenId* picked);
+  // Where an address in the host's side has its twin in device memory.
+  template <typename T>
+  T* on_device(const T* in_host) const {
+    return reinterpret_cast<T*>(
+        static_cast<std::byte*>(memory_.data()) +
+        (reinterpret_cast<const std::byte*>(in_host) - static_cast<const std::byte*>(host_side())));
   }
+  void* host_side() const { return host_[side_].data(); }
 
   StepLimits limits_;
-  std::vector<TokenId> vocab_ends_;  // by rank
   Device* device_ = nullptr;
-  DeviceBuffer memory_;                    // what the device reads
-  DeviceBuffer host_;                      // its twin; holds all of the following
+  DeviceBuffer memory_;   // what the device reads
+  DeviceBuffer host_[2];  // its twins; one holds all of the following
+  int side_ = 0;
   TokenId* tokens_ = nullptr;              // [T]
   std::int32_t* positions_ = nullptr;      // [T]
   std::int32_t* row_of_token_ = nullptr;   // [T]
-  std::int32_t* owners_ = nullptr;         // [T]
+  std::int32_t* sources_ = nullptr;        // [T], see Ops::feed
   std::int32_t* row_begin_ = nullptr;      // [B + 1]
   std::int32_t* context_ = nullptr;        // [B]
   std::int32_t* sample_tokens_ = nullptr;  // [B]
-  BlockId* block_tables_ = nullptr;        // [B][blocks of the longest row in the step]
+  BlockId* block_tables_ = nullptr;        // [B][width]
+  std::int32_t* end_ = nullptr;
+  bool feeds_ = false;  // some token is one that the host has not seen
   std::vector<int> sampling_rows_;
+  std::uint64_t shape_ = 0;
   Batch batch_;
 };
 

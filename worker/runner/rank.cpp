@@ -67,9 +67,7 @@ absl::Status Rank::start(const StepLimits& limits, const std::string& comm_name,
   options.rank = place_.rank;
   options.world = place_.world;
   options.name = comm_name;
-  options.part_bytes =
-      exchange_bytes(file_.spec, shards_,
-                     {limits.max_num_batched_tokens, limits.max_num_seqs, limits.max_model_len});
+  options.part_bytes = exchange_bytes(file_.spec, shards_, decoder_limits(limits, *device_));
   options.deadline_ms = deadline_ms;
   options.first_local_rank = place_.first_local_rank;
   options.num_local_ranks = place_.num_local_ranks;

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "common/check.h"
 #include "common/status.h"
 
 namespace quire {
@@ -15,95 +16,185 @@ constexpr int kNumKvGroups = 1;
 }  // namespace
 
 Runner::Runner(const RunnerParts& parts, const StepLimits& limits, KvArena arena,
-               BatchBuilder builder, DeviceBuffer ids)
+               BatchBuilder builder)
     : parts_(parts),
+      max_num_seqs_(limits.max_num_seqs),
       slots_(limits, parts.spec->vocab, kNumKvGroups),
       arena_(std::move(arena)),
       builder_(std::move(builder)),
       sampler_(*parts.shards),
-      ids_(std::move(ids)) {
+      logit_states_(limits.max_num_seqs, parts.spec->eos, parts.spec->vocab) {
   for (int l = 0; l < parts.spec->num_layers; ++l) kv_layers_.push_back(arena_.layer(l));
+}
+
+Runner::~Runner() {
+  // Whatever the outcome: nothing that is under way may name memory that goes now.
+  static_cast<void>(parts_.device->wait());
+  parts_.device->forget_records();
+}
+
+absl::Status Runner::allocate_ids() {
+  const std::size_t bytes = static_cast<std::size_t>(max_num_seqs_) * sizeof(TokenId);
+  QUIRE_ASSIGN_OR_RETURN(picked_, DeviceBuffer::allocate(*parts_.device, bytes, "the picked ids"));
+  for (DeviceBuffer& ids : ids_) {
+    QUIRE_ASSIGN_OR_RETURN(ids,
+                           DeviceBuffer::allocate_host(*parts_.device, bytes, "the picked ids"));
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::unique_ptr<Runner>> Runner::create(const RunnerParts& parts, const KvShape& kv,
                                                        const StepLimits& limits) {
   QUIRE_ASSIGN_OR_RETURN(KvArena arena, KvArena::create(kv, limits.num_blocks, *parts.device));
-  QUIRE_ASSIGN_OR_RETURN(BatchBuilder builder,
-                         BatchBuilder::create(limits, *parts.shards, *parts.device));
-  const std::size_t id_bytes = static_cast<std::size_t>(limits.max_num_seqs) * sizeof(TokenId);
-  QUIRE_ASSIGN_OR_RETURN(DeviceBuffer ids,
-                         DeviceBuffer::allocate_host(*parts.device, id_bytes, "the picked ids"));
-  auto runner = std::unique_ptr<Runner>(
-      new Runner(parts, limits, std::move(arena), std::move(builder), std::move(ids)));
-  const DecoderLimits decoder_limits{limits.max_num_batched_tokens, limits.max_num_seqs,
-                                     limits.max_model_len};
+  QUIRE_ASSIGN_OR_RETURN(BatchBuilder builder, BatchBuilder::create(limits, *parts.device));
+  auto runner =
+      std::unique_ptr<Runner>(new Runner(parts, limits, std::move(arena), std::move(builder)));
+  QUIRE_RETURN_IF_ERROR(runner->allocate_ids());
   QUIRE_ASSIGN_OR_RETURN(runner->decoder_,
                          Decoder::create(*parts.spec, *parts.shards, *parts.weights, *parts.device,
-                                         *parts.comm, decoder_limits));
+                                         *parts.comm, decoder_limits(limits, *parts.device)));
   return runner;
 }
 
-void Runner::enqueue_samples(const StepPlan& plan, const Batch& batch) {
-  const std::vector<int>& rows = builder_.sampling_rows();
-  const bool sampling_rank = parts_.comm->rank() == plan.sampling_rank;
-  sample_rows_.clear();
-  for (const int row : rows) {
-    const Slot& slot = slots_.at(plan.rows[static_cast<std::size_t>(row)].slot);
-    sample_rows_.push_back(
-        make_sample_row(slot.params, slot.sample_index, static_cast<int>(slot.tokens.size())));
-  }
-  results_.assign(rows.size(), RowResult());
-  auto* ids = static_cast<TokenId*>(ids_.data());
-  for (int first = 0; first < batch.num_samples; first += decoder_->max_logit_rows()) {
-    const int count = std::min(decoder_->max_logit_rows(), batch.num_samples - first);
-    const Gathered logits = decoder_->logits(batch, first, count);
-    if (!sampling_rank) continue;
-    const auto begin = static_cast<std::size_t>(first);
-    sampler_.enqueue(
-        parts_.device->ops(), logits.pieces, logits.strides,
-        absl::MakeConstSpan(sample_rows_).subspan(begin, static_cast<std::size_t>(count)),
-        results_.data() + begin);
-  }
-  if (sampling_rank) {
-    parts_.device->host_task([this, ids] {
-      for (std::size_t i = 0; i < results_.size(); ++i) ids[i] = results_[i].token;
-      return absl::OkStatus();
-    });
-  }
-  parts_.comm->broadcast(ids, results_.size() * sizeof(TokenId), plan.sampling_rank);
+DecoderLimits decoder_limits(const StepLimits& limits, const Device& device) {
+  DecoderLimits decoder{limits.max_num_batched_tokens, limits.max_num_seqs, limits.max_model_len};
+  // A record holds one gathering of logits.
+  if (device.keeps_records()) decoder.logit_bytes = std::size_t{256} << 20;
+  return decoder;
 }
 
-absl::StatusOr<StepResult> Runner::run(const StepPlan& plan) {
-  const absl::Time start = absl::Now();
+// The whole of a decoding step up to the logits.
+Gathered Runner::enqueue_record(const Batch& batch) {
+  const int phase = parts_.comm->phase();
+  const std::uint64_t key = builder_.shape() << 1 | static_cast<std::uint64_t>(phase);
+  parts_.device->replay(key, [&] {
+    decoder_->forward(batch, kv_layers_);
+    recorded_[key] = decoder_->logits(batch, 0, batch.num_samples);
+    QUIRE_CHECK_EQ(parts_.comm->phase(), phase);
+  });
+  return recorded_[key];
+}
+
+void Runner::enqueue_picks(const Gathered& logits, int first, int count, Step& step) {
+  if (!step.samples_here) return;
+  const auto begin = static_cast<std::size_t>(first);
+  sampler_.enqueue(parts_.device->ops(), logits.pieces, logits.strides,
+                   absl::MakeConstSpan(step.wishes).subspan(begin, static_cast<std::size_t>(count)),
+                   step.result.rows.data() + begin, static_cast<TokenId*>(picked_.data()) + begin);
+}
+
+void Runner::expect_picks(const StepPlan& plan, Step& step) {
+  step.rows = builder_.sampling_rows();
+  step.result.rows.resize(step.rows.size());
+  for (std::size_t i = 0; i < step.rows.size(); ++i) {
+    const SlotId id = plan.rows[static_cast<std::size_t>(step.rows[i])].slot;
+    const Slot& slot = slots_.at(id);
+    step.wishes.push_back(
+        make_sample_row(slot.params, slot.sample_index, static_cast<int>(slot.tokens.size())));
+    if (step.samples_here) {
+      step.wishes.back().adjustment = logit_states_.update(id, slot.admission, slot.params,
+                                                           slot.num_prompt_tokens, slot.tokens);
+    }
+    step.expected.push_back(slots_.expect(id, static_cast<int>(i)));
+  }
+}
+
+void Runner::enqueue_rows(const StepPlan& plan, Step& step) {
+  auto* const picked = static_cast<TokenId*>(picked_.data());
+  const Batch& batch = builder_.build(plan, slots_, picked);
+  expect_picks(plan, step);
+  const auto count = static_cast<int>(step.rows.size());
+  if (builder_.shape() != 0 && batch.num_samples <= decoder_->max_logit_rows()) {
+    enqueue_picks(enqueue_record(batch), 0, count, step);
+  } else {
+    decoder_->forward(batch, kv_layers_);
+    for (int first = 0; first < count; first += decoder_->max_logit_rows()) {
+      const int some = std::min(decoder_->max_logit_rows(), count - first);
+      enqueue_picks(decoder_->logits(batch, first, some), first, some, step);
+    }
+  }
+  if (count == 0) return;
+  const std::size_t bytes = step.rows.size() * sizeof(TokenId);
+  parts_.comm->broadcast(picked, bytes, plan.sampling_rank);
+  side_ = 1 - side_;
+  step.ids = static_cast<const TokenId*>(ids_[side_].data());
+  parts_.device->copy(ids_[side_].data(), picked, bytes);
+}
+
+// Counting tokens needs all of them.
+bool Runner::reads_unseen_tokens(const StepPlan& plan) const {
+  return std::any_of(plan.rows.begin(), plan.rows.end(), [this](const PlanRow& row) {
+    const Slot& slot = slots_.at(row.slot);
+    return row.samples && slot.params.adjusts_logits() && slot.tokens.back() == kUnseen;
+  });
+}
+
+bool Runner::may_enqueue() const {
+  return in_flight() < (parts_.device->runs_ahead() ? kSides : 1);
+}
+
+absl::Status Runner::enqueue(const StepPlan& plan) {
+  QUIRE_CHECK(may_enqueue());
   if (plan.sampling_rank < 0 || plan.sampling_rank >= parts_.comm->world()) {
     return absl::InvalidArgumentError(absl::StrCat("`sampling_rank` is ", plan.sampling_rank,
                                                    ", but the group has ", parts_.comm->world(),
                                                    " ranks"));
   }
   QUIRE_RETURN_IF_ERROR(slots_.apply(plan));
-  StepResult result;
-  result.epoch = plan.epoch;
-  result.step = plan.step;
-  if (!plan.rows.empty()) {
-    const Batch& batch = builder_.build(plan, slots_);
-    decoder_->forward(batch, builder_.owners(), kv_layers_);
-    if (batch.num_samples > 0) enqueue_samples(plan, batch);
-    QUIRE_RETURN_IF_ERROR(parts_.device->wait());
-    for (std::size_t i = 0; i < builder_.sampling_rows().size(); ++i) {
-      RowResult& row = results_[i];
-      row.row = builder_.sampling_rows()[i];
-      row.token = static_cast<const TokenId*>(ids_.data())[i];
-      if (row.token < 0 || row.token >= parts_.spec->vocab) {
-        return absl::InternalError(absl::StrCat("the pick of row ", row.row, " is id ", row.token,
-                                                ", outside the vocabulary; the ",
-                                                "model gave logits that are not numbers"));
-      }
-      slots_.append(plan.rows[static_cast<std::size_t>(row.row)].slot, row.token);
-      result.rows.push_back(std::move(row));
-    }
+  if (!steps_.empty() && reads_unseen_tokens(plan)) {
+    QUIRE_RETURN_IF_ERROR(settle(steps_.front()));
   }
-  result.busy_us = absl::ToInt64Microseconds(absl::Now() - start);
+  Step& step = steps_.emplace_back();
+  step.begun = absl::Now();
+  step.result.epoch = plan.epoch;
+  step.result.step = plan.step;
+  if (plan.rows.empty()) return absl::OkStatus();
+  step.settled = false;
+  step.samples_here = parts_.comm->rank() == plan.sampling_rank;
+  enqueue_rows(plan, step);
+  parts_.device->end_step();
+  return absl::OkStatus();
+}
+
+bool Runner::has_finished() {
+  QUIRE_CHECK(!steps_.empty());
+  return steps_.front().settled || parts_.device->step_has_run();
+}
+
+// What came of a step that has run: into the slots, and into its result.
+absl::Status Runner::settle(Step& step) {
+  if (step.settled) return absl::OkStatus();
+  QUIRE_RETURN_IF_ERROR(parts_.device->wait_step());
+  step.settled = true;
+  for (std::size_t i = 0; i < step.rows.size(); ++i) {
+    RowResult& row = step.result.rows[i];
+    row.row = step.rows[i];
+    row.token = step.ids[i];
+    if (row.token < 0 || row.token >= parts_.spec->vocab) {
+      return absl::InternalError(absl::StrCat("the pick of row ", row.row, " is id ", row.token,
+                                              ", outside the vocabulary; the ",
+                                              "model gave logits that are not numbers"));
+    }
+    slots_.settle(step.expected[i], row.token);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<StepResult> Runner::finish() {
+  QUIRE_CHECK(!steps_.empty());
+  Step& step = steps_.front();
+  QUIRE_RETURN_IF_ERROR(settle(step));
+  const absl::Time now = absl::Now();
+  step.result.busy_us = absl::ToInt64Microseconds(now - std::max(step.begun, last_finish_));
+  last_finish_ = now;
+  StepResult result = std::move(step.result);
+  steps_.pop_front();
   return result;
+}
+
+absl::StatusOr<StepResult> Runner::run(const StepPlan& plan) {
+  QUIRE_RETURN_IF_ERROR(enqueue(plan));
+  return finish();
 }
 
 }  // namespace quire

@@ -69,12 +69,18 @@ absl::Status SlotTable::admit(const AdmitRow& row) {
       return bad(row.slot, "tokens", "holds id ", token, ", outside [0, ", vocab_ - 1, "]");
     }
   }
+  if (row.num_prompt_tokens < 1 || row.num_prompt_tokens > length) {
+    return bad(row.slot, "num_prompt_tokens", "is ", row.num_prompt_tokens, " of ", length,
+               " tokens");
+  }
   if (absl::Status status = validate(row.params, vocab_); !status.ok()) {
     return bad(row.slot, "params", "are invalid: ", status.message());
   }
   Slot& slot = slots_[static_cast<std::size_t>(row.slot)];
   slot.used = true;
   slot.tokens = row.tokens;
+  slot.num_prompt_tokens = row.num_prompt_tokens;
+  slot.admission = ++num_admissions_;
   slot.tables.resize(num_kv_groups_);
   slot.params = row.params;
   slot.sample_index = row.sample_index;
@@ -137,10 +143,17 @@ absl::Status SlotTable::append_blocks(const PlanRow& row, Slot& slot) {
   return absl::OkStatus();
 }
 
-void SlotTable::append(SlotId slot, TokenId token) {
+SlotTable::Expected SlotTable::expect(SlotId slot, int pick) {
   Slot& entry = slots_[static_cast<std::size_t>(slot)];
   QUIRE_CHECK(entry.used);
-  entry.tokens.push_back(token);
+  entry.tokens.push_back(kUnseen);
+  entry.unseen_pick = pick;
+  return {slot, entry.admission, entry.tokens.size() - 1};
+}
+
+void SlotTable::settle(const Expected& expected, TokenId token) {
+  Slot& entry = slots_[static_cast<std::size_t>(expected.slot)];
+  if (entry.used && entry.admission == expected.admission) entry.tokens[expected.index] = token;
 }
 
 }  // namespace quire

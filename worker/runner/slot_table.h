@@ -6,6 +6,7 @@
 // cover its computed positions with block ids inside the arena.
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -22,10 +23,16 @@ struct StepLimits {
   int max_model_len = 0;
 };
 
+// Stands for a token that a step in flight picks.
+inline constexpr TokenId kUnseen = -1;
+
 struct Slot {
   bool used = false;
-  bool granted = false;  // has had a row; its first one may start behind a cached prefix
-  std::vector<TokenId> tokens;
+  bool granted = false;         // has had a row; its first one may start behind a cached prefix
+  std::vector<TokenId> tokens;  // the last one may be kUnseen
+  int unseen_pick = 0;          // which pick of the newest step that one is
+  int num_prompt_tokens = 0;    // of them; the others are output
+  std::uint64_t admission = 0;  // no other sequence of this table has it
   int num_computed = 0;
   std::vector<std::vector<BlockId>> tables;  // [KV group][block]
   SamplingParams params;
@@ -39,8 +46,15 @@ class SlotTable {
   // Releases, admits, then rows: appends blocks and advances num_computed.
   absl::Status apply(const StepPlan& plan);
   const Slot& at(SlotId slot) const { return slots_[static_cast<std::size_t>(slot)]; }
-  // The token that was picked for a slot: its next row may be granted it.
-  void append(SlotId slot, TokenId token);
+  // A step picks a token for the slot, as its `pick`-th: the slot's next row may be granted it.
+  struct Expected {
+    SlotId slot = 0;
+    std::uint64_t admission = 0;
+    std::size_t index = 0;  // of the token
+  };
+  Expected expect(SlotId slot, int pick);
+  // The token has come; the slot may have another occupant by then.
+  void settle(const Expected& expected, TokenId token);
   int num_used() const;
 
  private:
@@ -53,6 +67,7 @@ class SlotTable {
   const int vocab_;
   const std::size_t num_kv_groups_;
   std::vector<Slot> slots_;  // [max_num_seqs]
+  std::uint64_t num_admissions_ = 0;
 };
 
 }  // namespace quire

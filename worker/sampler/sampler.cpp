@@ -33,7 +33,7 @@ Sampler::Sampler(const ShardMap& shards) {
 
 void Sampler::enqueue(Ops& ops, absl::Span<const float* const> pieces,
                       absl::Span<const std::size_t> strides, absl::Span<const SampleRow> rows,
-                      RowResult* results) const {
+                      RowResult* results, TokenId* ids) const {
   std::vector<const float*> owned_pieces;
   std::vector<std::size_t> owned_strides;
   for (const std::size_t rank : ranks_) {
@@ -47,6 +47,7 @@ void Sampler::enqueue(Ops& ops, absl::Span<const float* const> pieces,
   args.piece_strides = owned_strides;
   args.piece_begin = piece_begin_;
   args.results = results;
+  args.ids = ids;
   ops.sample(args);
 }
 

@@ -19,10 +19,11 @@ class Sampler {
   explicit Sampler(const ShardMap& shards);
 
   // Enqueues the pick of one token per row of logits. Row b of what rank r holds starts at
-  // pieces[r] + b * strides[r]. `rows` and `results` must live until Device::wait().
+  // pieces[r] + b * strides[r]. `rows` and `results` must live until the step was waited for; `ids`
+  // is device memory.
   void enqueue(Ops& ops, absl::Span<const float* const> pieces,
                absl::Span<const std::size_t> strides, absl::Span<const SampleRow> rows,
-               RowResult* results) const;
+               RowResult* results, TokenId* ids) const;
 
  private:
   std::vector<std::size_t> ranks_;    // those that own any ids, in id order

@@ -161,9 +161,14 @@ class Link::Impl {
     };
     mutex_.Await(absl::Condition(&something));
     if (!broken_.ok()) return broken_;
-    Event event = std::move(events_.front());
-    events_.pop_front();
-    return event;
+    return take();
+  }
+
+  absl::StatusOr<std::optional<Event>> poll() {
+    absl::MutexLock lock(&mutex_);
+    if (!broken_.ok()) return broken_;
+    if (events_.empty()) return std::nullopt;
+    return take();
   }
 
   void send_collective_id(const std::string& id) {
@@ -224,6 +229,12 @@ class Link::Impl {
   }
 
  private:
+  Event take() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    Event event = std::move(events_.front());
+    events_.pop_front();
+    return event;
+  }
+
   void on_message(const v1::Down& down) {
     absl::Status failure;
     {
@@ -380,6 +391,9 @@ void Link::on_broken(std::function<void()> callback) {
 }
 absl::StatusOr<Event> Link::next() {
   return impl_->next();
+}
+absl::StatusOr<std::optional<Event>> Link::poll() {
+  return impl_->poll();
 }
 void Link::send_collective_id(const std::string& id) {
   impl_->send_collective_id(id);

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <variant>
 
@@ -74,6 +75,8 @@ class Link {
 
   // Blocks for the next message. Unavailable / DeadlineExceeded (lease) / FailedPrecondition.
   absl::StatusOr<Event> next();
+  // The same, if it is there already.
+  absl::StatusOr<std::optional<Event>> poll();
 
   // Rank 0 makes the id; the coordinator sends it to every rank of the epoch. DeadlineExceeded: it
   // did not come within `patience`; Cancelled: Drain came instead; else as next().

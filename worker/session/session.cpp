@@ -1,6 +1,10 @@
 // The step loop of a worker.
 #include "worker/session/session.h"
 
+#include <deque>
+#include <optional>
+#include <thread>
+
 #include "absl/strings/str_cat.h"
 #include "common/status.h"
 #include "common/wire.h"
@@ -13,6 +17,9 @@ namespace {
 
 // The first steps prove a new group; their confirmation does not wait for the next heartbeat.
 constexpr StepId kConfirmAtOnce = 2;
+// After so long without a new plan the step is waited for: only then does the deadline for peers
+// run.
+constexpr absl::Duration kPollPatience = absl::Seconds(5);
 
 absl::StatusOr<Introduction> introduce(const Rank& rank, const SessionOptions& options) {
   Introduction intro;
@@ -83,46 +90,82 @@ absl::Status start(Rank& rank, Link& link, const SessionOptions& options) {
   return absl::OkStatus();
 }
 
+// Plans are enqueued as they come and as the runner has room; results leave in order.
 class StepLoop {
  public:
-  StepLoop(Rank& rank, Link& link) : rank_(rank), link_(link) {}
+  StepLoop(Rank& rank, Link& link) : rank_(rank), runner_(rank.runner()), link_(link) {}
 
   // Until Drain (OK) or an error.
   absl::Status run() {
     for (;;) {
-      QUIRE_ASSIGN_OR_RETURN(const Event event, link_.next());
-      const auto* plan = std::get_if<PlanMessage>(&event);
-      if (plan == nullptr) return absl::OkStatus();
-      QUIRE_RETURN_IF_ERROR(step(plan->bytes));
+      QUIRE_ASSIGN_OR_RETURN(std::optional<Event> event, next());
+      if (!event.has_value()) {
+        QUIRE_RETURN_IF_ERROR(finish());
+        continue;
+      }
+      const auto* message = std::get_if<PlanMessage>(&*event);
+      if (message != nullptr) {
+        QUIRE_RETURN_IF_ERROR(enqueue(message->bytes));
+        continue;
+      }
+      while (runner_.in_flight() > 0) QUIRE_RETURN_IF_ERROR(finish());
+      return absl::OkStatus();
     }
   }
 
-  StepId last_step() const { return step_; }
+  StepId last_step() const { return finished_; }
 
  private:
-  absl::Status step(const std::string& bytes) {
+  struct Sent {
+    bool samples_here;
+    std::uint64_t digest;
+  };
+
+  // What to do next: a message, or nothing: the oldest step is to be finished.
+  absl::StatusOr<std::optional<Event>> next() {
+    if (runner_.in_flight() == 0) return link_.next();
+    const absl::Time deadline = absl::Now() + kPollPatience;
+    while (runner_.may_enqueue() && !runner_.has_finished()) {
+      QUIRE_ASSIGN_OR_RETURN(std::optional<Event> event, link_.poll());
+      if (event.has_value() || absl::Now() > deadline) return event;
+      std::this_thread::yield();
+    }
+    return std::nullopt;
+  }
+
+  absl::Status enqueue(const std::string& bytes) {
     QUIRE_ASSIGN_OR_RETURN(const StepPlan plan, wire::decode_plan(bytes));
     if (plan.epoch != link_.admission().epoch) {
       return absl::FailedPreconditionError(absl::StrCat(
           "a plan of epoch ", plan.epoch, " arrived in epoch ", link_.admission().epoch));
     }
-    if (plan.step != step_ + 1) {
+    if (plan.step != enqueued_ + 1) {
       return absl::FailedPreconditionError(
-          absl::StrCat("step ", plan.step, " arrived after step ", step_));
+          absl::StrCat("step ", plan.step, " arrived after step ", enqueued_));
     }
-    QUIRE_ASSIGN_OR_RETURN(const StepResult result, rank_.runner().run(plan));
-    step_ = plan.step;
+    QUIRE_RETURN_IF_ERROR(runner_.enqueue(plan));
+    enqueued_ = plan.step;
     digest_ = wire::plan_digest(digest_, bytes);
-    const bool samples = plan.sampling_rank == rank_.place().rank;
-    if (samples) link_.send_result(result);
-    link_.confirm(step_, digest_, !samples && step_ <= kConfirmAtOnce);
+    sent_.push_back({plan.sampling_rank == rank_.place().rank, digest_});
+    return absl::OkStatus();
+  }
+
+  absl::Status finish() {
+    QUIRE_ASSIGN_OR_RETURN(const StepResult result, runner_.finish());
+    const Sent sent = sent_.front();
+    sent_.pop_front();
+    finished_ = result.step;
+    if (sent.samples_here) link_.send_result(result);
+    link_.confirm(finished_, sent.digest, !sent.samples_here && finished_ <= kConfirmAtOnce);
     return absl::OkStatus();
   }
 
   Rank& rank_;
+  Runner& runner_;
   Link& link_;
-  StepId step_ = 0;
-  std::uint64_t digest_ = 0;
+  StepId enqueued_ = 0, finished_ = 0;
+  std::uint64_t digest_ = 0;  // of all plans up to enqueued_
+  std::deque<Sent> sent_;     // of the steps in flight
 };
 
 // The link's reason explains more than the exchange that was given up because of it.

@@ -127,9 +127,11 @@ __global__ void rope_store_kernel(const __grid_constant__ RopeParams p) {
   }
   if (head < job.num_heads) return pairs.store(from);
 
-  const BlockId block = p.block_tables[static_cast<std::size_t>(p.row_of_token[token]) *
-                                           static_cast<std::size_t>(p.max_blocks) +
-                                       static_cast<std::size_t>(position / p.block_size)];
+  const int row = p.row_of_token[token];
+  if (row < 0) return;  // of no row
+  const BlockId block =
+      p.block_tables[static_cast<std::size_t>(row) * static_cast<std::size_t>(p.max_blocks) +
+                     static_cast<std::size_t>(position / p.block_size)];
   // Heads of K, then of V: as in qkv.
   const int line = (head - job.num_heads) * p.block_size + position % p.block_size;
   T* to = reinterpret_cast<T*>(p.arena + static_cast<std::size_t>(block) * p.block_bytes) +

@@ -53,9 +53,13 @@ cudaError_t rms_norm(cudaStream_t stream, const float* x, const std::int32_t* ro
 cudaError_t swiglu(cudaStream_t stream, const float* gate_up, int num_tokens, int ffn,
                    const Activation& out);
 cudaError_t combine(cudaStream_t stream, const CombineJob& job);
-// out[t] = parts[owners[t]][t]; at most CombineJob::kMaxPartials parts (`parts` is host memory).
-cudaError_t select(cudaStream_t stream, const float* const* parts, int num_parts,
-                   const std::int32_t* owners, int rows, int columns, float* out);
+// out[t] = parts[r][t] for the first r with tokens[t] < ends[r]; at most CombineJob::kMaxPartials
+// parts (`parts` and `ends` are host memory).
+cudaError_t select(cudaStream_t stream, const float* const* parts, const TokenId* ends,
+                   int num_parts, const TokenId* tokens, int rows, int columns, float* out);
+// tokens[t] = ids[sources[t]] where sources[t] >= 0.
+cudaError_t feed(cudaStream_t stream, TokenId* tokens, const std::int32_t* sources,
+                 const TokenId* ids, int num_tokens);
 // Rotates q in place, rotates k, stores k and v into the arena.
 cudaError_t rope_store(cudaStream_t stream, const RopeJob& job, const Batch& batch,
                        const KvLayer& kv);

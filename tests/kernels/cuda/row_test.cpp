@@ -360,15 +360,37 @@ TEST(CudaRow, SelectTakesEachRowFromItsOwner) {
     in_all_ways([&](int shift) {
       Shifted<float> a(values[0], shift), b(values[1], 0), c(values[2], shift);
       const std::array<const float*, 3> parts = {a.data(), b.data(), c.data()};
-      DeviceArray<std::int32_t> owner_of(owners);
+      const std::array<TokenId, 3> ends = {10, 20, 30};
+      DeviceArray<TokenId> tokens(std::vector<TokenId>{20, 9, 10, 19, 29});
       Shifted<float> out(5 * n, shift);
-      ASSERT_EQ(cuda::select(nullptr, parts.data(), 3, owner_of.data(), 5, columns, out.data()),
+      ASSERT_EQ(cuda::select(nullptr, parts.data(), ends.data(), 3, tokens.data(), 5, columns,
+                             out.data()),
                 cudaSuccess);
       const std::vector<float> got = out.get();
       for (std::size_t i = 0; i < got.size(); ++i) {
         ASSERT_EQ(got[i], values[static_cast<std::size_t>(owners[i / n])][i]);
       }
     });
+  }
+}
+
+TEST(CudaRow, FeedTakesPicksAndLeavesTheRest) {
+  for (const int count : {1, 255, 256, 700}) {
+    const auto n = static_cast<std::size_t>(count);
+    std::vector<TokenId> tokens(n), ids(n);
+    std::vector<std::int32_t> sources(n);
+    for (std::size_t i = 0; i < n; ++i) {
+      tokens[i] = static_cast<TokenId>(i);
+      ids[i] = static_cast<TokenId>(1000 + i);
+      sources[i] = i % 3 == 0 ? -1 : static_cast<std::int32_t>(n - 1 - i);
+    }
+    DeviceArray<TokenId> at(tokens), picked(ids);
+    DeviceArray<std::int32_t> from(sources);
+    ASSERT_EQ(cuda::feed(nullptr, at.data(), from.data(), picked.data(), count), cudaSuccess);
+    const std::vector<TokenId> got = at.get();
+    for (std::size_t i = 0; i < n; ++i) {
+      ASSERT_EQ(got[i], i % 3 == 0 ? tokens[i] : static_cast<TokenId>(1000 + n - 1 - i));
+    }
   }
 }
 

@@ -5,6 +5,7 @@
 
 #include <deque>
 #include <functional>
+#include <numeric>
 #include <random>
 #include <thread>
 
@@ -125,7 +126,9 @@ std::vector<float> session(Comm& comm, Device& device, std::uint64_t seed) {
     for (auto& owner : owners) owner = static_cast<int>(shared() % static_cast<unsigned>(world));
     fill(comm.begin_select(rows, columns), size);
     std::vector<float> residual(size);
-    comm.select(owners.data(), rows, columns, residual.data());
+    std::vector<TokenId> ends(static_cast<std::size_t>(world));  // rank r owns id r
+    std::iota(ends.begin(), ends.end(), 1);
+    comm.select(ends, owners.data(), rows, columns, residual.data());
 
     LeafCut cut;
     const int leaves = 1 + static_cast<int>(shared() % 9);

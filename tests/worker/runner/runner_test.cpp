@@ -27,26 +27,22 @@ std::vector<T> list(const T* data, int count) {
 TEST(BatchBuilder, FlattensRowsInPlanOrder) {
   const auto device = open_device({"reference", "auto", "auto", "auto", 1});
   ASSERT_TRUE(device.ok()) << device.status();
-  const auto shards = make_shard_map(test::tiny_spec(), 2, 32);
-  ASSERT_TRUE(shards.ok()) << shards.status();
-  auto builder = BatchBuilder::create(kLimits, *shards, **device);
+  auto builder = BatchBuilder::create(kLimits, **device);
   ASSERT_TRUE(builder.ok()) << builder.status();
-  const TokenId far = shards->ranks[1].vocab.begin;  // rank 1 owns it, rank 0 the one below
   SlotTable slots(kLimits, 2500, 1);
   StepPlan plan;
-  plan.admits = {{2, {5, far - 1, far}, 3, 0, {}}, {0, std::vector<TokenId>(40, 8), 40, 0, {}}};
+  plan.admits = {{2, {5, 31, 33}, 3, 0, {}}, {0, std::vector<TokenId>(40, 8), 40, 0, {}}};
   plan.rows = {{2, 1, 2, true, {{9}}}, {0, 0, 3, false, {{4, 6}}}};
   ASSERT_TRUE(slots.apply(plan).ok());
-  const Batch& batch = builder->build(plan, slots);
+  const Batch& batch = builder->build(plan, slots, nullptr);
   ASSERT_TRUE((*device)->wait().ok());  // the arrays are there
   EXPECT_EQ(batch.num_tokens, 5);
   EXPECT_EQ(batch.num_rows, 2);
-  EXPECT_THAT(list(batch.tokens, 5), ElementsAre(far - 1, far, 8, 8, 8));
+  EXPECT_THAT(list(batch.tokens, 5), ElementsAre(31, 33, 8, 8, 8));
   EXPECT_THAT(list(batch.positions, 5), ElementsAre(1, 2, 0, 1, 2));
   EXPECT_THAT(list(batch.row_of_token, 5), ElementsAre(0, 0, 1, 1, 1));
   EXPECT_THAT(list(batch.row_begin, 3), ElementsAre(0, 2, 5));
   EXPECT_THAT(list(batch.context, 2), ElementsAre(3, 3));
-  EXPECT_THAT(list(builder->owners(), 5), ElementsAre(0, 1, 0, 0, 0));
   EXPECT_EQ(batch.max_blocks, 1);  // only blocks that hold positions of this step's contexts
   EXPECT_THAT(list(batch.block_tables, 2), ElementsAre(9, 4));
   EXPECT_THAT(list(batch.sample_tokens, batch.num_samples), ElementsAre(1));

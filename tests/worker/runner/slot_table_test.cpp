@@ -45,7 +45,7 @@ class SlotTableTest : public testing::Test {
 
 TEST_F(SlotTableTest, FollowsASequence) {
   EXPECT_EQ(slots_.at(1).num_computed, 20);
-  slots_.append(1, 9);
+  slots_.settle(slots_.expect(1, 0), 9);
   StepPlan plan;
   plan.rows = {row(1, 20, 1, true, {})};
   ASSERT_TRUE(slots_.apply(plan).ok());
