@@ -129,7 +129,8 @@ absl::StatusOr<std::unique_ptr<RankGroup>> RankGroup::open(const std::vector<std
   device.num_threads = options.threads;
   device.num_local_ranks = options.world;
   for (int r = 0; r < options.world; ++r) {
-    QUIRE_ASSIGN_OR_RETURN(ModelFile file, open_model(models[static_cast<std::size_t>(r)]));
+    QUIRE_ASSIGN_OR_RETURN(ModelFile file,
+                           open_model(models[static_cast<std::size_t>(r)], options.load_format));
     device.local_rank = r;
     QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<Device> opened, options.open_device(device));
     const RankPlace place{r, options.world, 0, options.world};
@@ -193,9 +194,10 @@ absl::StatusOr<std::vector<Output>> generate(RankGroup& group, const std::vector
   std::vector<Running> running;
   for (std::size_t i = 0; i < prompts.size(); ++i) {
     const Prompt& prompt = prompts[i];
-    plan.admits.push_back({static_cast<SlotId>(i), prompt.ids, static_cast<int>(prompt.ids.size()),
+    const auto length = static_cast<int>(prompt.ids.size());
+    plan.admits.push_back({static_cast<SlotId>(i), prompt.ids, length - prompt.num_output,
                            prompt.sample_index, prompt.params});
-    running.push_back({&prompt, static_cast<int>(prompt.ids.size()), 0, 0, {}});
+    running.push_back({&prompt, length, 0, 0, {}});
   }
   for (;;) {
     int budget = limits.max_num_batched_tokens;

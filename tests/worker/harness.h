@@ -21,6 +21,7 @@ struct GroupOptions {
   std::string device = "reference";
   std::string dtype = "float32";
   int threads = 1;  // per rank
+  LoadFormat load_format = LoadFormat::kAuto;
   DeviceOpener open_device = quire::open_device;
   StepLimits limits{.num_blocks = 160,
                     .block_size = 16,
@@ -58,6 +59,7 @@ struct Prompt {
   int max_tokens = 16;
   SamplingParams params;
   int sample_index = 0;
+  int num_output = 0;  // of `ids`: those at their end that were generated before
 };
 
 // Greedy, with the sampled token's logprob and the k best.

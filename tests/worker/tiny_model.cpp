@@ -39,9 +39,25 @@ class Random {
   std::uint64_t state_;
 };
 
+// As a Q4_K_M file has them: values, down and the vocabulary finer than the rest.
+Format superblock_storage_of(Role role) {
+  switch (role) {
+    case Role::kValue:
+    case Role::kDown:
+    case Role::kEmbedding:
+    case Role::kVocabulary:
+      return Format::kQ6_K;
+    case Role::kOut:
+      return Format::kQ5_K;
+    default:
+      return Format::kQ4_K;
+  }
+}
+
 Format storage_of(Role role, bool matrix, TinyOptions::Storage storage) {
   if (!matrix || storage == TinyOptions::Storage::kF32) return Format::kF32;
   if (storage == TinyOptions::Storage::kBf16) return Format::kBf16;
+  if (storage == TinyOptions::Storage::kSuperblocks) return superblock_storage_of(role);
   switch (role) {
     case Role::kValue:
       return Format::kF16;
@@ -72,7 +88,7 @@ void interleave_rows(TinyTensor& tensor, int head_dim) {
 }
 
 std::vector<TinyTensor> make_tensors(const TinyOptions& options, bool gguf) {
-  ModelSpec spec = tiny_spec();
+  ModelSpec spec = tiny_spec(options.storage);
   spec.tied_embeddings = options.tied;
   spec.qkv_bias = spec.out_bias = spec.mlp_bias = options.biases;
   Random random(options.seed);
@@ -145,6 +161,12 @@ std::uint32_t gguf_type(Format format) {
       return 3;
     case Format::kQ8_0:
       return 8;
+    case Format::kQ4_K:
+      return 12;
+    case Format::kQ5_K:
+      return 13;
+    case Format::kQ6_K:
+      return 14;
     case Format::kBf16:
       return 30;
     default:
@@ -181,7 +203,7 @@ std::string gguf_metadata(const ModelSpec& spec, int window) {
 
 }  // namespace
 
-ModelSpec tiny_spec() {
+ModelSpec tiny_spec(TinyOptions::Storage storage) {
   ModelSpec spec;
   spec.architecture = "llama";
   spec.num_layers = 2;
@@ -195,6 +217,12 @@ ModelSpec tiny_spec() {
   spec.norm_eps = 1e-5f;
   spec.rope.dims = 32;
   spec.rope.theta = 10000.0;
+  if (storage == TinyOptions::Storage::kSuperblocks) {
+    spec.num_heads = 8;  // three ranks own 3, 3 and 2 of them: 96, 96 and 64 columns of 256
+    spec.num_kv_heads = 4;
+    spec.hidden = 256;
+    spec.ffn = 512;
+  }
   return spec;
 }
 
@@ -204,7 +232,7 @@ void write_tiny_gguf(const std::filesystem::path& file, const TinyOptions& optio
   put<std::uint32_t>(header, 3);
   put<std::uint64_t>(header, tensors.size());
   put<std::uint64_t>(header, 10);  // keys of gguf_metadata
-  header += gguf_metadata(tiny_spec(), options.window);
+  header += gguf_metadata(tiny_spec(options.storage), options.window);
   std::string data;
   for (const TinyTensor& tensor : tensors) {
     pad(data, 32);
@@ -224,7 +252,7 @@ void write_tiny_gguf(const std::filesystem::path& file, const TinyOptions& optio
 
 void write_tiny_hf(const std::filesystem::path& folder, const TinyOptions& options) {
   std::filesystem::create_directories(folder);
-  const ModelSpec spec = tiny_spec();
+  const ModelSpec spec = tiny_spec(options.storage);
   const char* architecture = options.window > 0 ? "MistralForCausalLM" : "LlamaForCausalLM";
   const nlohmann::json config = {{"architectures", {architecture}},
                                  {"sliding_window", options.window},
