@@ -21,7 +21,7 @@ int aligned(int count) {
 
 std::size_t ints_of(int tokens, int rows, int width) {
   return 4 * static_cast<std::size_t>(aligned(tokens)) +
-         static_cast<std::size_t>(aligned(rows + 1) + 2 * aligned(rows)) +
+         static_cast<std::size_t>(aligned(rows + 1) + 4 * aligned(rows) + aligned(4 * rows)) +
          static_cast<std::size_t>(rows) * static_cast<std::size_t>(width);
 }
 
@@ -91,6 +91,9 @@ void BatchBuilder::place(const Counts& counts) {
   row_begin_ = take(counts.rows + 1);
   context_ = take(counts.rows);
   sample_tokens_ = take(counts.rows);
+  shared_runs_ = take(4 * counts.rows);
+  shared_rows_ = take(counts.rows);
+  shared_of_row_ = take(counts.rows);
   block_tables_ = next;
   end_ = next + static_cast<std::ptrdiff_t>(counts.rows) * counts.width;
   batch_ = Batch();
@@ -105,6 +108,9 @@ void BatchBuilder::place(const Counts& counts) {
   batch_.context = on_device(context_);
   batch_.sample_tokens = on_device(sample_tokens_);
   batch_.block_tables = on_device(block_tables_);
+  batch_.shared_runs = on_device(shared_runs_);
+  batch_.shared_rows = on_device(shared_rows_);
+  batch_.shared_of_row = on_device(shared_of_row_);
 }
 
 void BatchBuilder::add_row(const PlanRow& row, const Slot& slot, int index) {
@@ -140,6 +146,23 @@ void BatchBuilder::pad(int first_row) {
   }
 }
 
+// Runs of no rows make their number that of the rows, so that it says only whether there are any.
+void BatchBuilder::share(int rows) {
+  Batch host = batch_;
+  host.num_rows = rows;
+  host.row_begin = row_begin_;
+  host.context = context_;
+  host.block_tables = block_tables_;
+  found_runs_.find(host);
+  if (found_runs_.count() == 0) return;
+  batch_.num_shared_runs = batch_.num_rows;
+  std::fill_n(shared_runs_, 4 * batch_.num_rows, 0);
+  std::fill_n(shared_of_row_, batch_.num_rows, 0);
+  std::copy(found_runs_.runs().begin(), found_runs_.runs().end(), shared_runs_);
+  std::copy(found_runs_.rows().begin(), found_runs_.rows().end(), shared_rows_);
+  std::copy(found_runs_.of_row().begin(), found_runs_.of_row().end(), shared_of_row_);
+}
+
 void BatchBuilder::send(const TokenId* picked) {
   const auto* begin = static_cast<const std::int32_t*>(host_side());
   device_->copy(memory_.data(), begin,
@@ -163,9 +186,11 @@ const Batch& BatchBuilder::build(const StepPlan& plan, const SlotTable& slots,
     add_row(row, slots.at(row.slot), b);
   }
   if (few_shapes) pad(counts.rows);
+  share(counts.rows);
   batch_.num_samples = few_shapes ? batch_.num_rows : static_cast<int>(sampling_rows_.size());
   shape_ = few_shapes ? (static_cast<std::uint64_t>(batch_.num_rows) << 32) |
-                            static_cast<std::uint64_t>(batch_.max_blocks)
+                            static_cast<std::uint64_t>(2 * batch_.max_blocks +
+                                                       (batch_.num_shared_runs > 0 ? 1 : 0))
                       : 0;
   send(picked);
   return batch_;

@@ -14,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "common/step.h"
 #include "kernels/batch.h"
+#include "kernels/shared_runs.h"
 #include "worker/device_buffer.h"
 #include "worker/runner/slot_table.h"
 
@@ -43,6 +44,7 @@ class BatchBuilder {
   void place(const Counts& counts);
   void add_row(const PlanRow& row, const Slot& slot, int index);
   void pad(int first_row);
+  void share(int rows);
   void send(const TokenId* picked);
   // Where an address in the host's side has its twin in device memory.
   template <typename T>
@@ -65,10 +67,14 @@ class BatchBuilder {
   std::int32_t* row_begin_ = nullptr;      // [B + 1]
   std::int32_t* context_ = nullptr;        // [B]
   std::int32_t* sample_tokens_ = nullptr;  // [B]
+  std::int32_t* shared_runs_ = nullptr;    // [B][4], see Batch
+  std::int32_t* shared_rows_ = nullptr;    // [B]
+  std::int32_t* shared_of_row_ = nullptr;  // [B]
   BlockId* block_tables_ = nullptr;        // [B][width]
   std::int32_t* end_ = nullptr;
   bool feeds_ = false;  // some token is one that the host has not seen
   std::vector<int> sampling_rows_;
+  SharedRuns found_runs_;
   std::uint64_t shape_ = 0;
   Batch batch_;
 };

@@ -12,6 +12,7 @@
 namespace quire::cuda {
 namespace {
 
+static_assert(kSplitPositions == kSharedPositions);
 constexpr double kLog2e = 1.4426950408889634;
 // Rows of at most so many (token, query head) pairs of a KV head are worth cutting into splits: a
 // token, or a few that are verified at once.
@@ -93,6 +94,12 @@ AttentionProblem describe_problem(const float* qkv, const AttentionSpec& spec, c
   p.row_begin = batch.row_begin;
   p.context = batch.context;
   p.block_tables = batch.block_tables;
+  if (batch.num_shared_runs > 0) {
+    p.num_shared_runs = batch.num_shared_runs;
+    p.shared_runs = batch.shared_runs;
+    p.shared_rows = batch.shared_rows;
+    p.shared_of_row = batch.shared_of_row;
+  }
   return p;
 }
 
@@ -111,9 +118,10 @@ cudaError_t launch_items(cudaStream_t stream, const AttentionLaunch& how, long l
                 static_cast<std::size_t>(how.shared_bytes), stream, p);
 }
 
-// As many blocks as the device holds at once, or as there can be items.
-cudaError_t launch_decode(cudaStream_t stream, const AttentionLaunch& how, int tokens, int splits,
-                          const AttentionProblem& p) {
+// As many blocks as the device holds at once, or as there can be items: of so many pairs of a KV
+// head in so many rows or runs.
+cudaError_t launch_resident(cudaStream_t stream, const AttentionLaunch& how, int pairs, int runs,
+                            int splits, const AttentionProblem& p) {
   int processors = 0;
   int shared_bytes = 0;
   cudaError_t error = device_attribute(cudaDevAttrMultiProcessorCount, processors);
@@ -123,7 +131,7 @@ cudaError_t launch_decode(cudaStream_t stream, const AttentionLaunch& how, int t
   if (error != cudaSuccess) return error;
   constexpr int kReservedBytes = 1024;  // of every block's shared memory
   const int fit = std::min(shared_bytes / (how.shared_bytes + kReservedBytes), 512 / how.threads);
-  const long long tiles = ceil_div(tokens * p.max_group_heads, how.rows) + p.num_rows;
+  const long long tiles = ceil_div(pairs, how.rows) + runs;
   const long long items = tiles * splits * p.num_kv_heads;
   return launch_items(stream, how, std::min<long long>(items, processors * std::max(fit, 1)), p);
 }
@@ -195,8 +203,14 @@ cudaError_t attention(cudaStream_t stream, const float* qkv, const AttentionSpec
   if (error != cudaSuccess || !decode) return error;
   const int splits = most_splits(spec, max_context);
   const int decode_tokens = std::min(p.num_tokens, p.num_rows * p.decode_tokens);
-  error = launch_decode(stream, variant.decode, decode_tokens, splits, p);
+  error = launch_resident(stream, variant.decode, decode_tokens * p.max_group_heads, p.num_rows,
+                          splits, p);
   if (error != cudaSuccess || p.slots == 0) return error;
+  if (p.num_shared_runs > 0) {
+    error = launch_resident(stream, variant.shared, p.num_rows * p.max_group_heads,
+                            p.num_shared_runs, splits, p);
+    if (error != cudaSuccess) return error;
+  }
   return launch_merge(stream, p);
 }
 

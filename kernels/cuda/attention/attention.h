@@ -28,9 +28,12 @@ std::size_t attention_workspace_bytes(const AttentionSpec& spec, int max_tokens,
 // rotated (the first Hl * D columns); out: [T][Hl * D], kF32 or kBf16. `max_context` bounds every
 // row of the batch (known to the host without reading device memory); `workspace` has the bytes for
 // it, of any content, and is free again for the next call on the stream. Launches depend on
-// num_tokens, num_rows and max_context alone, so a captured call may be replayed on any batch of
-// that size: rows at the end may have no tokens and tokens at the end no row. Positions of a row
-// rise by one and end with context - 1.
+// num_tokens, num_rows, num_shared_runs and max_context alone, so a captured call may be replayed
+// on any batch of that size: rows at the end may have no tokens and tokens at the end no row.
+// Positions of a row rise by one and end with context - 1.
+//
+// Splits that rows share (Batch::shared_runs) are computed by one item for up to 64 pairs of all
+// those rows, and merged as always: no bit tells whether they were.
 cudaError_t attention(cudaStream_t stream, const float* qkv, const AttentionSpec& spec,
                       const Batch& batch, const KvLayer& kv, int max_context, void* workspace,
                       const Activation& out);

@@ -11,7 +11,8 @@
 
 namespace quire::cuda {
 
-template <typename T, int kDim, int kWarps>
+// Rows: ItemRows, or SharedRows.
+template <typename T, int kDim, int kWarps, typename Rows = ItemRows>
 class MmaItem {
  public:
   static constexpr int kRows = 16 * kWarps;
@@ -22,7 +23,8 @@ class MmaItem {
  private:
   static constexpr int kTileElements = kTilePositions * kStride;
   static constexpr int kTileBytes = kTileElements * static_cast<int>(sizeof(T));
-  static constexpr int kEarlierBytes = kWarps * EarlierSplits<kDim>::kBytesPerWarp;
+  static constexpr int kEarlierBytes =
+      Rows::kOneSplit ? 0 : kWarps * EarlierSplits<kDim>::kBytesPerWarp;
   static constexpr int kQueryBytes =
       kQueryInShared ? kRows * kStride * static_cast<int>(sizeof(T)) : 0;
 
@@ -172,10 +174,12 @@ class MmaItem {
   __device__ __forceinline__ void finish_split(int split, bool more) {
     QUIRE_UNROLL
     for (int h = 0; h < 2; ++h) sums_.total[h] = reduce_lanes<4>(sums_.total[h], Sum{});
-    if (split > first_split_) earlier_.add_to(sums_);
-    if (!more) return;
-    earlier_.take(sums_);
-    sums_.reset();
+    if constexpr (!Rows::kOneSplit) {
+      if (split > first_split_) earlier_.add_to(sums_);
+      if (!more) return;
+      earlier_.take(sums_);
+      sums_.reset();
+    }
   }
 
   __device__ __forceinline__ void write(int h) {
@@ -195,7 +199,7 @@ class MmaItem {
 
   const AttentionProblem& p_;
   const WorkItem item_;
-  const ItemRows rows_;
+  const Rows rows_;
   T* const keys_;
   T* const values_;
   EarlierSplits<kDim> earlier_;

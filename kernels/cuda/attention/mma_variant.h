@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/cuda/attention/mma_item.h"
+#include "kernels/cuda/attention/shared_rows.h"
 #include "kernels/cuda/attention/variant.h"
 #include "kernels/cuda/dev/convert.h"
 #include "kernels/cuda/dev/launch.h"
@@ -38,7 +39,23 @@ static __global__ void __launch_bounds__(kWarpSize* kWarps, kDim <= 64 ? 2 : 1)
 }
 
 template <typename T, int kDim, int kWarps>
+static __global__ void __launch_bounds__(kWarpSize* kWarps) shared_mma(AttentionProblem p) {
+  using Item = MmaItem<T, kDim, kWarps, SharedRows>;
+  QUIRE_DYN_SMEM(unsigned char, shared);
+  SharedList<Item::kRows> list(p);
+  WorkItem item;
+  QUIRE_NO_UNROLL
+  for (int i = static_cast<int>(blockIdx.x); list.find(i, item); i += static_cast<int>(gridDim.x)) {
+    const int begin = item.split_begin * kSplitPositions;
+    Item(p, item, begin, begin + kSplitPositions, shared).run();
+  }
+  allow_next_grid();
+}
+
+template <typename T, int kDim, int kWarps>
 AttentionVariant mma_variant(DType dtype) {
+  constexpr int kSharedWarps = kWarps < 4 ? kWarps : 4;
+  using Shared = MmaItem<T, kDim, kSharedWarps, SharedRows>;
   using Decode = MmaItem<T, kDim, 1>;
   using Prefill = MmaItem<T, kDim, kWarps>;
   return {
@@ -46,7 +63,8 @@ AttentionVariant mma_variant(DType dtype) {
       dtype,
       kDim,
       {&decode_mma<T, kDim>, Decode::kRows, Decode::kThreads, Decode::kSharedBytes},
-      {&prefill_mma<T, kDim, kWarps>, Prefill::kRows, Prefill::kThreads, Prefill::kSharedBytes}};
+      {&prefill_mma<T, kDim, kWarps>, Prefill::kRows, Prefill::kThreads, Prefill::kSharedBytes},
+      {&shared_mma<T, kDim, kSharedWarps>, Shared::kRows, Shared::kThreads, Shared::kSharedBytes}};
 }
 
 }  // namespace quire::cuda

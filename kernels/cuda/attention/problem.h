@@ -53,6 +53,12 @@ struct AttentionProblem {
   // Rows of at most so many tokens belong to the decode kernel, longer ones to the prefill kernel.
   int decode_tokens = 1;
 
+  // Leading splits that rows share; see Batch. Used where there are slots.
+  int num_shared_runs = 0;
+  const std::int32_t* shared_runs = nullptr;
+  const std::int32_t* shared_rows = nullptr;
+  const std::int32_t* shared_of_row = nullptr;  // null: no row shares anything
+
   // Partial results of splits: a slot holds those of all heads of one (token, split).
   int slots = 0;
   std::int32_t* first_slot = nullptr;  // [T] of a token's split 0; -1: the result is in `out`

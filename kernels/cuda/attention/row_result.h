@@ -43,8 +43,22 @@ __device__ __forceinline__ RowResult output_of(const AttentionProblem& p, int to
   return {static_cast<float*>(p.out) + at, nullptr, false, 0};
 }
 
+// The slot of a token's part in `split`; `first_slot` is the token's.
+__device__ __forceinline__ RowResult partial_of(const AttentionProblem& p, const ItemRow& row,
+                                                int first_slot, int split) {
+  const std::int64_t slot = first_slot + split - first_seen(p, row.position) / kSplitPositions;
+  const std::int64_t at = slot * p.num_heads + row.head;
+  return {p.partial_values + at * p.head_dim, nullptr, true, 2 * at};
+}
+
+__device__ __forceinline__ const float* query_of(const AttentionProblem& p, const ItemRow& row) {
+  return p.qkv + row.token * p.qkv_stride + row.head * p.head_dim;
+}
+
 class ItemRows {
  public:
+  static constexpr bool kOneSplit = false;
+
   __device__ ItemRows(const AttentionProblem& p, const WorkItem& item)
       : p_(p), item_(item), heads_(heads_of(p, item.kv_head)) {}
 
@@ -73,9 +87,7 @@ class ItemRows {
     return first_seen(p_, p_.positions[item_.first_token + token]);
   }
 
-  __device__ const float* query(const ItemRow& row) const {
-    return p_.qkv + row.token * p_.qkv_stride + row.head * p_.head_dim;
-  }
+  __device__ const float* query(const ItemRow& row) const { return query_of(p_, row); }
 
   // Whether there is such a pair that sees a position of the item's splits.
   __device__ bool sees(const ItemRow& row) const {
@@ -87,10 +99,7 @@ class ItemRows {
   // where the row is cut.
   __device__ RowResult result(const ItemRow& row) const {
     if (is_finished(row)) return output_of(p_, row.token, row.head);
-    const int split = item_.split_begin - first_seen(p_, row.position) / kSplitPositions;
-    const std::int64_t slot = slot_of(row) + split;
-    const std::int64_t at = slot * p_.num_heads + row.head;
-    return {p_.partial_values + at * p_.head_dim, nullptr, true, 2 * at};
+    return partial_of(p_, row, slot_of(row), item_.split_begin);
   }
 
   // What the merge needs beside the values, by one thread for each pair.

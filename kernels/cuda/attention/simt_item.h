@@ -10,7 +10,8 @@
 
 namespace quire::cuda {
 
-template <typename T>
+// Rows: ItemRows, or SharedRows.
+template <typename T, typename Rows = ItemRows>
 class SimtItem {
  public:
   static constexpr int kRows = 8;
@@ -195,7 +196,7 @@ class SimtItem {
   }
 
   const AttentionProblem& p_;
-  const ItemRows rows_;
+  const Rows rows_;
   const WorkItem item_;
   const int dim_;
   int begin_;  // the first position that a pair sees

@@ -47,14 +47,15 @@ std::string describe(const AttentionVariant& variant) {
   const std::string size = variant.head_dim == 0 ? "any" : std::to_string(variant.head_dim);
   return std::string("attention ") + variant.arithmetic + " " + name_of(variant.dtype) +
          ", heads of " + size + ": " + describe("decode", variant.decode) + "; " +
-         describe("prefill", variant.prefill);
+         describe("prefill", variant.prefill) + "; " + describe("shared", variant.shared);
 }
 
 AttentionVariant choose_attention(DType dtype, int head_dim, int shared_bytes_per_block) {
   for (const Entry& entry : kEntries) {
     if (entry.dtype != dtype || (entry.head_dim != 0 && entry.head_dim != head_dim)) continue;
     const AttentionVariant variant = entry.variant(head_dim);
-    const int bytes = std::max(variant.decode.shared_bytes, variant.prefill.shared_bytes);
+    const int bytes = std::max(
+        {variant.decode.shared_bytes, variant.prefill.shared_bytes, variant.shared.shared_bytes});
     if (bytes <= shared_bytes_per_block) return variant;
   }
   return {};

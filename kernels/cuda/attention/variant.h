@@ -27,6 +27,7 @@ struct AttentionVariant {
   int head_dim = 0;             // 0: any up to kMaxHeadDim
   AttentionLaunch decode;       // any number of blocks: they divide the items among themselves
   AttentionLaunch prefill;      // one block an item
+  AttentionLaunch shared;       // as decode; after it, for splits that rows share
 };
 
 // "attention bfloat16 128 mma, decode 16x32 threads 43 KiB, ..."

@@ -1,7 +1,8 @@
 // Who does what: work items found on the device from row_begin and context, so that the host needs
 // to read nothing and a captured graph fits any batch of its size. Items are numbered row by row;
 // within a row the last tokens come first (they attend to most), then splits, then KV heads.
-// Splits before all that a row sees are no work.
+// Splits that several rows share are the work of SharedList (shared_rows.h); splits before all that
+// a row sees are no work.
 //
 // A decode row whose partial results fit into the slots is cut into one item per split, to be
 // merged afterwards; other rows take all their splits in one item. That changes no bit.
@@ -23,8 +24,8 @@ struct WorkItem {
   int first_pair;
   int split_begin;
   int split_end;
-  int first_split;  // that the row sees something of
-  int token_slots;  // splits from there on
+  int first_split;  // of the row's first item
+  int token_slots;  // splits that it sees something of
   int first_slot;   // of the row's first token; -1: no partial results
 };
 
@@ -71,7 +72,7 @@ class WorkList {
     }
     const int owner = __ffs(static_cast<int>(ballot(items_before_ + items_end_ > number))) - 1;
     const int first_split = shuffle(first_split_, owner);
-    const int splits = shuffle(splits_, owner);
+    const int splits = shuffle(own_splits_, owner);
     const int first_slot = shuffle(first_slot_, owner);
     int rest = number - items_before_ - shuffle(items_end_ - items_, owner);
     item.row = first_row_ + owner;
@@ -79,7 +80,7 @@ class WorkList {
     item.num_tokens = shuffle(num_tokens_, owner);
     item.context = shuffle(context_, owner);
     item.first_split = first_split;
-    item.token_slots = splits;
+    item.token_slots = shuffle(splits_, owner);
     item.first_slot = first_slot;
     item.kv_head = rest % p_.num_kv_heads;
     rest /= p_.num_kv_heads;
@@ -112,7 +113,13 @@ class WorkList {
     slots_end_ = inclusive_scan(slots);
     const bool cut = slots > 0 && slots_before_ + slots_end_ <= p_.slots;
     first_slot_ = cut ? slots_before_ + slots_end_ - slots : -1;
-    items_ = mine ? tiles_of(num_tokens_) * (cut ? splits_ : 1) * p_.num_kv_heads : 0;
+    own_splits_ = splits_;
+    if (cut && p_.shared_of_row != nullptr && num_tokens_ == 1) {
+      const int shared = p_.shared_of_row[row] / kSplitPositions - first_split_;
+      first_split_ += max(shared, 0);
+      own_splits_ -= max(shared, 0);
+    }
+    items_ = mine ? tiles_of(num_tokens_) * (cut ? own_splits_ : 1) * p_.num_kv_heads : 0;
     items_end_ = inclusive_scan(items_);
   }
 
@@ -124,8 +131,9 @@ class WorkList {
   int first_token_ = 0;
   int num_tokens_ = 0;
   int context_ = 0;
-  int first_split_ = 0;  // that it sees something of
-  int splits_ = 0;       // from there on
+  int splits_ = 0;       // that it sees something of
+  int first_split_ = 0;  // of its first item
+  int own_splits_ = 0;   // from there on
   int items_ = 0;
   int items_end_ = 0;  // of the rows up to this one, from first_row_
   int slots_end_ = 0;

@@ -10,6 +10,7 @@
 
 #include "kernels/cuda/row/row.h"
 #include "kernels/formats/half.h"
+#include "kernels/shared_runs.h"
 
 namespace quire::test {
 namespace {
@@ -46,8 +47,9 @@ class DeviceArray {
 // All sequences of a case and how far they have come.
 class Sequences {
  public:
-  explicit Sequences(const AttentionCase& c)
+  Sequences(const AttentionCase& c, const CudaAttentionOptions& options)
       : case_(c),
+        prefixes_(options.prefixes),
         done_(c.lengths.size()),
         block_bytes_(cuda::kv_block_bytes(c.dtype, c.num_kv_heads, c.head_dim, c.block_size)) {
     const int longest = *std::max_element(c.lengths.begin(), c.lengths.end());
@@ -87,12 +89,22 @@ class Sequences {
   std::vector<std::pair<int, int>> sources;  // (sequence, position)
 
  private:
+  // Whose K and V lie at a sequence's position.
+  int owner(int sequence, int position) const {
+    const auto s = static_cast<std::size_t>(sequence);
+    if (s >= prefixes_.size() || position >= prefixes_[s].positions) return sequence;
+    return owner(prefixes_[s].sequence, position);
+  }
   BlockId block(int sequence, int number) const {
+    sequence = owner(sequence, number * case_.block_size);
     return blocks_[static_cast<std::size_t>(sequence * width_ + number)];
   }
 
   void add_token(int sequence, int position) {
-    const std::vector<float> row = qkv_row(case_, sequence, position);
+    std::vector<float> row = qkv_row(case_, sequence, position);
+    const std::vector<float> kv = qkv_row(case_, owner(sequence, position), position);
+    const auto queries = static_cast<std::ptrdiff_t>(case_.num_heads * case_.head_dim);
+    std::copy(kv.begin() + queries, kv.end(), row.begin() + queries);
     positions.push_back(position);
     rows.push_back(static_cast<std::int32_t>(context.size()));
     sources.emplace_back(sequence, position);
@@ -126,6 +138,7 @@ class Sequences {
   }
 
   const AttentionCase& case_;
+  const std::vector<CudaAttentionOptions::Prefix> prefixes_;
   std::vector<int> done_;
   std::vector<BlockId> blocks_;
   std::vector<std::byte> arena_;
@@ -167,7 +180,11 @@ class DeviceBatch {
         rows_(padded(s.rows, o.padding_tokens, 0)),
         begin_(padded(s.begin, o.padding_rows, s.begin.back())),
         context_(padded(s.context, o.padding_rows, 0)),
-        tables_(padded(s.tables, o.padding_rows * s.width(), -1000000)) {
+        tables_(padded(s.tables, o.padding_rows * s.width(), -1000000)),
+        runs_(o.tell_shared_runs ? find_runs(s, c.block_size) : SharedRuns()),
+        shared_runs_(padded(runs_.runs(), 4 * (o.padding_rows + 1), 0)),
+        shared_rows_(padded(runs_.rows(), 1, -1)),
+        shared_of_row_(padded(runs_.of_row(), o.padding_rows, 0)) {
     batch_.num_tokens = static_cast<int>(s.positions.size()) + o.padding_tokens;
     batch_.num_rows = static_cast<int>(s.context.size()) + o.padding_rows;
     batch_.block_size = c.block_size;
@@ -177,6 +194,12 @@ class DeviceBatch {
     batch_.row_begin = begin_.data();
     batch_.context = context_.data();
     batch_.block_tables = tables_.data();
+    if (!o.tell_shared_runs) return;
+    EXPECT_GT(runs_.count(), 0);
+    batch_.num_shared_runs = runs_.count() + o.padding_rows;
+    batch_.shared_runs = shared_runs_.data();
+    batch_.shared_rows = shared_rows_.data();
+    batch_.shared_of_row = shared_of_row_.data();
   }
   const Batch& get() const { return batch_; }
 
@@ -186,7 +209,22 @@ class DeviceBatch {
     values.resize(values.size() + static_cast<std::size_t>(count), value);
     return values;
   }
+  static SharedRuns find_runs(const Sequences& s, int block_size) {
+    Batch host;
+    host.num_rows = static_cast<int>(s.context.size());
+    host.block_size = block_size;
+    host.max_blocks = s.width();
+    host.row_begin = s.begin.data();
+    host.context = s.context.data();
+    host.block_tables = s.tables.data();
+    SharedRuns runs;
+    runs.find(host);
+    return runs;
+  }
+
   const DeviceArray<std::int32_t> positions_, rows_, begin_, context_, tables_;
+  const SharedRuns runs_;
+  const DeviceArray<std::int32_t> shared_runs_, shared_rows_, shared_of_row_;
   Batch batch_;
 };
 
@@ -272,10 +310,11 @@ AttentionRun reference_attention(const AttentionCase& c) {
 
 AttentionRun cuda_attention(const AttentionCase& c, const std::vector<Step>& steps,
                             ActivationLayout layout, const CudaAttentionOptions& options) {
-  Sequences sequences(c);
+  Sequences sequences(c, options);
   AttentionRun run = empty_run(c);
-  for (const Step& step : steps) {
-    sequences.advance(step);
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    sequences.advance(steps[i]);
+    if (i < static_cast<std::size_t>(options.filled_steps)) continue;
     const std::vector<std::byte> out = run_step(c, sequences, layout, options);
     const auto row_bytes = static_cast<std::ptrdiff_t>(out.size() / sequences.sources.size());
     for (std::size_t t = 0; t < sequences.sources.size(); ++t) {

@@ -27,6 +27,15 @@ struct CudaAttentionOptions {
   int max_context = 0;       // 0: the longest row's
   bool as_graph = false;     // captured first, then launched
   float query_scale = 1.0f;  // what q is multiplied with
+  // Sequence s begins with the first `positions` (whole blocks) of an earlier one: K and V of those
+  // are the same, in the same blocks. Sequences without an entry are their own.
+  struct Prefix {
+    int sequence = 0;
+    int positions = 0;
+  };
+  std::vector<Prefix> prefixes = {};
+  bool tell_shared_runs = false;  // to the kernels, in the batch
+  int filled_steps = 0;           // the first so many fill the arena and compute nothing
 };
 AttentionRun cuda_attention(const AttentionCase& c, const std::vector<Step>& steps,
                             ActivationLayout layout, const CudaAttentionOptions& options = {});

@@ -233,6 +233,63 @@ TEST(CudaAttention, APaddedBatchInAGraphHasTheSameBits) {
   }
 }
 
+// Eleven rows: 0 to 5 begin alike, 3 to 5 for longer, 6 and 7 share something else, 8 shares less
+// than a split, 9 is alone and 10 in its prompt.
+AttentionCase shared_case(DType dtype, int head_dim, int num_heads, int num_kv_heads) {
+  return {.name = "shared",
+          .num_heads = num_heads,
+          .num_kv_heads = num_kv_heads,
+          .head_dim = head_dim,
+          .group_heads = num_heads / num_kv_heads,
+          .dtype = dtype,
+          .lengths = {260, 300, 513, 530, 790, 545, 270, 300, 270, 20, 40}};
+}
+const std::vector<CudaAttentionOptions::Prefix> kPrefixes = {
+    {}, {0, 256}, {0, 256}, {0, 256}, {3, 512}, {4, 528}, {}, {6, 256}, {6, 240}, {}, {}};
+
+// Prompts up to the last two tokens, then those one by one beside the last row's prompt.
+std::vector<Step> prompts_and_tokens(const AttentionCase& c) {
+  Step prompts, tokens(c.lengths.size(), 1);
+  for (const int n : c.lengths) prompts.push_back(n - 2);
+  prompts.back() = 0;
+  Step beside = tokens;
+  beside.back() = c.lengths.back() - 1;
+  return {prompts, beside, tokens};
+}
+
+void expect_sharing_changes_no_bit(const AttentionCase& c) {
+  SCOPED_TRACE(std::string(name_of(c.dtype)) + ", heads of " + std::to_string(c.head_dim));
+  CudaAttentionOptions options{.prefixes = kPrefixes, .filled_steps = 1};
+  const std::vector<Step> steps = prompts_and_tokens(c);
+  const AttentionRun base = cuda_attention(c, steps, ActivationLayout::kF32, options);
+  options.tell_shared_runs = true;
+  expect_same_bits(base, cuda_attention(c, steps, ActivationLayout::kF32, options));
+  const std::size_t slot = static_cast<std::size_t>(c.num_heads * (c.head_dim + 2)) * sizeof(float);
+  options.limits.partial_bytes = 9 * slot;  // for some of the sharers only
+  expect_same_bits(base, cuda_attention(c, steps, ActivationLayout::kF32, options));
+  options.limits = {};
+  options.padding_rows = 37;  // more runs than a warp looks at at once, most of them empty
+  options.as_graph = true;
+  expect_same_bits(base, cuda_attention(c, steps, ActivationLayout::kF32, options));
+}
+
+TEST(CudaAttention, SharingAPrefixChangesNoBit) {
+  expect_sharing_changes_no_bit(shared_case(DType::kBf16, 64, 8, 2));  // GQA: two tiles of pairs
+  expect_sharing_changes_no_bit(shared_case(DType::kF16, 128, 2, 2));  // MHA
+  expect_sharing_changes_no_bit(shared_case(DType::kBf16, 256, 2, 1));
+  expect_sharing_changes_no_bit(shared_case(DType::kF16, 80, 1, 1));
+  expect_sharing_changes_no_bit(shared_case(DType::kF32, 16, 4, 2));
+}
+
+TEST(CudaAttention, SharingUnderAWindowChangesNoBit) {
+  for (const DType dtype : {DType::kBf16, DType::kF32}) {
+    AttentionCase c = shared_case(dtype, 64, 2, 1);
+    c.window = 290;
+    c.block_size = 32;
+    expect_sharing_changes_no_bit(c);
+  }
+}
+
 TEST(CudaAttention, OneHugeScoreTakesAllTheWeight) {
   // Scores of some thousands: the key of the highest has weight 1, and the answer is its value.
   for (AttentionCase c : long_cases()) {
@@ -281,7 +338,7 @@ TEST(CudaAttention, EveryShapeHasAVariantOnEveryDevice) {
   }
   EXPECT_EQ(cuda::describe(cuda::choose_attention(DType::kBf16, 128, 227 * 1024)),
             "attention mma bfloat16, heads of 128: decode 16 rows x 32 threads, 42 KiB; prefill "
-            "128 rows x 256 threads, 98 KiB");
+            "128 rows x 256 threads, 98 KiB; shared 64 rows x 128 threads, 34 KiB");
 }
 
 TEST(CudaAttention, RefusesWhatItHasNoKernelFor) {

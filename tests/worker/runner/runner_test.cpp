@@ -49,6 +49,34 @@ TEST(BatchBuilder, FlattensRowsInPlanOrder) {
   EXPECT_THAT(builder->sampling_rows(), ElementsAre(0));
 }
 
+// Slots 0 and 1 have a prefix of 300 positions in common, slot 2 is another's.
+TEST(BatchBuilder, TellsWhichRowsShareABeginning) {
+  const auto device = open_device({"reference", "auto", "auto", "auto", 1});
+  ASSERT_TRUE(device.ok()) << device.status();
+  StepLimits limits = kLimits;
+  limits.max_model_len = 400;
+  limits.num_blocks = 100;
+  auto builder = BatchBuilder::create(limits, **device);
+  ASSERT_TRUE(builder.ok()) << builder.status();
+  std::vector<BlockId> common, other;
+  for (int b = 0; b < 18; ++b) common.push_back(b), other.push_back(40 + b);
+  std::vector<std::vector<BlockId>> tables = {common, common, other};
+  StepPlan plan;
+  for (int s = 0; s < 3; ++s) {
+    tables[static_cast<std::size_t>(s)].push_back(30 + s);
+    plan.admits.push_back({s, std::vector<TokenId>(301, 8), 301, 0, {}});
+    plan.rows.push_back({s, 300, 1, true, {tables[static_cast<std::size_t>(s)]}});
+  }
+  SlotTable slots(limits, 2500, 1);
+  ASSERT_TRUE(slots.apply(plan).ok());
+  const Batch& batch = builder->build(plan, slots, nullptr);
+  ASSERT_TRUE((*device)->wait().ok());
+  ASSERT_EQ(batch.num_shared_runs, 3);  // one, and two of no rows
+  EXPECT_THAT(list(batch.shared_runs, 12), ElementsAre(0, 2, 0, 256, 0, 0, 0, 0, 0, 0, 0, 0));
+  EXPECT_THAT(list(batch.shared_rows, 2), ElementsAre(0, 1));
+  EXPECT_THAT(list(batch.shared_of_row, 3), ElementsAre(256, 256, 0));
+}
+
 class RunnerTest : public testing::Test {
  protected:
   void SetUp() override {
