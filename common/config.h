@@ -83,8 +83,10 @@ std::string help_text(ProgramMask program, const std::string& usage);
 // their defaults and that the program knows.
 std::vector<std::string> to_arguments(const EngineConfig& config, ProgramMask program);
 
-// Where deploy/setup.sh keeps the demo model: $QUIRE_CACHE or ~/.cache/quire
-// (config_environment.cpp, the only place that reads the environment).
+// $QUIRE_CACHE or ~/.cache/quire (config_environment.cpp, the only place that reads the
+// environment): what can be made again.
+std::string cache_folder();
+// Where deploy/setup.sh keeps the demo model.
 std::string demo_model_path();
 
 }  // namespace quire

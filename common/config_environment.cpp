@@ -5,15 +5,16 @@
 
 namespace quire {
 
-std::string demo_model_path() {
-  std::string cache;
+std::string cache_folder() {
   if (const char* named = std::getenv("QUIRE_CACHE"); named != nullptr && *named != '\0') {
-    cache = named;
-  } else {
-    const char* home = std::getenv("HOME");
-    cache = std::string(home != nullptr ? home : "/tmp") + "/.cache/quire";
+    return named;
   }
-  return cache + "/SmolLM2-135M-Instruct.Q4_1.gguf";
+  const char* home = std::getenv("HOME");
+  return std::string(home != nullptr ? home : "/tmp") + "/.cache/quire";
+}
+
+std::string demo_model_path() {
+  return cache_folder() + "/SmolLM2-135M-Instruct.Q4_1.gguf";
 }
 
 }  // namespace quire

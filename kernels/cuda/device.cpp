@@ -70,7 +70,8 @@ class CudaDevice final : public Device {
         ranks_here_(ranks_here),
         nccl_(std::move(nccl)),
         queue_(std::move(queue)),
-        ops_(*queue_, memories_, options.dtype == "float32", options.deterministic),
+        ops_(*queue_, memories_, options.dtype == "float32", options.deterministic,
+             options.cache_folder),
         graphs_(queue_->stream()) {}
 
   ~CudaDevice() override { use(); }

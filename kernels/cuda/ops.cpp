@@ -50,11 +50,12 @@ void use_logits(const SampleArgs& args, SampleJob& job) {
 
 }  // namespace
 
-CudaOps::CudaOps(Queue& queue, Memories& memories, bool float32, bool deterministic)
+CudaOps::CudaOps(Queue& queue, Memories& memories, bool float32, bool deterministic,
+                 const std::string& cache_folder)
     : queue_(queue),
       memories_(memories),
       float32_(float32),
-      linear_(make_linear(deterministic)),
+      linear_(make_linear(deterministic, cache_folder)),
       device_step_(memories, Place::kDevice),
       host_step_(memories, Place::kHost) {}
 
@@ -81,8 +82,7 @@ absl::StatusOr<Weight> CudaOps::pack(const MatrixSource& source) {
   weight.columns = source.columns;
   weight.sum = source.sum;
   for (const MatrixPart& part : source.parts) weight.rows += part.rows;
-  weight.bytes =
-      packed_bytes(source.format, weight.rows, weight.columns, source.first_column);
+  weight.bytes = packed_bytes(source.format, weight.rows, weight.columns, source.first_column);
 
   std::vector<std::byte> packed(weight.bytes);
   int first = 0;
@@ -99,13 +99,9 @@ absl::StatusOr<Weight> CudaOps::pack(const MatrixSource& source) {
   const cudaError_t error =
       cudaMemcpy(weight.data, packed.data(), packed.size(), cudaMemcpyHostToDevice);
   if (error != cudaSuccess) return to_status(error, "sending a weight matrix");
-  matrices_[weight.data] = {weight.format,
-                            weight.input,
-                            weight.rows,
-                            weight.columns,
-                            output_ranges(source.sum),
-                            weight.data,
-                            source.first_column};
+  matrices_[weight.data] = {
+      weight.format, weight.input,       weight.rows, weight.columns, output_ranges(source.sum),
+      weight.data,   source.first_column};
   return weight;
 }
 

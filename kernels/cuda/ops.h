@@ -17,7 +17,9 @@ namespace quire::cuda {
 class CudaOps final : public Ops {
  public:
   // float32: all arithmetic, activations and KV in fp32; else as the weights' formats want it.
-  CudaOps(Queue& queue, Memories& memories, bool float32, bool deterministic);
+  // `cache_folder`: see make_linear().
+  CudaOps(Queue& queue, Memories& memories, bool float32, bool deterministic,
+          const std::string& cache_folder);
 
   std::size_t activation_bytes(ActivationLayout layout, int rows, int columns) const override;
   std::size_t kv_block_bytes(DType dtype, int num_kv_heads, int head_dim,

@@ -15,13 +15,16 @@ namespace quire::cuda {
 class DenseGemm {
  public:
   virtual ~DenseGemm() = default;
-  // bf16 weights and input whose pieces are whole (has_whole_pieces). False: the library has no
-  // algorithm for this shape and nothing was enqueued. One thread at a time.
-  virtual bool run(cudaStream_t stream, const LinearJob& job, cudaError_t& error) = 0;
-  // "cublaslt", and what was pinned for the shape if it was asked for before.
-  virtual std::string describe(const LinearJob& job) const = 0;
+  // bf16 or f16 weights and bf16 input whose pieces are whole (has_whole_pieces). False: the
+  // library has no algorithm for this shape; what was enqueued, if anything, only writes what the
+  // product writes. One thread at a time.
+  virtual bool run(cudaStream_t stream, Format format, const LinearJob& job,
+                   cudaError_t& error) = 0;
+  // "cublaslt", and what was chosen for the shape if it was asked for before.
+  virtual std::string describe(Format format, const LinearJob& job) const = 0;
 };
 
-std::unique_ptr<DenseGemm> make_dense_gemm();
+// `cache_folder`: where the algorithms it chose are kept for the next start; empty: nowhere.
+std::unique_ptr<DenseGemm> make_dense_gemm(const std::string& cache_folder);
 
 }  // namespace quire::cuda

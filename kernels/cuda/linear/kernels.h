@@ -18,4 +18,7 @@ cudaError_t tile_mma(cudaStream_t stream, Format format, TileShape shape, const 
 // fp32 input, any format.
 cudaError_t tile_simt(cudaStream_t stream, Format format, const LinearJob& job);
 
+// `count` bf16 (a multiple of 8) as f16; numbers beyond its range become the largest.
+cudaError_t to_f16(cudaStream_t stream, const void* from, std::size_t count, void* to);
+
 }  // namespace quire::cuda

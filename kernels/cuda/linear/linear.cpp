@@ -38,7 +38,7 @@ struct Choice {
   int max_tokens;
   bool deterministic;   // may be chosen where bits must not depend on the number of tokens
   bool otherwise;       // may be chosen where they may
-  bool library_shapes;  // only bf16 weights in whole pieces
+  bool library_shapes;  // only bf16 and f16 weights in whole pieces
 };
 
 constexpr Choice kChoices[] = {
@@ -84,10 +84,15 @@ bool is_valid(const PackedMatrix& weight, const Activation& in, const float* bia
   return bias == nullptr || weight.outputs.size() == 1;
 }
 
+bool is_library_product(Format format, const LinearJob& job) {
+  return (format == Format::kBf16 || format == Format::kF16) && has_whole_pieces(job);
+}
+
 class TableLinear final : public Linear {
  public:
-  explicit TableLinear(bool deterministic)
-      : deterministic_(deterministic), dense_(deterministic ? nullptr : make_dense_gemm()) {}
+  TableLinear(bool deterministic, const std::string& cache_folder)
+      : deterministic_(deterministic),
+        dense_(deterministic ? nullptr : make_dense_gemm(cache_folder)) {}
 
   cudaError_t run(cudaStream_t stream, const PackedMatrix& weight, const Activation& in,
                   const float* bias, float* out, std::size_t out_stride,
@@ -107,7 +112,8 @@ class TableLinear final : public Linear {
     const Kernel kernel = choose(weight, job);
     std::string text = std::string(name_of(kernel)) + ' ' + traits(weight.format).name;
     if (kernel == Kernel::kTileMma) text = text + ' ' + name_of(tile_shape(job));
-    if (kernel == Kernel::kDense) text = dense_->describe(job) + ' ' + traits(weight.format).name;
+    if (kernel == Kernel::kDense)
+      text = dense_->describe(weight.format, job) + ' ' + traits(weight.format).name;
     return text + " n" + std::to_string(weight.rows) + " k" + std::to_string(weight.columns) +
            " m" + std::to_string(rows);
   }
@@ -117,7 +123,7 @@ class TableLinear final : public Linear {
     for (const Choice& choice : kChoices) {
       if (choice.input != weight.input || job.tokens > choice.max_tokens) continue;
       if (!(deterministic_ ? choice.deterministic : choice.otherwise)) continue;
-      if (choice.library_shapes && (weight.format != Format::kBf16 || !has_whole_pieces(job))) {
+      if (choice.library_shapes && !is_library_product(weight.format, job)) {
         continue;
       }
       return choice.kernel;
@@ -135,7 +141,7 @@ class TableLinear final : public Linear {
         return tile_simt(stream, weight.format, job);
       case Kernel::kDense: {
         cudaError_t error = cudaSuccess;
-        if (dense_->run(stream, job, error)) return error;
+        if (dense_->run(stream, weight.format, job, error)) return error;
         break;
       }
       case Kernel::kTileMma:
@@ -167,8 +173,8 @@ LinearJob make_job(const PackedMatrix& weight, const void* in, int tokens) {
   return job;
 }
 
-std::unique_ptr<Linear> make_linear(bool deterministic) {
-  return std::make_unique<TableLinear>(deterministic);
+std::unique_ptr<Linear> make_linear(bool deterministic, const std::string& cache_folder) {
+  return std::make_unique<TableLinear>(deterministic, cache_folder);
 }
 
 }  // namespace quire::cuda

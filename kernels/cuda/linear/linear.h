@@ -60,8 +60,9 @@ class Linear {
   // Which kernel would run: for logs, benches and tests ("stream q4_1 m4", "cublaslt bf16 ...").
   virtual std::string describe(const PackedMatrix& weight, int rows) const = 0;
 };
-// `deterministic`: one kernel class per weight, whatever the number of rows.
-std::unique_ptr<Linear> make_linear(bool deterministic);
+// `deterministic`: one kernel class per weight, whatever the number of rows. `cache_folder`: where
+// choices that were measured are kept for the next start; empty: nowhere.
+std::unique_ptr<Linear> make_linear(bool deterministic, const std::string& cache_folder = "");
 
 // out[t] = row tokens[t] - first_id of `table`; other rows are left alone. tokens, out: device.
 cudaError_t embed(cudaStream_t stream, const PackedMatrix& table, TokenId first_id,

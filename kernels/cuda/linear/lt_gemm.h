@@ -1,4 +1,4 @@
-// What cuBLASLt's algorithms are kept by: see lt_gemm.cpp.
+// What cuBLASLt's algorithms are kept by: see lt_table.h.
 #pragma once
 
 #include <compare>
@@ -12,9 +12,10 @@ namespace quire::cuda {
 // A product as the heuristics see it. Tokens count in buckets (powers of two), so a table is small
 // and neighbouring batch sizes run one algorithm.
 struct LtShape {
-  int bucket = 0;   // tokens, rounded up
-  int rows = 0;     // N
-  int columns = 0;  // K of the output
+  Format format = Format::kBf16;  // of the weights
+  int bucket = 0;                 // tokens, rounded up
+  int rows = 0;                   // N
+  int columns = 0;                // K of the output
   std::int64_t weight_stride = 0;
   std::int64_t out_stride = 0;
   bool has_bias = false;
@@ -27,6 +28,6 @@ struct LtShape {
 
 // The power of two that holds `tokens`, at least 32.
 int lt_bucket(int tokens);
-LtShape lt_shape(const LinearJob& job, int output);
+LtShape lt_shape(Format format, const LinearJob& job, int output);
 
 }  // namespace quire::cuda

@@ -22,12 +22,13 @@ int lt_bucket(int tokens) {
   return bucket;
 }
 
-LtShape lt_shape(const LinearJob& job, int output) {
+LtShape lt_shape(Format format, const LinearJob& job, int output) {
   const Columns range = job.outputs[output];
   const auto columns = static_cast<std::size_t>(job.columns);
   const auto begin = static_cast<std::size_t>(range.begin);
   const auto at = static_cast<std::size_t>(output);
   LtShape shape;
+  shape.format = format;
   shape.bucket = lt_bucket(job.tokens);
   shape.rows = job.rows;
   shape.columns = range.end - range.begin;

@@ -1,12 +1,14 @@
 // Matrix products of the CUDA backend against double precision, over the emulation.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "kernels/cuda/linear/dense_gemm.h"
 #include "kernels/cuda/linear/kernels.h"
 #include "kernels/cuda/linear/layout.h"
 #include "kernels/cuda/linear/lt_gemm.h"
+#include "kernels/formats/half.h"
 #include "tests/cuda_emulation/control.h"
 #include "tests/kernels/cuda/linear_harness.h"
 #include "tests/kernels/stored_matrix.h"
@@ -280,12 +282,14 @@ TEST(CudaLinearRangeTest, AnInputBeyondF16Saturates) {
 
 TEST(CudaLinearChoiceTest, SaysWhatItRuns) {
   const LinearProblem bf16(make_case({Format::kBf16, kBf16}, 8, 32, 1));
+  const LinearProblem f16(make_case({Format::kF16, kBf16}, 8, 32, 1));
   const LinearProblem odd(make_case({Format::kBf16, kBf16}, 8, 33, 1));
   const LinearProblem q4(make_case({Format::kQ4_1, kBf16}, 8, 32, 1));
   const LinearProblem f32(make_case({Format::kF32, kF32}, 8, 32, 1));
   const auto linear = cuda::make_linear(false);
   EXPECT_EQ(linear->describe(bf16.matrix(), 16), "stream_mma bf16 n8 k32 m16");
   EXPECT_EQ(linear->describe(bf16.matrix(), 17), "dense_double bf16 n8 k32 m17");
+  EXPECT_EQ(linear->describe(f16.matrix(), 17), "dense_double f16 n8 k32 m17");
   EXPECT_EQ(linear->describe(odd.matrix(), 17), "tile_mma bf16 64x64 n8 k33 m17");
   EXPECT_EQ(linear->describe(q4.matrix(), 17), "tile_mma q4_1 64x64 n8 k32 m17");
   EXPECT_EQ(linear->describe(f32.matrix(), 16), "stream_fma f32 n8 k32 m16");
@@ -326,6 +330,24 @@ TEST(CudaLinearChoiceTest, RefusesWhatNoKernelMeans) {
   EXPECT_EQ(cuda::input_layout(Format::kF32, false), kF32);
   EXPECT_EQ(cuda::input_layout(Format::kQ4_1, true), kF32);
   EXPECT_EQ(cuda::input_layout(Format::kF16, false), kBf16);
+}
+
+TEST(CudaLinearChoiceTest, ConvertsTheInputOfF16Weights) {
+  const std::vector<float> values = {1.5f,     -2.0f,    65280.0f, 0x1p20f, -0x1p20f, 0.0f,
+                                     0x1p-24f, 0x1p-14f, 3.0f,     -1.0f,   0x1p-30f, 7.0f,
+                                     8.0f,     9.0f,     10.0f,    1e30f};
+  std::vector<Bf16> stored(values.size());
+  std::transform(values.begin(), values.end(), stored.begin(), to_bf16);
+  const DeviceBytes from(stored.data(), stored.size() * sizeof(Bf16));
+  const DeviceBytes to(stored.size() * sizeof(Half));
+  ASSERT_EQ(cuda::to_f16(nullptr, from.data(), values.size(), to.data()), cudaSuccess);
+  std::vector<Half> got(values.size());
+  to.read(got.data(), got.size() * sizeof(Half));
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const float within = std::clamp(to_float(stored[i]), -65504.0f, 65504.0f);
+    EXPECT_EQ(got[i].bits, to_half(within).bits) << values[i];
+  }
+  EXPECT_EQ(cuda::to_f16(nullptr, from.data(), 12, to.data()), cudaErrorInvalidValue);
 }
 
 // An output without columns is zero, plus its bias.
@@ -369,7 +391,7 @@ TEST(LtShapeTest, NamesBucketAndAlignments) {
   job.num_outputs = 2;
   job.outputs[0] = {0, 1024};
   job.outputs[1] = {1024, 1032};
-  const cuda::LtShape first = cuda::lt_shape(job, 0);
+  const cuda::LtShape first = cuda::lt_shape(Format::kBf16, job, 0);
   EXPECT_EQ(first.bucket, 64);
   EXPECT_EQ(first.columns, 1024);
   EXPECT_EQ(first.weight_stride, 1032);
@@ -380,10 +402,11 @@ TEST(LtShapeTest, NamesBucketAndAlignments) {
   job.out_subtree_stride = 40 * 512;
   job.outputs[0] = {0, 504};
   job.outputs[1] = {504, 1024};
-  EXPECT_EQ(cuda::lt_shape(job, 0).weight_alignment, 256u);
-  EXPECT_EQ(cuda::lt_shape(job, 1).input_alignment, 16u);
-  EXPECT_EQ(cuda::lt_shape(job, 1).out_alignment, 256u);
-  EXPECT_NE(cuda::lt_shape(job, 0), cuda::lt_shape(job, 1));
+  EXPECT_EQ(cuda::lt_shape(Format::kBf16, job, 0).weight_alignment, 256u);
+  EXPECT_EQ(cuda::lt_shape(Format::kBf16, job, 1).input_alignment, 16u);
+  EXPECT_EQ(cuda::lt_shape(Format::kBf16, job, 1).out_alignment, 256u);
+  EXPECT_NE(cuda::lt_shape(Format::kF16, job, 0), cuda::lt_shape(Format::kBf16, job, 0));
+  EXPECT_NE(cuda::lt_shape(Format::kBf16, job, 0), cuda::lt_shape(Format::kBf16, job, 1));
 }
 
 }  // namespace
