@@ -4,7 +4,6 @@
 #include "worker/loader/dummy_values.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstring>
 
@@ -128,19 +127,25 @@ namespace {
 // `draw_of(g)` gives the bits of elements 4 g to 4 g + 3.
 template <typename Code, typename Draw>
 void look_up(const std::byte* codes, Range columns, const Draw& draw_of, std::byte* out) {
-  std::array<Code, kSteps> table;
-  std::memcpy(table.data(), codes, sizeof(table));
   constexpr int kGroup = static_cast<int>(kElementsPerDraw);
-  int column = columns.begin;
-  while (column < columns.end) {
-    const int group = column / kGroup;
-    const int end = std::min(columns.end, (group + 1) * kGroup);
-    std::uint64_t bits = draw_of(group) >> (16 * (column % kGroup));
-    for (; column < end; ++column, bits >>= 16) {
-      const Code code = table[(bits & 255) + (bits >> 8 & 255)];
-      std::memcpy(out, &code, sizeof(code));
-      out += sizeof(code);
+  Code table[kSteps];
+  std::memcpy(table, codes, sizeof(table));
+  Code group[kGroup];
+  for (int column = columns.begin; column < columns.end;) {
+    const std::uint64_t bits = draw_of(column / kGroup);
+    for (int i = 0; i < kGroup; ++i) {
+      group[i] = table[(bits >> (16 * i) & 255) + (bits >> (16 * i + 8) & 255)];
     }
+    const int first = column % kGroup;
+    const int count = std::min(kGroup - first, columns.end - column);
+    const std::size_t bytes = static_cast<std::size_t>(count) * sizeof(Code);
+    if (count == kGroup) {
+      std::memcpy(out, group, sizeof(group));
+    } else {
+      std::memcpy(out, group + first, bytes);
+    }
+    column += count;
+    out += bytes;
   }
 }
 
