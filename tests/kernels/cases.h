@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "kernels/weight.h"
 #include "tests/kernels/harness.h"
 
 namespace quire::test {
@@ -16,6 +17,58 @@ inline const std::vector<RowCase>& row_cases() {
   static const std::vector<RowCase> cases = {
       {1, 8},   {1, 16},  {2, 17},  {3, 40},   {1, 64},   {33, 96},
       {7, 200}, {1, 576}, {5, 576}, {2, 1536}, {1, 1000}, {4, 4096},
+  };
+  return cases;
+}
+
+// Products of `tokens` rows of input with an N x K matrix, of any format that may be cut where the
+// case cuts it.
+struct LinearOpCase {
+  std::string name;
+  int rows;
+  int columns;
+  int tokens;
+  SumPlan sum = {};      // empty: one leaf
+  bool bias = false;     // only with one output
+  int first_column = 0;  // in a superblock; other formats begin there all the same
+
+  SumPlan plan() const { return sum.leaves.empty() ? SumPlan::whole(columns) : sum; }
+  bool fits(Format format) const {
+    const int cut = traits(format).cut;
+    bool whole = columns % cut == 0;
+    for (const Range& leaf : sum.leaves) {
+      whole = whole && leaf.begin % cut == 0 && leaf.end % cut == 0;
+    }
+    return whole;
+  }
+};
+inline const std::vector<LinearOpCase>& linear_cases() {
+  // Five leaves in two subtrees, ((0 + 1) + (2 + 3)) and 4; three leaves in three.
+  static const SumPlan two{
+      {{0, 64}, {64, 128}, {128, 192}, {192, 224}, {224, 352}}, {0, 1, 0, 2, 0}, 2};
+  static const SumPlan three{{{0, 32}, {32, 64}, {64, 160}}, {0, 0, 0}, 3};
+  static const SumPlan odd{{{0, 20}, {20, 40}, {40, 41}, {41, 100}}, {0, 1, 0, 0}, 3};
+  static const std::vector<LinearOpCase> cases = {
+      {"one row, one token", 1, 32, 1},
+      {"two superblocks", 40, 512, 1, {}, true},
+      {"odd rows, 2 tokens", 33, 288, 2},
+      {"4 tokens", 70, 96, 4, {}, true},
+      {"8 tokens", 9, 256, 8},
+      {"16 tokens", 65, 320, 16},
+      {"17 tokens", 31, 256, 17, {}, true},
+      {"64 tokens", 96, 64, 64},
+      {"512 tokens", 34, 96, 512},
+      {"subtrees, one token", 35, 352, 1, two},
+      {"subtrees, 5 tokens", 35, 352, 5, two},
+      {"subtrees, 40 tokens", 35, 352, 40, two},
+      {"every leaf a subtree", 6, 160, 3, three},
+      {"every leaf a subtree, 20 tokens", 6, 160, 20, three},
+      {"cut inside a superblock", 41, 352, 1, two, false, 96},
+      {"cut inside a superblock, 18 tokens", 41, 160, 18, {}, true, 224},
+      {"odd columns", 37, 45, 3, {}, true},
+      {"odd columns, 33 tokens", 12, 45, 33},
+      {"odd leaves", 10, 100, 2, odd},
+      {"odd leaves, 30 tokens", 10, 100, 30, odd},
   };
   return cases;
 }
