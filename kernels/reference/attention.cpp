@@ -1,18 +1,37 @@
 // Rotary embedding (RoFormer, arXiv 2104.09864) and causal softmax attention, one query head of
 // one token at a time. KV block: [2][Gl][S][D] floats, K first.
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
+#include "kernels/formats/f8_e4m3.h"
 #include "kernels/formats/half.h"
+#include "kernels/kv_scale.h"
 #include "kernels/reference/ops.h"
 
 namespace quire::reference {
 namespace {
 
-float round_to(DType dtype, float x) {
-  if (dtype == DType::kF16) return to_float(to_half(x));
-  if (dtype == DType::kBf16) return to_float(to_bf16(x));
-  return x;
+// to = the n values of a head as the arena's dtype holds them.
+void store_rounded(DType dtype, const float* from, int n, float* to) {
+  if (dtype == DType::kF32) {
+    std::copy_n(from, n, to);
+  } else if (dtype == DType::kF16) {
+    std::transform(from, from + n, to, [](float x) { return to_float(to_half(x)); });
+  } else if (dtype == DType::kBf16) {
+    std::transform(from, from + n, to, [](float x) { return to_float(to_bf16(x)); });
+  } else {
+    float largest = 0.0f;
+    for (int i = 0; i < n; ++i) largest = std::max(largest, std::fabs(from[i]));
+    const int exponent = kv_exponent(std::bit_cast<std::uint32_t>(largest));
+    for (int i = 0; i < n; ++i) {
+      const float scaled = std::ldexp(from[i], -exponent);
+      std::byte code{};
+      formats::F8E4M3::encode(&scaled, &code);
+      formats::F8E4M3::decode(&code, &to[i]);
+      to[i] = std::ldexp(to[i], exponent);
+    }
+  }
 }
 
 // Rotates the pair (x[a], x[b]) by the angle whose (cos, sin) is given.
@@ -104,10 +123,8 @@ void ReferenceOps::rope_store(float* qkv, const AttentionSpec& spec, const RopeS
         const float* k = row + (spec.num_heads + g) * d;
         const float* v = k + spec.num_kv_heads * d;
         const int offset = position % batch.block_size;
-        for (int i = 0; i < d; ++i) {
-          kv_key(kv, block, g, offset)[i] = round_to(kv.dtype, k[i]);
-          kv_value(kv, block, g, offset)[i] = round_to(kv.dtype, v[i]);
-        }
+        store_rounded(kv.dtype, k, d, kv_key(kv, block, g, offset));
+        store_rounded(kv.dtype, v, d, kv_value(kv, block, g, offset));
       }
     }
   });

@@ -7,7 +7,8 @@
 // positions weigh exactly zero. V behind a row's context is never multiplied (it may be NaN); with
 // tensor cores, V of later tokens of the same chunk is, by zero, so it must be finite there.
 // K and V in fp32: fp32 arithmetic throughout. In bf16 and f16, with heads of 64, 80, 96, 128 or
-// 256: q and the weights are rounded to that type, sums are fp32. Other heads: fp32 arithmetic.
+// 256: q and the weights are rounded to that type, sums are fp32. Other heads: fp32 arithmetic. In
+// fp8: as in bf16, which holds every stored value times its scale exactly.
 #pragma once
 
 #include <cuda_runtime_api.h>

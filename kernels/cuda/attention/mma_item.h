@@ -11,8 +11,8 @@
 
 namespace quire::cuda {
 
-// Rows: ItemRows, or SharedRows.
-template <typename T, int kDim, int kWarps, typename Rows = ItemRows>
+// T: what is multiplied. Kv: what is stored, T or e4m3. Rows: ItemRows, or SharedRows.
+template <typename T, int kDim, int kWarps, typename Kv = T, typename Rows = ItemRows>
 class MmaItem {
  public:
   static constexpr int kRows = 16 * kWarps;
@@ -81,13 +81,20 @@ class MmaItem {
     return rows_.at(16 * warp_id() + lane_id() / 4 + 8 * h);
   }
 
-  __device__ __forceinline__ void copy_keys(BlockId block, int tile) {
-    copy_tile<kDim, kStride, kThreads>(keys_, source_, KvHalf::kKeys, block, tile);
+  template <KvHalf kHalf>
+  __device__ __forceinline__ void copy(T* to, BlockId block, int tile) {
+    if constexpr (std::is_same_v<Kv, T>) {
+      copy_tile<kDim, kStride, kThreads>(to, source_, kHalf, block, tile);
+    } else {
+      dequantize_tile<kDim, kStride, kThreads>(to, source_, kHalf, block, tile);
+    }
     async_commit();
   }
+  __device__ __forceinline__ void copy_keys(BlockId block, int tile) {
+    copy<KvHalf::kKeys>(keys_, block, tile);
+  }
   __device__ __forceinline__ void copy_values(BlockId block, int tile) {
-    copy_tile<kDim, kStride, kThreads>(values_, source_, KvHalf::kValues, block, tile);
-    async_commit();
+    copy<KvHalf::kValues>(values_, block, tile);
   }
 
   __device__ __forceinline__ void run_tile_eager(int tile, bool more) {

@@ -10,9 +10,9 @@
 
 namespace quire::cuda {
 
-template <typename T, int kDim>
+template <typename T, int kDim, typename Kv>
 static __global__ void __launch_bounds__(kWarpSize) decode_mma(AttentionProblem p) {
-  using Item = MmaItem<T, kDim, 1>;
+  using Item = MmaItem<T, kDim, 1, Kv>;
   QUIRE_DYN_SMEM(unsigned char, shared);
   WorkList<true, Item::kRows> list(p);
   WorkItem item;
@@ -25,10 +25,10 @@ static __global__ void __launch_bounds__(kWarpSize) decode_mma(AttentionProblem 
   allow_next_grid();
 }
 
-template <typename T, int kDim, int kWarps>
+template <typename T, int kDim, int kWarps, typename Kv>
 static __global__ void __launch_bounds__(kWarpSize* kWarps, kDim <= 64 ? 2 : 1)
     prefill_mma(AttentionProblem p) {
-  using Item = MmaItem<T, kDim, kWarps>;
+  using Item = MmaItem<T, kDim, kWarps, Kv>;
   QUIRE_DYN_SMEM(unsigned char, shared);
   WorkList<false, Item::kRows> list(p);
   WorkItem item;
@@ -38,9 +38,9 @@ static __global__ void __launch_bounds__(kWarpSize* kWarps, kDim <= 64 ? 2 : 1)
   }
 }
 
-template <typename T, int kDim, int kWarps>
+template <typename T, int kDim, int kWarps, typename Kv>
 static __global__ void __launch_bounds__(kWarpSize* kWarps) shared_mma(AttentionProblem p) {
-  using Item = MmaItem<T, kDim, kWarps, SharedRows>;
+  using Item = MmaItem<T, kDim, kWarps, Kv, SharedRows>;
   QUIRE_DYN_SMEM(unsigned char, shared);
   SharedList<Item::kRows> list(p);
   WorkItem item;
@@ -52,19 +52,20 @@ static __global__ void __launch_bounds__(kWarpSize* kWarps) shared_mma(Attention
   allow_next_grid();
 }
 
-template <typename T, int kDim, int kWarps>
+template <typename T, int kDim, int kWarps, typename Kv = T>
 AttentionVariant mma_variant(DType dtype) {
   constexpr int kSharedWarps = kWarps < 4 ? kWarps : 4;
-  using Shared = MmaItem<T, kDim, kSharedWarps, SharedRows>;
-  using Decode = MmaItem<T, kDim, 1>;
-  using Prefill = MmaItem<T, kDim, kWarps>;
+  using Shared = MmaItem<T, kDim, kSharedWarps, Kv, SharedRows>;
+  using Decode = MmaItem<T, kDim, 1, Kv>;
+  using Prefill = MmaItem<T, kDim, kWarps, Kv>;
   return {
       "mma",
       dtype,
       kDim,
-      {&decode_mma<T, kDim>, Decode::kRows, Decode::kThreads, Decode::kSharedBytes},
-      {&prefill_mma<T, kDim, kWarps>, Prefill::kRows, Prefill::kThreads, Prefill::kSharedBytes},
-      {&shared_mma<T, kDim, kSharedWarps>, Shared::kRows, Shared::kThreads, Shared::kSharedBytes}};
+      {&decode_mma<T, kDim, Kv>, Decode::kRows, Decode::kThreads, Decode::kSharedBytes},
+      {&prefill_mma<T, kDim, kWarps, Kv>, Prefill::kRows, Prefill::kThreads, Prefill::kSharedBytes},
+      {&shared_mma<T, kDim, kSharedWarps, Kv>, Shared::kRows, Shared::kThreads,
+       Shared::kSharedBytes}};
 }
 
 }  // namespace quire::cuda

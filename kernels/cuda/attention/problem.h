@@ -38,7 +38,7 @@ struct AttentionProblem {
   float cap_log2e = 0.0f;
   float cap_rate = 0.0f;
 
-  const std::byte* kv = nullptr;  // [num_blocks], K then V, each [Gl][S][D]
+  const std::byte* kv = nullptr;  // [num_blocks], see row/row.h
   std::int64_t block_bytes = 0;
   int block_size = 16;
 

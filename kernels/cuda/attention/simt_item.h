@@ -62,6 +62,7 @@ class SimtItem {
   }
 
  private:
+  static constexpr bool kScaled = std::is_same_v<T, e4m3>;
   static constexpr int kWarpRows = kRows / (kThreads / kWarpSize);
   static constexpr int kRowFloats = 2;  // [kRows]: factor of a rescale or merge; last position
 
@@ -85,17 +86,27 @@ class SimtItem {
     }
   }
 
+  __device__ __forceinline__ float value_at(const T* run, const std::uint8_t* scales, int i) const {
+    if constexpr (kScaled) {
+      return to_float(run[i]) * scale_of(scales[i / dim_]);
+    } else {
+      return to_float(run[i]);
+    }
+  }
+
   // Rows of dim + 1 floats: neighbouring positions lie in different banks.
   __device__ void load_tile(const KvSource& source, KvHalf half, BlockId block, int tile) {
     for (int run = 0; run < kTilePositions / 16; ++run) {
       const int position = tile * kTilePositions + 16 * run;
       const T* from = reinterpret_cast<const T*>(
           source.run(half, block, position, dim_ * static_cast<int>(sizeof(T))));
+      [[maybe_unused]] const std::uint8_t* scales = nullptr;
+      if constexpr (kScaled) scales = source.scales(half, block, position);
       const int before = (source.begin() - position) * dim_;
       const int inside = (source.end() - position) * dim_;
       for (int i = thread_rank(); i < 16 * dim_; i += kThreads) {
         tile_[(16 * run + i / dim_) * (dim_ + 1) + i % dim_] =
-            i >= before && i < inside ? to_float(from[i]) : 0.0f;
+            i >= before && i < inside ? value_at(from, scales, i) : 0.0f;
       }
     }
   }

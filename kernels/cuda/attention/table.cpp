@@ -30,9 +30,16 @@ constexpr Entry kEntries[] = {
     {DType::kF16, 128, of_one_size<mma_f16_128>},
     {DType::kF16, 256, of_one_size<mma_f16_256>},
     {DType::kF16, 256, of_one_size<mma_f16_256_small>},
+    {DType::kF8E4M3, 64, of_one_size<mma_f8_64>},
+    {DType::kF8E4M3, 80, of_one_size<mma_f8_80>},
+    {DType::kF8E4M3, 96, of_one_size<mma_f8_96>},
+    {DType::kF8E4M3, 128, of_one_size<mma_f8_128>},
+    {DType::kF8E4M3, 256, of_one_size<mma_f8_256>},
+    {DType::kF8E4M3, 256, of_one_size<mma_f8_256_small>},
     {DType::kBf16, 0, simt_bf16},
     {DType::kF16, 0, simt_f16},
     {DType::kF32, 0, simt_f32},
+    {DType::kF8E4M3, 0, simt_f8},
 };
 
 std::string describe(const char* name, const AttentionLaunch& launch) {

@@ -20,10 +20,17 @@ AttentionVariant mma_f16_96();
 AttentionVariant mma_f16_128();
 AttentionVariant mma_f16_256();
 AttentionVariant mma_f16_256_small();
+AttentionVariant mma_f8_64();
+AttentionVariant mma_f8_80();
+AttentionVariant mma_f8_96();
+AttentionVariant mma_f8_128();
+AttentionVariant mma_f8_256();
+AttentionVariant mma_f8_256_small();
 // Plain fp32 arithmetic, any head size.
 AttentionVariant simt_f32(int head_dim);
 AttentionVariant simt_f16(int head_dim);
 AttentionVariant simt_bf16(int head_dim);
+AttentionVariant simt_f8(int head_dim);
 
 // The first variant for this type and head size whose kernels fit into so much shared memory. Its
 // `decode.kernel` is null where none does.

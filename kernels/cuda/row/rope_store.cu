@@ -4,6 +4,7 @@
 // k is rotated on its way to the arena only: attention reads it nowhere else.
 #include "kernels/cuda/row/row.h"
 #include "kernels/cuda/row/row_tile.h"
+#include "kernels/kv_scale.h"
 
 namespace quire::cuda {
 namespace {
@@ -139,6 +140,77 @@ __global__ void rope_store_kernel(const __grid_constant__ RopeParams p) {
   pairs.store(to);
 }
 
+// fp8: a warp for each head of a token, because the head's largest magnitude makes its scale.
+constexpr int kHeadWarps = 4;
+constexpr int kLanePairs = 4;  // of heads of at most 256
+
+__global__ void __launch_bounds__(kHeadWarps* kWarpSize)
+    rope_store_f8(const __grid_constant__ RopeParams p) {
+  wait_for_previous_grid();
+  allow_next_grid();
+  const RopeJob& job = p.job;
+  const int heads = job.num_heads + 2 * job.num_kv_heads;
+  const int head = static_cast<int>(blockIdx.y) * kHeadWarps + warp_id();
+  if (head >= heads) return;
+  const auto token = blockIdx.x;
+  const int position = p.positions[token];
+  float* from = job.qkv + (static_cast<std::size_t>(token) * static_cast<std::size_t>(heads) +
+                           static_cast<std::size_t>(head)) *
+                              static_cast<std::size_t>(job.head_dim);
+  const float* angles =
+      job.cos_sin + static_cast<std::size_t>(position) * static_cast<std::size_t>(job.rope_dims);
+  const int rotated_pairs = head < job.num_heads + job.num_kv_heads ? job.rope_dims / 2 : 0;
+  const int lane_pairs = (job.head_dim / 2 - lane_id() + kWarpSize - 1) / kWarpSize;
+  Pairs<1> pairs[kLanePairs];
+  float largest = 0.0f;
+  QUIRE_UNROLL
+  for (int i = 0; i < kLanePairs; ++i) {
+    if (i >= lane_pairs) break;
+    const int pair = lane_id() + i * kWarpSize;
+    const bool rotated = pair < rotated_pairs;
+    const bool apart = rotated && !job.interleaved;
+    pairs[i].low = (apart ? 1 : 2) * pair;
+    pairs[i].high = pairs[i].low + (apart ? job.rope_dims / 2 : 1);
+    pairs[i].load(from);
+    if (rotated) pairs[i].rotate(angles + 2 * pair, !apart);
+    largest = fmaxf(largest, fmaxf(fabsf(pairs[i].values[0]), fabsf(pairs[i].values[1])));
+    if (head < job.num_heads && rotated) pairs[i].store(from);
+  }
+  const int row = p.row_of_token[token];
+  if (head < job.num_heads || row < 0) return;
+
+  const int exponent = kv_exponent(__float_as_uint(warp_max(largest)));
+  const float factor = __uint_as_float(power_of_two_bits(-exponent));
+  const BlockId block =
+      p.block_tables[static_cast<std::size_t>(row) * static_cast<std::size_t>(p.max_blocks) +
+                     static_cast<std::size_t>(position / p.block_size)];
+  auto* base =
+      reinterpret_cast<std::uint8_t*>(p.arena) + static_cast<std::size_t>(block) * p.block_bytes;
+  const int line = (head - job.num_heads) * p.block_size + position % p.block_size;
+  const int lines = 2 * job.num_kv_heads * p.block_size;
+  std::uint8_t* to = base + static_cast<std::size_t>(line) * static_cast<std::size_t>(job.head_dim);
+  QUIRE_UNROLL
+  for (int i = 0; i < kLanePairs; ++i) {
+    if (i >= lane_pairs) break;
+    const Pairs<1>& pair = pairs[i];
+    const uint32_t both = pack_fp8x2<e4m3>(pair.values[0] * factor, pair.values[1] * factor);
+    to[pair.low] = static_cast<std::uint8_t>(both);
+    to[pair.high] = static_cast<std::uint8_t>(both >> 8);
+  }
+  if (lane_id() == 0) {
+    base[static_cast<std::size_t>(lines) * static_cast<std::size_t>(job.head_dim) +
+         static_cast<std::size_t>(line)] = static_cast<std::uint8_t>(exponent + kKvExponentBias);
+  }
+}
+
+cudaError_t launch_rope_f8(cudaStream_t stream, const RopeParams& params, int num_tokens) {
+  if (params.job.head_dim > 2 * kLanePairs * kWarpSize) return cudaErrorInvalidValue;
+  const int heads = params.job.num_heads + 2 * params.job.num_kv_heads;
+  const dim3 grid(static_cast<unsigned>(num_tokens),
+                  static_cast<unsigned>((heads + kHeadWarps - 1) / kHeadWarps));
+  return launch_overlapped(rope_store_f8, grid, dim3(kHeadWarps * kWarpSize), 0, stream, params);
+}
+
 template <int kPairs, typename T>
 cudaError_t launch_rope(cudaStream_t stream, const RopeParams& params, int num_tokens) {
   const RopeJob& job = params.job;
@@ -182,7 +254,7 @@ cudaError_t rope_store(cudaStream_t stream, const RopeJob& job, const Batch& bat
     case DType::kBf16:
       return launch_as(static_cast<bf16*>(nullptr));
     case DType::kF8E4M3:
-      break;
+      return launch_rope_f8(stream, params, batch.num_tokens);
   }
   return cudaErrorInvalidValue;
 }

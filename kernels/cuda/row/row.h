@@ -40,10 +40,11 @@ struct RopeJob {
   const float* cos_sin = nullptr;  // [max_positions][rope_dims / 2][2]
 };
 
-// Layout of a KV block on this device: K then V, each [Gl][S][D] in kv.dtype.
+// Layout of a KV block on this device: K then V, each [Gl][S][D] in kv.dtype; where that is fp8,
+// then their scales (kernels/kv_scale.h), each [Gl][S] bytes.
 constexpr std::size_t kv_block_bytes(DType dtype, int num_kv_heads, int head_dim, int block_size) {
   return 2 * static_cast<std::size_t>(num_kv_heads) * static_cast<std::size_t>(block_size) *
-         static_cast<std::size_t>(head_dim) * size_of(dtype);
+         (static_cast<std::size_t>(head_dim) * size_of(dtype) + (dtype == DType::kF8E4M3 ? 1 : 0));
 }
 
 // out[i] = rms(x[rows[i]]) * weight; rows null: all in order.

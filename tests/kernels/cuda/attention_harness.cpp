@@ -9,6 +9,7 @@
 #include <random>
 
 #include "kernels/cuda/row/row.h"
+#include "kernels/formats/f8_e4m3.h"
 #include "kernels/formats/half.h"
 #include "kernels/shared_runs.h"
 
@@ -43,6 +44,18 @@ class DeviceArray {
   T* data_ = nullptr;
   std::size_t count_;
 };
+
+// Codes of n values; returns their scale as the arena has it.
+std::byte store_f8(const float* from, int n, std::byte* to) {
+  float largest = 0.0f;
+  for (int i = 0; i < n; ++i) largest = std::max(largest, std::fabs(from[i]));
+  const int exponent = static_cast<int>(std::ceil(std::log2(static_cast<double>(largest) / 448.0)));
+  for (int i = 0; i < n; ++i) {
+    const float scaled = std::ldexp(from[i], -exponent);
+    formats::F8E4M3::encode(&scaled, &to[i]);
+  }
+  return static_cast<std::byte>(exponent + 127);
+}
 
 // All sequences of a case and how far they have come.
 class Sequences {
@@ -124,6 +137,14 @@ class Sequences {
         arena_.data() + static_cast<std::size_t>(block_id) * block_bytes_ +
         static_cast<std::size_t>((half_and_head * case_.block_size + offset) * case_.head_dim) *
             size;
+    if (case_.dtype == DType::kF8E4M3) {
+      const auto values = static_cast<std::size_t>(2 * case_.num_kv_heads * case_.block_size) *
+                          static_cast<std::size_t>(case_.head_dim);
+      arena_[static_cast<std::size_t>(block_id) * block_bytes_ + values +
+             static_cast<std::size_t>(half_and_head * case_.block_size + offset)] =
+          store_f8(from, case_.head_dim, to);
+      return;
+    }
     for (int d = 0; d < case_.head_dim; ++d, to += size) {
       if (case_.dtype == DType::kF32) {
         std::memcpy(to, from + d, size);

@@ -7,7 +7,9 @@
 #include <random>
 
 #include "kernels/cuda/row/row.h"
+#include "kernels/formats/f8_e4m3.h"
 #include "kernels/formats/half.h"
+#include "kernels/kv_scale.h"
 #include "kernels/reference/ops.h"
 #include "tests/cuda_emulation/control.h"
 #include "tests/cuda_emulation/device_array.h"
@@ -70,6 +72,21 @@ Batch batch_of(const AttentionCase& c, const Step& step, Tokens& positions, Toke
   return batch;
 }
 
+// Codes of n values, which `rounded` are as numbers; returns their scale.
+std::byte encode_f8(const float* from, const float* rounded, int n, std::byte* to) {
+  float largest = 0.0f;
+  for (int i = 0; i < n; ++i) largest = std::max(largest, std::fabs(from[i]));
+  const int exponent = kv_exponent(std::bit_cast<std::uint32_t>(largest));
+  for (int i = 0; i < n; ++i) {
+    const float scaled = std::ldexp(from[i], -exponent);
+    formats::F8E4M3::encode(&scaled, &to[i]);
+    float decoded = 0.0f;
+    formats::F8E4M3::decode(&to[i], &decoded);
+    EXPECT_EQ(std::ldexp(decoded, exponent), rounded[i]);
+  }
+  return static_cast<std::byte>(exponent + kKvExponentBias);
+}
+
 struct Stored {
   std::vector<float> qkv;
   std::vector<std::byte> arena;
@@ -104,6 +121,10 @@ Stored expected(const AttentionCase& c, const Step& step) {
     const int position = step.positions[t];
     const BlockId block = step.tables[static_cast<std::size_t>(
         step.row_of_token[t] * step.max_blocks + position / c.block_size)];
+    // Where the token's rotated k, then its v, lie: the reference rotates k in place.
+    const std::size_t first = (t * static_cast<std::size_t>(c.num_heads + 2 * c.num_kv_heads) +
+                               static_cast<std::size_t>(c.num_heads)) *
+                              static_cast<std::size_t>(c.head_dim);
     for (int part = 0; part < 2 * c.num_kv_heads; ++part) {
       const int head = part % c.num_kv_heads, offset = position % c.block_size;
       const float* from = part < c.num_kv_heads ? reference::kv_key(kv, block, head, offset)
@@ -111,6 +132,14 @@ Stored expected(const AttentionCase& c, const Step& step) {
       const auto line = static_cast<std::size_t>(part * c.block_size + offset);
       std::byte* to = stored.arena.data() + static_cast<std::size_t>(block) * block_bytes +
                       line * static_cast<std::size_t>(c.head_dim) * size_of(c.dtype);
+      if (c.dtype == DType::kF8E4M3) {
+        const auto values = static_cast<std::size_t>(2 * c.num_kv_heads * c.block_size) *
+                            static_cast<std::size_t>(c.head_dim);
+        stored.arena[static_cast<std::size_t>(block) * block_bytes + values + line] =
+            encode_f8(stored.qkv.data() + first + static_cast<std::size_t>(part * c.head_dim), from,
+                      c.head_dim, to);
+        continue;
+      }
       for (int d = 0; d < c.head_dim; ++d) {
         const auto at = static_cast<std::size_t>(d);
         const std::uint16_t half =
@@ -173,7 +202,7 @@ TEST(CudaRope, RotatesAndStoresLikeTheReference) {
   cases.push_back({.name = "nothing rotated", .head_dim = 64, .rope_dims = 0});
   for (AttentionCase c : cases) {
     if (c.num_heads > 16) c.num_heads = 16;
-    for (const DType dtype : {DType::kF32, DType::kF16, DType::kBf16}) {
+    for (const DType dtype : {DType::kF32, DType::kF16, DType::kBf16, DType::kF8E4M3}) {
       c.dtype = dtype;
       const Step step = make_step(c);
       const Stored want = expected(c, step);

@@ -1,0 +1,28 @@
+// The scale of fp8 (e4m3) K and V: one for each token and head, a power of two 2^e kept as the byte
+// e + 127. The smallest with which the head's largest magnitude is at most 448 * 2^e; so a stored
+// value times its scale is exact in bf16, and dequantizing rounds nothing.
+#pragma once
+
+#include <cstdint>
+
+namespace quire {
+
+inline constexpr int kKvExponentBias = 127;
+inline constexpr int kMinKvExponent = -100;  // keeps all products normal numbers
+inline constexpr int kMaxKvExponent = 119;
+
+// `bits`: of the largest magnitude as an fp32, m * 2^x with m in [0.5, 1); 448 is 0.875 * 2^9.
+constexpr int kv_exponent(std::uint32_t bits) {
+  const int x = static_cast<int>(bits >> 23) - 126;
+  const int exponent = (bits & 0x7fffffu) <= 0x600000u ? x - 9 : x - 8;
+  return exponent < kMinKvExponent   ? kMinKvExponent
+         : exponent > kMaxKvExponent ? kMaxKvExponent
+                                     : exponent;
+}
+
+// Bits of the fp32 2^exponent, within [-126, 127].
+constexpr std::uint32_t power_of_two_bits(int exponent) {
+  return static_cast<std::uint32_t>(exponent + 127) << 23;
+}
+
+}  // namespace quire
