@@ -47,10 +47,12 @@ TEST(Sampler, SkipsRanksWithoutIds) {
     const auto device = open_device({kind, "auto", "auto", "auto", 1});
     ASSERT_TRUE(device.ok()) << device.status();
     std::vector<RowResult> results(2);
-    Sampler(shards).enqueue((*device)->ops(), pieces, strides, rows, results.data());
+    std::vector<TokenId> ids(2);
+    Sampler(shards).enqueue((*device)->ops(), pieces, strides, rows, results.data(), ids.data());
     ASSERT_TRUE((*device)->wait().ok());
     EXPECT_EQ(results[0].token, 3) << kind;
     EXPECT_EQ(results[1].token, 1424) << kind;
+    EXPECT_EQ(ids, std::vector<TokenId>({3, 1424})) << kind;
   }
 }
 
