@@ -1,16 +1,19 @@
 // Packing moves words and changes no value: a line of a panel is one 4-byte word (f16: 2-byte) of
-// each of 16 rows, so packing is a transpose; only q8_0 gets its sign bits flipped (+ 128).
+// each of 16 rows, so packing is a transpose; only q8_0 gets its sign bits flipped (+ 128). Formats
+// without panels become another one first (transcode.h).
 #include "kernels/cpu/pack.h"
 
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
 #include "common/status.h"
 #include "kernels/cpu/activation.h"
 #include "kernels/cpu/linear.h"
+#include "kernels/cpu/transcode.h"
 #include "kernels/formats/half.h"
 
 namespace quire::cpu {
@@ -21,12 +24,16 @@ int num_units(Format format, const Range& leaf) {
   return (leaf.size() + columns - 1) / columns;
 }
 
-// First bytes of the 16 rows of a panel; null for padding rows.
+// First bytes of the 16 rows of a panel; null for padding rows. Rows of a format without panels are
+// transcoded into `room`.
 struct PanelRows {
   const std::byte* row[kPanelRows] = {};
 };
 
-PanelRows panel_rows(const MatrixSource& source, int panel) {
+PanelRows panel_rows(const MatrixSource& source, int panel, std::vector<std::byte>& room) {
+  const Format format = panel_format(source.format);
+  const std::size_t bytes = row_bytes(format, source.columns);
+  room.resize(format == source.format ? 0 : kPanelRows * bytes);
   PanelRows rows;
   int first = 0;  // of the part
   for (const MatrixPart& part : source.parts) {
@@ -34,6 +41,10 @@ PanelRows panel_rows(const MatrixSource& source, int panel) {
       const int n = panel * kPanelRows + i - first;
       if (n < 0 || n >= part.rows) continue;
       rows.row[i] = part.data + static_cast<std::size_t>(n) * part.row_stride;
+      if (format == source.format) continue;
+      std::byte* to = room.data() + static_cast<std::size_t>(i) * bytes;
+      transcode_row(source, part, n, to);
+      rows.row[i] = to;
     }
     first += part.rows;
   }
@@ -93,18 +104,19 @@ void pack_leaf(Format format, const std::byte* stored, int columns, int i, std::
 }
 
 void pack_panel(const MatrixSource& source, const PanelLayout& layout, int panel,
-                std::byte* packed) {
-  const PanelUnit& unit = panel_unit(source.format);
-  const PanelRows rows = panel_rows(source, panel);
+                std::vector<std::byte>& room, std::byte* packed) {
+  const Format format = panel_format(source.format);
+  const PanelUnit& unit = panel_unit(format);
+  const PanelRows rows = panel_rows(source, panel, room);
   std::byte* values = packed;
   std::byte* headers = packed + layout.header_offset;
   for (const Range& leaf : source.sum.leaves) {
     for (int i = 0; i < kPanelRows; ++i) {
       if (rows.row[i] == nullptr) continue;
-      pack_leaf(source.format, rows.row[i] + row_bytes(source.format, leaf.begin), leaf.size(), i,
-                values, headers);
+      pack_leaf(format, rows.row[i] + row_bytes(format, leaf.begin), leaf.size(), i, values,
+                headers);
     }
-    const int units = num_units(source.format, leaf);
+    const int units = num_units(format, leaf);
     values += units * unit.value_bytes;
     headers += units * unit.header_bytes;
   }
@@ -178,25 +190,27 @@ PanelLayout panel_layout(Format format, const SumPlan& sum, int rows) {
 }
 
 absl::StatusOr<PackedShape> packed_shape(const MatrixSource& source, Isa isa, bool float32) {
-  if (!has_panels(source.format)) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "the CPU backend has no kernels for ", traits(source.format).name, "; use --device cuda."));
-  }
   QUIRE_RETURN_IF_ERROR(check_source(source));
-  const PanelLayout layout = panel_layout(source.format, source.sum, total_rows(source));
+  const Format format = panel_format(source.format);
+  if (format != source.format) {  // panels may be coarser: of i8, cut inside a block of q8_0
+    MatrixSource packed{format, source.columns, {}, source.sum};
+    QUIRE_RETURN_IF_ERROR(check_source(packed));
+  }
+  const PanelLayout layout = panel_layout(format, source.sum, total_rows(source));
   return PackedShape{static_cast<std::size_t>(layout.num_panels) * layout.panel_bytes,
-                     input_layout(source.format, isa, float32)};
+                     input_layout(format, isa, float32)};
 }
 
 void pack(const MatrixSource& source, Isa, Weight& weight) {
-  weight.format = source.format;
+  weight.format = panel_format(source.format);
   weight.rows = total_rows(source);
   weight.columns = source.columns;
   weight.sum = source.sum;
-  const PanelLayout layout = panel_layout(source.format, source.sum, weight.rows);
+  const PanelLayout layout = panel_layout(weight.format, source.sum, weight.rows);
+  std::vector<std::byte> room;
   auto* packed = static_cast<std::byte*>(weight.data);
   for (int panel = 0; panel < layout.num_panels; ++panel, packed += layout.panel_bytes) {
-    pack_panel(source, layout, panel, packed);
+    pack_panel(source, layout, panel, room, packed);
   }
 }
 
