@@ -96,7 +96,7 @@ commit=$(git -C "$root" rev-parse --short HEAD 2>/dev/null || echo unknown)
 [ -z "$(git -C "$root" status --porcelain --untracked-files=no 2>/dev/null)" ] || commit=$commit-changed
 rm -rf "$out"
 mkdir -p "$out"
-tar -C "$staging" -c . | xz -T0 -6 > "$out/bundle.tar.xz"
+tar -C "$staging" -c . | xz -T0 -2 > "$out/bundle.tar.xz"
 sum=$(sha256sum "$out/bundle.tar.xz" | cut -c1-12)
 printf '{"commit": "%s", "sum": "%s", "architecture": "%s", "unpacked_bytes": %s}\n' \
   "$commit" "$sum" "$architecture" "$(du -sb "$staging" | cut -f1)" > "$out/facts.json"

@@ -67,7 +67,7 @@ def main(arguments):
     build = f"{facts['commit']}-{facts['sum']}"
     failed = []
     for name in PARTS if "all" in options.parts else options.parts:
-        log = os.path.join(out, f"gpu-{name.replace('+', '-')}.log") if os.environ.get("OUT") else None
+        log = os.path.join(out, "gpu-run.log") if os.environ.get("OUT") else None
         part = Part(name, results, build, options.again, log=log)
         try:
             PARTS[name](part, gpu["name"])

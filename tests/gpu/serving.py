@@ -162,7 +162,9 @@ def serve8b(part, gpu_name):
     part.step("host gap", host_gap(dummy), needs=60)
 
 
-# The seed's claim.
+# The seed's claim. What vLLM published of itself against the two (2023).
+HF_PUBLISHED, TGI_PUBLISHED = 24, 3.5
+
 
 def seed_ours(dummy, load_path, requests, seed):
     def work(part):
@@ -205,6 +207,8 @@ def seed_ratio(dummy, load, peaks, ours, theirs, must):
             row = {"bench": "seed_ratio", "model": dummy.model, "hf_batch": peer["batch"],
                    "ours_out_tok_s": ours[0]["out_tok_s"], "hf_out_tok_s": peer["out_tok_s"], "ratio": ratio,
                    "hf_requests_measured": peer["requests"]}
+            if peer["batch"] == 1:
+                row["tgi_ratio_derived"] = ratio * TGI_PUBLISHED / HF_PUBLISHED
             if peaks:
                 shape = dummy.shape()
                 continuous = roofline_seconds(shape, load, peaks)

@@ -1,6 +1,6 @@
-// Paged attention of one layer on the GPU: decode as a share of memory bandwidth, prefill in
-// TFLOP/s. Heads of Llama-3-8B (32 query, 8 KV, 128 wide) and of LLaMA-7B (32 of each), bf16 KV,
-// blocks of 16 in scrambled order.
+// Paged attention of one layer on the GPU: decode as a share of memory bandwidth (also with K and V
+// in fp8, and with a prefix that all rows share), prefill in TFLOP/s. Heads of Llama-3-8B (32
+// query, 8 KV, 128 wide) and of LLaMA-7B (32 of each), bf16 KV, blocks of 16 in scrambled order.
 //   bench_cuda_attention [--tiny] [--only decode|prefill]
 #include <algorithm>
 #include <cmath>
@@ -26,6 +26,8 @@ struct Rows {
   int rows;     // B
   int tokens;   // of each in this step
   int context;  // of each after it
+  DType dtype = DType::kBf16;
+  int shared = 0;  // positions at the beginning that all rows have in the same blocks
 };
 
 constexpr int kBlockSize = 16;
@@ -56,7 +58,7 @@ class Problem {
     KvLayer kv;
     kv.data = arenas_[static_cast<std::size_t>(i) % arenas_.size()]->as<std::byte>();
     kv.block_bytes = block_bytes_;
-    kv.dtype = DType::kBf16;
+    kv.dtype = rows_.dtype;
     kv.num_kv_heads = shape_.kv_heads;
     kv.head_dim = shape_.head_dim;
     kv.block_size = kBlockSize;
@@ -66,9 +68,11 @@ class Problem {
                            workspace_->as<void>(), out);
   }
 
+  std::string refusal() const { return cuda::attention_refusal(spec_, rows_.dtype, kBlockSize); }
   // K and V of all rows, once.
   double kv_bytes() const {
-    return 4.0 * rows_.rows * rows_.context * shape_.kv_heads * shape_.head_dim;
+    const double positions = 1.0 * rows_.rows * (rows_.context - rows_.shared) + rows_.shared;
+    return positions * static_cast<double>(block_bytes_) / kBlockSize;
   }
   double flops() const {  // causal: the tokens of a row see context - tokens + 1 .. context
     const double seen = rows_.tokens * (rows_.context - (rows_.tokens - 1) / 2.0);
@@ -106,11 +110,20 @@ class Problem {
     std::vector<std::int32_t> blocks(static_cast<std::size_t>(rows_.rows * blocks_of_row()));
     std::iota(blocks.begin(), blocks.end(), 0);
     std::shuffle(blocks.begin(), blocks.end(), std::mt19937(3));
+    for (int r = 1; r < rows_.rows; ++r) {
+      std::copy_n(blocks.begin(), rows_.shared / kBlockSize, blocks.begin() + r * blocks_of_row());
+    }
+    std::vector<std::int32_t> row_ids(static_cast<std::size_t>(rows_.rows));
+    std::iota(row_ids.begin(), row_ids.end(), 0);
     const std::size_t at_positions = append(positions), at_rows = append(row_of_token),
                       at_begin = append(begin),
                       at_context = append(std::vector<std::int32_t>(
                           static_cast<std::size_t>(rows_.rows), rows_.context)),
-                      at_blocks = append(blocks);
+                      at_blocks = append(blocks),
+                      at_runs = append({0, rows_.rows, 0, rows_.shared}),
+                      at_shared_rows = append(row_ids),
+                      at_shared = append(std::vector<std::int32_t>(
+                          static_cast<std::size_t>(rows_.rows), rows_.shared));
     numbers_ = std::make_unique<DeviceMemory>(numbers.size() * 4);
     numbers_->upload(numbers.data(), numbers.size() * 4);
     const auto* base = numbers_->as<std::int32_t>();
@@ -123,6 +136,11 @@ class Problem {
     batch_.row_begin = base + at_begin;
     batch_.context = base + at_context;
     batch_.block_tables = base + at_blocks;
+    if (rows_.shared == 0) return;
+    batch_.num_shared_runs = 1;
+    batch_.shared_runs = base + at_runs;
+    batch_.shared_rows = base + at_shared_rows;
+    batch_.shared_of_row = base + at_shared;
   }
 
   const Shape shape_;
@@ -137,6 +155,10 @@ class Problem {
 void bench_decode(const Shape& shape, const Rows& rows, const Ceilings& ceilings,
                   const Effort& effort) {
   const Problem problem(shape, rows);
+  if (const std::string refusal = problem.refusal(); !refusal.empty()) {
+    Line("cuda_attention_decode").add("kv", name_of(rows.dtype)).add("refused", refusal);
+    return;
+  }
   const Times times =
       measure([&](cudaStream_t stream, int i) { return problem.run(stream, i); }, effort);
   const double rate = problem.kv_bytes() / times.median_us / 1e3;
@@ -144,6 +166,8 @@ void bench_decode(const Shape& shape, const Rows& rows, const Ceilings& ceilings
       .add("heads", shape.name)
       .add("batch", rows.rows)
       .add("context", rows.context)
+      .add("kv", name_of(rows.dtype))
+      .add("shared", rows.shared)
       .add("kv_mb", problem.kv_bytes() / 1e6)
       .add(times)
       .add("gb_s", rate)
@@ -172,6 +196,7 @@ int run(bool tiny, const std::string& only) {
   if (only != "prefill") {
     if (tiny) {
       for (const int batch : {1, 3}) bench_decode(small, {batch, 1, 40}, ceilings, effort);
+      bench_decode(small, {3, 1, 300, DType::kBf16, 256}, ceilings, effort);
     } else {
       bench_decode(gqa, {1, 1, 1024}, ceilings, effort);
       for (const int batch : {1, 16, 64, 256}) {
@@ -179,6 +204,9 @@ int run(bool tiny, const std::string& only) {
           bench_decode(gqa, {batch, 1, context}, ceilings, effort);
         }
       }
+      bench_decode(gqa, {64, 1, 4096, DType::kF8E4M3}, ceilings, effort);
+      bench_decode(gqa, {64, 1, 4096, DType::kBf16, 2048}, ceilings, effort);
+      bench_decode(gqa, {64, 1, 4096, DType::kBf16, 3840}, ceilings, effort);
       bench_decode(mha, {16, 1, 2048}, ceilings, effort);
       bench_decode(mha, {64, 1, 512}, ceilings, effort);
     }
