@@ -32,6 +32,9 @@ void set_compute_capability(int major, int minor);
 enum class StreamMode { kEager, kDeferred };
 void set_stream_mode(StreamMode mode);
 
+// Of all graphs, since the process began.
+int graph_launches();
+
 // The name of an allocation in messages.
 void name_allocation(const void* pointer, std::string_view name);
 

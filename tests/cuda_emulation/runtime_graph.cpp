@@ -2,11 +2,28 @@
 // joined.
 #include <cuda_runtime_api.h>
 
+#include <atomic>
+
+#include "tests/cuda_emulation/control.h"
 #include "tests/cuda_emulation/launch.h"
 #include "tests/cuda_emulation/stream.h"
 
 namespace emulation = quire::cuda_emulation;
 using emulation::failed;
+
+namespace {
+
+std::atomic<int> launches = 0;
+
+}  // namespace
+
+namespace quire::cuda_emulation {
+
+int graph_launches() {
+  return launches;
+}
+
+}  // namespace quire::cuda_emulation
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode) {
   if (emulation::resolve(stream) != stream) return failed(cudaErrorStreamCaptureUnsupported);
@@ -59,6 +76,7 @@ cudaError_t cudaGraphGetNodes(cudaGraph_t graph, cudaGraphNode_t* nodes, size_t*
 
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
   if (exec == nullptr) return failed(cudaErrorInvalidValue);
+  ++launches;
   return emulation::enqueue(stream, [nodes = exec->nodes] {
     for (const emulation::Work& node : nodes) node();
   });

@@ -57,6 +57,17 @@ struct ncclComm {
 
 namespace {
 
+// A call on a stream.
+struct Work {
+  ncclComm* comm;
+  int number;
+  const void* in;
+  void* out;
+  std::size_t bytes;
+  char kind;
+  int root;
+};
+
 struct World {
   std::mutex mutex;
   std::condition_variable changed;
@@ -68,6 +79,7 @@ struct World {
   std::string disagreement;
   std::map<std::string, std::shared_ptr<Group>> groups;
   std::deque<std::unique_ptr<ncclComm>> comms;  // kept: work on streams may still name them
+  std::deque<std::unique_ptr<Work>> works;      // kept: graphs may run them again
 };
 
 World& world() {
@@ -102,16 +114,6 @@ bool wait_for(World& w, Lock& lock, ncclComm* comm, Condition condition) {
   w.changed.wait(lock, [&] { return comm->aborted || condition(); });
   return !comm->aborted;
 }
-
-struct Work {
-  ncclComm* comm;
-  int number;
-  const void* in;
-  void* out;
-  std::size_t bytes;
-  char kind;
-  int root;
-};
 
 void check_agreement(World& w, const Exchange& exchange, const Work& work) {
   if (exchange.kind == work.kind && exchange.bytes == work.bytes && exchange.root == work.root) {
@@ -182,23 +184,31 @@ void run_exchange(const Work& work) {
   if (exchange.finished++ == 2 * group.world - 1) group.exchanges.erase(work.number);
 }
 
+// Again and again where it was captured. Exchanges are numbered as they run: a captured call is
+// none.
 void run_on_stream(void* argument) {
-  const std::unique_ptr<Work> work(static_cast<Work*>(argument));
-  run_exchange(*work);
+  Work work = *static_cast<const Work*>(argument);
+  {
+    const Lock lock(world().mutex);
+    work.number = ++work.comm->exchanges;
+  }
+  run_exchange(work);
 }
 
 ncclResult_t enqueue(Work work, cudaStream_t stream) {
   World& w = world();
   ncclResult_t result = ncclSuccess;
+  Work* kept = nullptr;
   {
     const Lock lock(w.mutex);
     if (const ncclResult_t refused = begin_call(w, work.comm); refused != ncclSuccess) {
       return refused;
     }
-    work.number = ++work.comm->exchanges;
     result = accept(w, work.comm);
+    w.works.push_back(std::make_unique<Work>(work));
+    kept = w.works.back().get();
   }
-  const cudaError_t error = cudaLaunchHostFunc(stream, run_on_stream, new Work(work));
+  const cudaError_t error = cudaLaunchHostFunc(stream, run_on_stream, kept);
   return error == cudaSuccess ? result : ncclUnhandledCudaError;
 }
 

@@ -126,6 +126,7 @@ absl::StatusOr<std::unique_ptr<RankGroup>> RankGroup::open(const std::vector<std
   DeviceOptions device;
   device.kind = options.device;
   device.dtype = options.dtype;
+  device.kv_dtype = options.kv_dtype;
   device.num_threads = options.threads;
   device.num_local_ranks = options.world;
   for (int r = 0; r < options.world; ++r) {
@@ -157,24 +158,58 @@ RankGroup::~RankGroup() {
 }
 
 absl::StatusOr<StepResult> RankGroup::step(StepPlan plan) {
-  plan.epoch = 1;
-  plan.step = ++step_;
-  std::vector<StepResult> results(ranks_.size());
+  QUIRE_ASSIGN_OR_RETURN(std::vector<StepResult> results, run_ahead({std::move(plan)}));
+  return std::move(results[0]);
+}
+
+namespace {
+
+absl::StatusOr<std::vector<StepResult>> run_plans(Runner& runner,
+                                                  const std::vector<StepPlan>& plans) {
+  std::vector<StepResult> results;
+  const auto finish = [&] {
+    absl::StatusOr<StepResult> result = runner.finish();
+    if (result.ok()) results.push_back(*std::move(result));
+    return result.status();
+  };
+  for (const StepPlan& plan : plans) {
+    while (!runner.may_enqueue()) QUIRE_RETURN_IF_ERROR(finish());
+    QUIRE_RETURN_IF_ERROR(runner.enqueue(plan));
+  }
+  while (runner.in_flight() > 0) QUIRE_RETURN_IF_ERROR(finish());
+  return results;
+}
+
+bool same_picks(const StepResult& a, const StepResult& b) {
+  return std::equal(a.rows.begin(), a.rows.end(), b.rows.begin(), b.rows.end(),
+                    [](const RowResult& x, const RowResult& y) { return x.token == y.token; });
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<StepResult>> RankGroup::run_ahead(std::vector<StepPlan> plans) {
+  for (StepPlan& plan : plans) {
+    plan.epoch = 1;
+    plan.step = ++step_;
+  }
+  std::vector<std::vector<StepResult>> results(ranks_.size());
   QUIRE_RETURN_IF_ERROR(on_all_ranks(ranks_, true, [&](int r) {
     const auto index = static_cast<std::size_t>(r);
-    absl::StatusOr<StepResult> result = ranks_[index]->runner().run(plan);
-    if (result.ok()) results[index] = *std::move(result);
-    return result.status();
+    auto mine = run_plans(ranks_[index]->runner(), plans);
+    if (mine.ok()) results[index] = *std::move(mine);
+    return mine.status();
   }));
-  StepResult& result = results[static_cast<std::size_t>(plan.sampling_rank)];
-  for (const StepResult& other : results) {
-    for (std::size_t i = 0; i < result.rows.size(); ++i) {
-      if (other.rows.size() != result.rows.size() || other.rows[i].token != result.rows[i].token) {
+  std::vector<StepResult> sampled;
+  for (std::size_t i = 0; i < plans.size(); ++i) {
+    StepResult& result = results[static_cast<std::size_t>(plans[i].sampling_rank)][i];
+    for (const std::vector<StepResult>& others : results) {
+      if (!same_picks(others[i], result)) {
         return absl::InternalError("the ranks picked different tokens");
       }
     }
+    sampled.push_back(result);
   }
-  return std::move(result);
+  return sampled;
 }
 
 Prompt greedy(std::vector<TokenId> ids, int max_tokens, int logprobs) {

@@ -20,6 +20,7 @@ struct GroupOptions {
   int world = 1;
   std::string device = "reference";
   std::string dtype = "float32";
+  std::string kv_dtype = "auto";
   int threads = 1;  // per rank
   LoadFormat load_format = LoadFormat::kAuto;
   DeviceOpener open_device = quire::open_device;
@@ -43,6 +44,8 @@ class RankGroup {
   // Runs `plan` as the next step on every rank at once. The result is the sampling rank's; Internal
   // when the ranks picked different tokens.
   absl::StatusOr<StepResult> step(StepPlan plan);
+  // The same with many plans, each enqueued as soon as the runners have room.
+  absl::StatusOr<std::vector<StepResult>> run_ahead(std::vector<StepPlan> plans);
 
   const Rank& rank(int r) const { return *ranks_[static_cast<std::size_t>(r)]; }
   const StepLimits& limits() const { return options_.limits; }
