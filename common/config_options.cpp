@@ -45,6 +45,7 @@ std::string get_text(const EngineConfig& config) {
 
 constexpr const char* kLoadFormats[] = {"auto", "dummy"};
 constexpr const char* kDtypes[] = {"auto", "float32", "bfloat16"};
+constexpr const char* kKvDtypes[] = {"auto", "float32", "float16", "bfloat16", "fp8"};
 constexpr const char* kDevices[] = {"auto", "cuda", "cpu", "reference"};
 constexpr const char* kIsas[] = {"auto", "avx512", "avx2"};
 constexpr const char* kLogLevels[] = {"trace", "debug", "info", "warning", "error", "off"};
@@ -206,6 +207,10 @@ constexpr Option kOptions[] = {
      set_int<&C::threads_per_rank, 0, 1024>, get_int<&C::threads_per_rank>},
     {"--block-size", "Device and memory", "TOKENS", "positions per KV block: 16, 32 or 64", kAll,
      set_block_size, get_int<&C::block_size>},
+    {"--kv-cache-dtype", "Device and memory", "TYPE",
+     "how keys and values are stored: auto (what suits the weights), float32, float16, bfloat16 or "
+     "fp8 (e4m3 with a scale per token and head; not on CPUs)",
+     kRanks, set_choice<&C::kv_cache_dtype, kKvDtypes>, get_text<&C::kv_cache_dtype>},
     {"--kv-cache-memory-bytes", "Device and memory", "BYTES",
      "KV cache of each rank, such as 512M or 4G; 0 chooses by --max-num-seqs and free memory",
      kRanks, set_kv_bytes, get_kv_bytes},

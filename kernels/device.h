@@ -78,12 +78,13 @@ class Device {
 };
 
 struct DeviceOptions {
-  std::string kind = "auto";      // auto, cuda, cpu, reference
-  std::string isa = "auto";       // cpu: auto, avx512, avx2
-  std::string dtype = "auto";     // auto, float32, bfloat16: the arithmetic class of the linears
-  std::string kv_dtype = "auto";  // auto, fp8 (cuda, reference): what K and V are stored as
-  int num_threads = 0;            // cpu: 0 = one per core
-  int local_rank = 0;  // among the ranks of this host; cuda: GPU local_rank modulo visible
+  std::string kind = "auto";   // auto, cuda, cpu, reference
+  std::string isa = "auto";    // cpu: auto, avx512, avx2
+  std::string dtype = "auto";  // auto, float32, bfloat16: the arithmetic class of the linears
+  // What K and V are stored as: auto, float32, float16, bfloat16, fp8 (not cpu).
+  std::string kv_dtype = "auto";
+  int num_threads = 0;  // cpu: 0 = one per core
+  int local_rank = 0;   // among the ranks of this host; cuda: GPU local_rank modulo visible
   int num_local_ranks = 1;
   double gpu_memory_utilization = 0.9;  // cuda: kv_share()
   bool deterministic = false;           // cuda: one kernel class whatever the number of rows

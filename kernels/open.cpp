@@ -5,6 +5,7 @@
 #include "kernels/cpu/device.h"
 #include "kernels/cuda_plugin.h"
 #include "kernels/device.h"
+#include "kernels/kv_dtype.h"
 #include "kernels/reference/device.h"
 #include "spdlog/spdlog.h"
 
@@ -31,6 +32,11 @@ absl::StatusOr<std::unique_ptr<Device>> open_host(const DeviceOptions& options) 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Device>> open_device(const DeviceOptions& options) {
+  if (options.kv_dtype != "auto" && !kv_dtype_named(options.kv_dtype).has_value()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("K and V cannot be stored as \"", options.kv_dtype,
+                     "\"; use auto, float32, float16, bfloat16 or fp8."));
+  }
   if (options.kind == "reference") return reference::open_reference(options);
   if (options.kind == "cuda") return open_cuda(options);
   if (options.kind == "cpu") return open_host(options);

@@ -45,6 +45,7 @@ DeviceOptions device_options(const EngineConfig& config, const RankPlace& place)
   options.kind = config.device;
   options.isa = config.isa;
   options.dtype = config.dtype;
+  options.kv_dtype = config.kv_cache_dtype;
   options.num_threads = threads_per_rank(config, place);
   options.local_rank = place.rank - place.first_local_rank;
   options.num_local_ranks = place.num_local_ranks;

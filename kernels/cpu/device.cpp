@@ -11,6 +11,7 @@
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/ops.h"
 #include "kernels/cpu/team.h"
+#include "kernels/kv_dtype.h"
 
 namespace quire::cpu {
 namespace {
@@ -40,7 +41,7 @@ class CpuDevice final : public Device {
         dtype_(options.dtype),
         num_local_ranks_(options.num_local_ranks),
         team_(num_threads),
-        ops_(isa, arithmetic, num_threads, memory_, commands_) {}
+        ops_(isa, arithmetic, kv_dtype_named(options.kv_dtype), num_threads, memory_, commands_) {}
 
   std::string description() const override {
     return absl::StrCat("cpu ", isa_ == Isa::kAvx512 ? "avx512-bf16-vnni" : "avx2", ", ",
@@ -98,6 +99,11 @@ absl::StatusOr<std::unique_ptr<Device>> open_cpu(const DeviceOptions& options) {
   if (options.num_threads < 0) {
     return absl::InvalidArgumentError(absl::StrCat("num_threads ", options.num_threads,
                                                    " is negative; use 0 for one thread per core."));
+  }
+  if (options.kv_dtype == name_of(DType::kF8E4M3)) {
+    return absl::InvalidArgumentError(
+        "the CPU does not store K and V as fp8; use --kv-cache-dtype auto, float32, float16 or "
+        "bfloat16, or a GPU (--device cuda).");
   }
   QUIRE_ASSIGN_OR_RETURN(const Isa isa, choose_isa(options.isa));
   const int num_threads = options.num_threads > 0 ? options.num_threads : cores_of_this_process();

@@ -51,10 +51,11 @@ RowTarget row_target(const Activation& a) {
   return target;
 }
 
-CpuOps::CpuOps(Isa isa, Arithmetic arithmetic, int num_threads, HostMemory& memory,
-               std::vector<Command>& commands)
+CpuOps::CpuOps(Isa isa, Arithmetic arithmetic, std::optional<DType> kv_dtype, int num_threads,
+               HostMemory& memory, std::vector<Command>& commands)
     : isa_(isa),
       arithmetic_(arithmetic),
+      kv_dtype_(kv_dtype),
       vector_ops_(isa == Isa::kAvx512 ? vector_ops_avx512() : vector_ops_avx2()),
       memory_(memory),
       commands_(commands),
@@ -70,6 +71,7 @@ std::size_t CpuOps::kv_block_bytes(DType dtype, int num_kv_heads, int head_dim,
 }
 
 DType CpuOps::kv_dtype(Format format) const {
+  if (kv_dtype_.has_value()) return *kv_dtype_;
   if (arithmetic_ == Arithmetic::kFloat32) return DType::kF32;
   switch (format) {
     case Format::kF32:

@@ -3,6 +3,7 @@
 // depend on the batch nor on the number of threads.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "kernels/cpu/attention_work.h"
@@ -20,8 +21,9 @@ enum class Arithmetic { kAuto, kFloat32, kBfloat16 };
 
 class CpuOps final : public Ops {
  public:
-  CpuOps(Isa isa, Arithmetic arithmetic, int num_threads, HostMemory& memory,
-         std::vector<Command>& commands);
+  // kv_dtype: as which K and V are stored, whatever the weights are.
+  CpuOps(Isa isa, Arithmetic arithmetic, std::optional<DType> kv_dtype, int num_threads,
+         HostMemory& memory, std::vector<Command>& commands);
 
   std::size_t activation_bytes(ActivationLayout layout, int rows, int columns) const override;
   std::size_t kv_block_bytes(DType dtype, int num_kv_heads, int head_dim,
@@ -55,6 +57,7 @@ class CpuOps final : public Ops {
 
   const Isa isa_;
   const Arithmetic arithmetic_;
+  const std::optional<DType> kv_dtype_;
   const VectorOps& vector_ops_;
   HostMemory& memory_;
   std::vector<Command>& commands_;

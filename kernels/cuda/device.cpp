@@ -14,6 +14,7 @@
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/queue.h"
 #include "kernels/cuda/status.h"
+#include "kernels/kv_dtype.h"
 
 namespace quire::cuda {
 namespace {
@@ -71,7 +72,7 @@ class CudaDevice final : public Device {
         nccl_(std::move(nccl)),
         queue_(std::move(queue)),
         ops_(*queue_, memories_, options.dtype == "float32", options.deterministic,
-             options.cache_folder),
+             options.cache_folder, kv_dtype_named(options.kv_dtype)),
         graphs_(queue_->stream()) {}
 
   ~CudaDevice() override { use(); }

@@ -51,10 +51,11 @@ void use_logits(const SampleArgs& args, SampleJob& job) {
 }  // namespace
 
 CudaOps::CudaOps(Queue& queue, Memories& memories, bool float32, bool deterministic,
-                 const std::string& cache_folder)
+                 const std::string& cache_folder, std::optional<DType> kv_dtype)
     : queue_(queue),
       memories_(memories),
       float32_(float32),
+      kv_dtype_(kv_dtype),
       linear_(make_linear(deterministic, cache_folder)),
       device_step_(memories, Place::kDevice),
       host_step_(memories, Place::kHost) {}
@@ -71,6 +72,7 @@ std::size_t CudaOps::kv_block_bytes(DType dtype, int num_kv_heads, int head_dim,
 }
 
 DType CudaOps::kv_dtype(Format format) const {
+  if (kv_dtype_.has_value()) return *kv_dtype_;
   return float32_ || format == Format::kF32 ? DType::kF32 : DType::kBf16;
 }
 

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <unordered_map>
 #include <vector>
 
@@ -17,9 +18,9 @@ namespace quire::cuda {
 class CudaOps final : public Ops {
  public:
   // float32: all arithmetic, activations and KV in fp32; else as the weights' formats want it.
-  // `cache_folder`: see make_linear().
+  // `cache_folder`: see make_linear(). kv_dtype: as which K and V are stored, whatever else is.
   CudaOps(Queue& queue, Memories& memories, bool float32, bool deterministic,
-          const std::string& cache_folder);
+          const std::string& cache_folder, std::optional<DType> kv_dtype);
 
   std::size_t activation_bytes(ActivationLayout layout, int rows, int columns) const override;
   std::size_t kv_block_bytes(DType dtype, int num_kv_heads, int head_dim,
@@ -61,6 +62,7 @@ class CudaOps final : public Ops {
   Queue& queue_;
   Memories& memories_;
   const bool float32_;
+  const std::optional<DType> kv_dtype_;
   std::unique_ptr<Linear> linear_;
   // By the weight's data: what its kernels need to know.
   std::unordered_map<const void*, PackedMatrix> matrices_;

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "common/status.h"
+#include "kernels/kv_dtype.h"
 #include "kernels/reference/ops.h"
 
 namespace quire::reference {
@@ -12,7 +13,8 @@ namespace {
 
 class ReferenceDevice final : public Device {
  public:
-  explicit ReferenceDevice(int num_local_ranks) : num_local_ranks_(num_local_ranks) {}
+  ReferenceDevice(int num_local_ranks, std::optional<DType> kv_dtype)
+      : num_local_ranks_(num_local_ranks), ops_(kv_dtype, memory_, tasks_) {}
 
   std::string description() const override { return "reference, fp32, 1 thread"; }
   std::string numerics_id() const override { return "reference-r1-f32"; }
@@ -50,13 +52,14 @@ class ReferenceDevice final : public Device {
   const int num_local_ranks_;
   HostMemory memory_;
   std::vector<Task> tasks_;
-  ReferenceOps ops_{memory_, tasks_};
+  ReferenceOps ops_;
 };
 
 }  // namespace
 
 std::unique_ptr<Device> open_reference(const DeviceOptions& options) {
-  return std::make_unique<ReferenceDevice>(options.num_local_ranks);
+  return std::make_unique<ReferenceDevice>(options.num_local_ranks,
+                                           kv_dtype_named(options.kv_dtype));
 }
 
 }  // namespace quire::reference

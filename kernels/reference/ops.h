@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "kernels/host_memory.h"
@@ -13,12 +14,13 @@ using Task = std::function<absl::Status()>;
 
 class ReferenceOps final : public Ops {
  public:
-  ReferenceOps(HostMemory& memory, std::vector<Task>& tasks) : memory_(memory), tasks_(tasks) {}
+  ReferenceOps(std::optional<DType> kv_dtype, HostMemory& memory, std::vector<Task>& tasks)
+      : kv_dtype_(kv_dtype.value_or(DType::kF32)), memory_(memory), tasks_(tasks) {}
 
   std::size_t activation_bytes(ActivationLayout layout, int rows, int columns) const override;
   std::size_t kv_block_bytes(DType dtype, int num_kv_heads, int head_dim,
                              int block_size) const override;
-  DType kv_dtype(Format) const override { return DType::kF32; }
+  DType kv_dtype(Format) const override { return kv_dtype_; }
   absl::StatusOr<Weight> pack(const MatrixSource& source) override;
 
   void embed(const Weight& table, TokenId first_id, const TokenId* tokens, int num_tokens,
@@ -49,6 +51,7 @@ class ReferenceOps final : public Ops {
     });
   }
 
+  const DType kv_dtype_;
   HostMemory& memory_;
   std::vector<Task>& tasks_;
 };

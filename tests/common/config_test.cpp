@@ -83,6 +83,7 @@ TEST(ConfigTest, ValuesOutOfRangeNameOptionValueAndRange) {
       {{"--max-model-len", "2"}, {"--max-model-len", "0 or an integer in [3,"}},
       {{"--max-model-len", "-1"}, {"--max-model-len", "'-1'"}},
       {{"--dtype", "int3"}, {"--dtype", "auto, float32, bfloat16"}},
+      {{"--kv-cache-dtype", "int8"}, {"--kv-cache-dtype", "bfloat16, fp8"}},
       {{"--device", "tpu"}, {"--device", "reference"}},
       {{"--seed", "-4"}, {"--seed", "2^64"}},
       {{"--kv-cache-memory-bytes", "4Q"}, {"--kv-cache-memory-bytes", "512M"}},
@@ -173,7 +174,7 @@ TEST(ConfigTest, TableIsSound) {
   for (const char* asked :
        {"--tensor-parallel-size", "--host", "--port", "--grpc-port", "--max-model-len",
         "--max-num-seqs", "--max-num-batched-tokens", "--block-size", "--kv-cache-memory-bytes",
-        "--served-model-name", "--device", "--dtype", "--seed", "--api-key"}) {
+        "--kv-cache-dtype", "--served-model-name", "--device", "--dtype", "--seed", "--api-key"}) {
     EXPECT_TRUE(names.contains(asked)) << asked;
   }
 }
@@ -181,9 +182,10 @@ TEST(ConfigTest, TableIsSound) {
 TEST(ConfigTest, ArgumentsRoundTrip) {
   EXPECT_THAT(to_arguments(EngineConfig{}, kServe), IsEmpty());
   const EngineConfig config =
-      good(kServe, {"/models/a b.gguf", "--tensor-parallel-size", "4", "--kv-cache-memory-bytes",
-                    "1G", "--seed", "18446744073709551615", "--host", "::", "--api-key", "k",
-                    "--dtype", "float32", "--hostfile", "hosts", "--log-level", "debug"});
+      good(kServe,
+           {"/models/a b.gguf", "--tensor-parallel-size", "4", "--kv-cache-memory-bytes", "1G",
+            "--seed", "18446744073709551615", "--host", "::", "--api-key", "k", "--dtype",
+            "float32", "--kv-cache-dtype", "fp8", "--hostfile", "hosts", "--log-level", "debug"});
   for (const ProgramMask program : {kServe, kCoordinator, kWorker}) {
     const std::vector<std::string> arguments = to_arguments(config, program);
     std::vector<const char*> words;

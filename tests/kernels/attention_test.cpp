@@ -1,6 +1,9 @@
 // Rotary embedding, KV store and paged attention on every backend against the reference, and bit
 // for bit against themselves: whole prompts, chunks, token by token, alone or together, on any
 // number of threads. Unwritten arena bytes are NaN throughout.
+#include <cmath>
+#include <cstdio>
+
 #include "tests/kernels/cases.h"
 
 namespace quire::test {
@@ -108,6 +111,81 @@ TEST(Attention, ARankWithPartOfTheHeadsHasTheirBits) {
     const AttentionRun inside = run_attention(*device, c, whole(c), ActivationLayout::kF32);
     expect_same_bits(first, inside);
   }
+}
+
+// Rounding to fp8 moves each element by at most a sixteenth; answers are averages of them.
+TEST(Attention, Fp8StaysNearFp32) {
+  const auto reference = open_backend("reference");
+  double sum = 0.0, most = 0.0;
+  int count = 0;
+  for (AttentionCase c : attention_cases()) {
+    c.dtype = DType::kF32;
+    const AttentionRun exact = run_attention(*reference, c, whole(c), ActivationLayout::kF32);
+    c.dtype = DType::kF8E4M3;
+    const AttentionRun rounded = run_attention(*reference, c, whole(c), ActivationLayout::kF32);
+    for (std::size_t s = 0; s < exact.floats.size(); ++s) {
+      for (std::size_t p = 0; p < exact.floats[s].size(); ++p) {
+        for (std::size_t i = 0; i < exact.floats[s][p].size(); ++i, ++count) {
+          const double d = std::abs(static_cast<double>(exact.floats[s][p][i]) -
+                                    static_cast<double>(rounded.floats[s][p][i]));
+          sum += d;
+          most = std::max(most, d);
+        }
+      }
+    }
+  }
+  std::printf("%d elements, mean |d| %.2e, max %.2e\n", count, sum / count, most);
+  EXPECT_GT(sum / count, 1e-4);  // it is fp8
+  EXPECT_LT(sum / count, 0.02);
+  EXPECT_LT(most, 0.4);
+}
+
+// Scales are per token and head: a huge token in the same block takes nothing from the others, and
+// elements that are e4m3 numbers times a power of two are kept exactly.
+TEST(Attention, Fp8ScalesEachTokenAndHeadAlone) {
+  const auto device = open_backend("reference");
+  Ops& ops = device->ops();
+  constexpr int kD = 16, kTokens = 7, kHeads = 2, kRow = 3 * kHeads * kD;
+  std::vector<float> qkv(kTokens * kRow);
+  for (int t = 0; t < kTokens; ++t) {
+    for (int h = 0; h < kHeads; ++h) {
+      for (int d = 0; d < kD; ++d) {
+        float* at = qkv.data() + t * kRow + h * kD + d;
+        at[0] = d == t ? 0.01f : 0.0f;
+        const float scale = t == 4 ? 0x1p60f : h == 1 ? 0x1p-30f : 1.0f;
+        at[kHeads * kD] = static_cast<float>(8 + d % 8) * scale;  // four bits of significance
+        at[2 * kHeads * kD] = static_cast<float>(d - 8) * scale;
+      }
+    }
+  }
+  std::vector<std::vector<float>> answers;
+  for (const DType dtype : {DType::kF32, DType::kF8E4M3}) {
+    const std::size_t block_bytes = ops.kv_block_bytes(dtype, kHeads, kD, 16);
+    Buffer<std::byte> arena(*device, block_bytes);
+    std::vector<std::int32_t> positions(kTokens), rows(kTokens, 0), begin = {0, kTokens},
+                                                                    context = {kTokens};
+    for (int t = 0; t < kTokens; ++t) positions[static_cast<std::size_t>(t)] = t;
+    const std::vector<BlockId> table = {0};
+    Batch batch;
+    batch.num_tokens = kTokens;
+    batch.num_rows = 1;
+    batch.max_blocks = 1;
+    batch.positions = positions.data();
+    batch.row_of_token = rows.data();
+    batch.row_begin = begin.data();
+    batch.context = context.data();
+    batch.block_tables = table.data();
+    const KvLayer kv{arena.data(), block_bytes, dtype, kHeads, kD, 16};
+    const AttentionSpec spec{kHeads, kHeads, kD, 0, 0, 1, 1.0f};
+    Buffer<float> in(*device, qkv);
+    ActivationBuffer out(*device, ActivationLayout::kF32, kTokens, kHeads * kD);
+    ops.rope_store(in.data(), spec, RopeSpec(), nullptr, batch, kv);
+    ops.attention(in.data(), spec, batch, kv, out.get());
+    ASSERT_TRUE(device->wait().ok());
+    answers.push_back(out.floats());
+  }
+  EXPECT_EQ(answers[0], answers[1]);
+  EXPECT_NE(answers[0][1], answers[0][2]);
 }
 
 TEST(Attention, HugeScoresStayFinite) {

@@ -19,6 +19,7 @@ absl::StatusOr<std::unique_ptr<Scorer>> Scorer::open(const std::string& model,
   DeviceOptions wanted;
   wanted.kind = options.device;
   wanted.dtype = options.dtype;
+  wanted.kv_dtype = options.kv_dtype;
   wanted.num_threads = options.threads;
   QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<Device> opened, open_device(wanted));
   QUIRE_ASSIGN_OR_RETURN(

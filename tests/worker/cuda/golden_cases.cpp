@@ -1,22 +1,10 @@
 // The whole worker over the CUDA backend: real kernels, device, ops, communicator; the execution
-// model and NCCL are the tests' (tests/cuda_emulation, tests/fakes/fake_nccl). Ranks are threads,
-// and streams run when they are waited for: an exchange that ran inside its call would hold up the
-// rank.
+// model and NCCL are the tests' (emulated.h).
 #include "tests/worker/golden_cases.h"
 
-#include "kernels/cuda/device.h"
-#include "tests/cuda_emulation/control.h"
-#include "tests/fakes/fake_nccl.h"
+#include "tests/worker/cuda/emulated.h"
 
 namespace quire::test {
-namespace {
-
-absl::StatusOr<std::unique_ptr<Device>> open_emulated(const DeviceOptions& options) {
-  cuda_emulation::set_stream_mode(cuda_emulation::StreamMode::kDeferred);
-  return cuda::open_cuda(options, [] { return fake_nccl(); });
-}
-
-}  // namespace
 
 std::vector<GoldenCase> golden_cases() {
   std::vector<GoldenCase> cases;
