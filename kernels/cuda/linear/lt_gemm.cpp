@@ -178,6 +178,7 @@ class LtGemm final : public DenseGemm {
 
   const LtChoice* choose(cudaStream_t stream, Format format, const LinearJob& job, int output) {
     const LtShape shape = lt_shape(format, job, output);
+    if (table_.knows(shape)) return table_.find(shape);
     const LtProbe probe{
         [&](const LtAlgorithm& algorithm) { return fits(shape, algorithm); },
         [&] { return candidates(shape); },

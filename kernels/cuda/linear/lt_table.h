@@ -48,6 +48,8 @@ class LtTable {
   // The shape's algorithm; null: the library has none. `may_time` false (a stream that is being
   // captured): a new shape takes the first candidate, which is kept in memory only.
   const LtChoice* choose(const LtShape& shape, const LtProbe& probe, bool may_time);
+  // Whether choose() was asked before.
+  bool knows(const LtShape& shape) const { return used_.contains(shape); }
   // What was chosen before; null where the shape is new or refused.
   const LtChoice* find(const LtShape& shape) const;
   // The same of any shape of this size, whatever its alignments and strides: for descriptions.

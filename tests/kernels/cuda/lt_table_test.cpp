@@ -96,6 +96,7 @@ TEST_F(LtTableTest, KeepsTheFastestThatRuns) {
   LtTable table = open();
   FakeLibrary library{{9.0, -1.0, 2.5, 2.5, 7.0}};
   EXPECT_EQ(table.find(shape_of(32)), nullptr);
+  EXPECT_FALSE(table.knows(shape_of(32)));
   EXPECT_EQ(id(table.choose(shape_of(32), library.probe(), true)), 3u);
   EXPECT_THAT(library.timed, testing::ElementsAre(1, 2, 3, 4, 5));
   library.times = {1.0};
@@ -109,6 +110,7 @@ TEST_F(LtTableTest, KeepsTheFastestThatRuns) {
   EXPECT_EQ(table.choose(shape_of(64), refuses.probe(), true), nullptr);
   refuses.times = {1.0};
   EXPECT_EQ(table.choose(shape_of(64), refuses.probe(), true), nullptr) << "asked once";
+  EXPECT_TRUE(table.knows(shape_of(64)));
 }
 
 TEST_F(LtTableTest, TheNextStartReadsWhatThisOneMeasured) {
