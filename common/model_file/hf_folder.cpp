@@ -134,6 +134,7 @@ absl::Status read_config(const fs::path& folder, LoadFormat load_format, ModelFi
   QUIRE_ASSIGN_OR_RETURN(const Json config, read_json_object(file));
   QUIRE_ASSIGN_OR_RETURN(model->spec, read_hf_config(file, config));
   QUIRE_ASSIGN_OR_RETURN(*quant, read_hf_quant(file, config));
+  if (quant->method != HfQuant::Method::kNone) model->quantization = quant->name;
   model->hash = hash64(model->hash, config.dump(-1, ' ', true));
   if (load_format == LoadFormat::kDummy) {
     QUIRE_ASSIGN_OR_RETURN(const Format plain, read_hf_dtype(file, config));

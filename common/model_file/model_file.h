@@ -105,6 +105,7 @@ struct ModelFile {
   std::string chat_template;  // Jinja source; empty if the model has none
   std::vector<TensorInfo> tensors;
   std::vector<Recipe> recipes;
+  std::string quantization;           // a quantized folder's method, for people; or empty
   std::optional<DummyFormats> dummy;  // set: no weight is read; of a folder `tensors` is empty
   std::uint64_t hash = 0;  // of sizes, names, shapes and headers: ranks and journal compare it
 

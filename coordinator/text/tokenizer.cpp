@@ -18,7 +18,8 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> build(const TokenizerData& data) {
     case TokenizerData::Kind::kNone:
       break;
   }
-  return absl::InvalidArgumentError("the checkpoint has none");
+  return absl::InvalidArgumentError(
+      "the checkpoint has none; with --skip-tokenizer-init it is served by token ids");
 }
 
 }  // namespace

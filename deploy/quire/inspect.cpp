@@ -19,8 +19,9 @@ namespace {
 
 constexpr double kMiB = 1024.0 * 1024.0;
 constexpr char kUsage[] =
-    "usage: quire inspect MODEL [--tensor-parallel-size N]\n\n"
-    "MODEL is a GGUF file, a Hugging Face folder, or `smollm2`. N is 1 unless given.\n";
+    "usage: quire inspect MODEL [--tensor-parallel-size N] [--load-format dummy]\n\n"
+    "MODEL is a GGUF file, a Hugging Face folder, or `smollm2`. N is 1 unless given. dummy: a\n"
+    "config.json is enough.\n";
 
 std::uint64_t elements(const TensorInfo& tensor) {
   std::uint64_t n = 1;
@@ -61,7 +62,9 @@ void print_model(const ModelFile& model) {
   for (const TensorInfo& tensor : model.tensors) parameters += elements(tensor);
   std::printf("model         %s\n", s.name.c_str());
   std::printf("file          %s (%s, %.1f MiB of tensors)\n", model.path.c_str(),
-              model.gguf ? "GGUF" : "Hugging Face",
+              model.dummy  ? "made-up weights"
+              : model.gguf ? "GGUF"
+                           : "Hugging Face",
               static_cast<double>(model.total_bytes()) / kMiB);
   std::printf("architecture  %s, %d layers\n", s.architecture.c_str(), s.num_layers);
   std::printf("parameters    %.1f M\n", static_cast<double>(parameters) / 1e6);
@@ -71,7 +74,8 @@ void print_model(const ModelFile& model) {
               s.tied_embeddings ? "tied" : "separate");
   std::printf("context       %d positions, rope %s\n", s.max_positions,
               describe_rope(s.rope).c_str());
-  std::printf("quantization  %s\n", describe_formats(model).c_str());
+  const std::string method = model.quantization.empty() ? "" : model.quantization + ", held as ";
+  std::printf("quantization  %s%s\n", method.c_str(), describe_formats(model).c_str());
 }
 
 absl::Status print_ranks(const ModelFile& model, int world) {
@@ -96,11 +100,21 @@ absl::Status print_ranks(const ModelFile& model, int world) {
   return absl::OkStatus();
 }
 
+// Of made-up weights the tensors follow from the shape.
+absl::StatusOr<ModelFile> open_with_tensors(const std::string& path, LoadFormat load_format) {
+  QUIRE_ASSIGN_OR_RETURN(ModelFile model, open_model(path, load_format));
+  if (!model.dummy) return model;
+  QUIRE_ASSIGN_OR_RETURN(const Arch* arch, find_arch(model.spec.architecture));
+  QUIRE_RETURN_IF_ERROR(add_dummy_tensors(*arch, &model));
+  return model;
+}
+
 }  // namespace
 
 int inspect_command(const std::vector<std::string>& arguments) {
   std::string name;
   int world = 1;
+  LoadFormat load_format = LoadFormat::kAuto;
   for (std::size_t i = 0; i < arguments.size(); ++i) {
     const std::string& argument = arguments[i];
     if (argument == "--help" || argument == "-h") {
@@ -111,6 +125,11 @@ int inspect_command(const std::vector<std::string>& arguments) {
       if (++i == arguments.size() || !absl::SimpleAtoi(arguments[i], &world) || world < 1) {
         return fail("inspect", "--tensor-parallel-size needs a number of ranks, 1 or more");
       }
+    } else if (argument == "--load-format") {
+      if (++i == arguments.size() || (arguments[i] != "auto" && arguments[i] != "dummy")) {
+        return fail("inspect", "--load-format is auto or dummy");
+      }
+      load_format = load_format_of(arguments[i]);
     } else if (argument.rfind("-", 0) == 0) {
       return fail("inspect", absl::StrCat("there is no option `", argument, "`\n", kUsage));
     } else if (!name.empty()) {
@@ -122,7 +141,7 @@ int inspect_command(const std::vector<std::string>& arguments) {
   auto path = resolve_model(name);
   if (!path.ok())
     return fail("inspect", std::string(path.status().message()), name.empty() ? 64 : 66);
-  auto model = open_model(*path);
+  auto model = open_with_tensors(*path, load_format);
   if (!model.ok()) {
     return fail("inspect", std::string(model.status().message()),
                 absl::IsNotFound(model.status()) ? 66 : 65);

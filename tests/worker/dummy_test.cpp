@@ -4,11 +4,13 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "tests/worker/harness.h"
 #include "tests/worker/tiny_model.h"
+#include "worker/model/arch/arch.h"
 
 namespace quire::test {
 namespace {
@@ -131,6 +133,35 @@ TEST(Dummy, RowsThatBlocksDoNotDivideAreRefused) {
   });
   const auto got = answers(scratch / "odd", 1);
   EXPECT_THAT(std::string(got.status().message()), HasSubstr("blocks of 32 (q4_z) do not divide"));
+}
+
+// The shapes that benchmarks use are those that the models are known by.
+TEST(Dummy, TheShapesOfBenchModelsAreWhole) {
+  const std::map<std::string, double> billions = {{"llama-7b", 6.738},     {"llama-13b", 13.016},
+                                                  {"llama-3-8b", 8.030},   {"llama-3-70b", 70.554},
+                                                  {"llama-3.2-1b", 1.236}, {"mistral-7b", 7.242}};
+  std::size_t known = 0;
+  for (const auto& folder : std::filesystem::directory_iterator(
+           std::filesystem::path(QUIRE_SOURCE_DIR) / "bench/models")) {
+    SCOPED_TRACE(folder.path());
+    auto file = open_model(folder.path(), LoadFormat::kDummy);
+    ASSERT_TRUE(file.ok()) << file.status();
+    const Arch& arch = **find_arch(file->spec.architecture);
+    ASSERT_TRUE(add_dummy_tensors(arch, &*file).ok());
+    EXPECT_TRUE(verify_tensors(*file, arch).ok());
+    EXPECT_TRUE(make_shard_map(file->spec, 8, *row_parallel_block(*file, arch)).ok());
+    double parameters = 0;
+    for (const TensorInfo& tensor : file->tensors) {
+      double elements = 1;
+      for (const std::int64_t dim : tensor.shape) elements *= static_cast<double>(dim);
+      parameters += elements;
+    }
+    const auto found = billions.find(folder.path().filename().string());
+    if (found == billions.end()) continue;
+    EXPECT_NEAR(parameters / 1e9, found->second, 0.0006);
+    ++known;
+  }
+  EXPECT_EQ(known, billions.size());
 }
 
 }  // namespace
