@@ -57,6 +57,13 @@ GenerationInput input_of(const v1::GenerateRequest& request) {
   input.stop_token_ids.assign(request.stop_token_ids().begin(), request.stop_token_ids().end());
   input.ignore_eos = request.ignore_eos();
   input.include_stop = request.include_stop();
+  if (request.has_presence_penalty()) input.presence_penalty = request.presence_penalty();
+  if (request.has_frequency_penalty()) input.frequency_penalty = request.frequency_penalty();
+  if (request.has_repetition_penalty()) input.repetition_penalty = request.repetition_penalty();
+  input.min_tokens = request.min_tokens();
+  for (const auto& [id, bias] : request.logit_bias()) input.logit_bias.emplace_back(id, bias);
+  const auto& allowed = request.allowed_token_ids();
+  if (!allowed.empty()) input.allowed_token_ids.emplace(allowed.begin(), allowed.end());
   return input;
 }
 

@@ -5,6 +5,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "coordinator/api/json_input.h"
 
@@ -21,16 +22,10 @@ struct Unbuilt {
   const char* neutral;
 };
 constexpr Unbuilt kUnbuilt[] = {
-    {"presence_penalty", "[0]"},
-    {"frequency_penalty", "[0]"},
-    {"repetition_penalty", "[1]"},
     {"length_penalty", "[1]"},
-    {"logit_bias", "[{}]"},
     {"best_of", "[1]"},
     {"use_beam_search", "[false]"},
-    {"min_tokens", "[0]"},
     {"bad_words", "[[]]"},
-    {"allowed_token_ids", "[]"},
     {"logprob_token_ids", "[]"},
     {"prompt_logprobs", "[]"},
     {"truncate_prompt_tokens", "[]"},
@@ -51,7 +46,6 @@ constexpr Unbuilt kUnbuilt[] = {
     {"priority", "[0]"},
     {"stream_interval", "[1]"},
     {"return_tokens_as_token_ids", "[false]"},
-    {"return_token_ids", "[false]"},
     {"return_token_offsets", "[false]"},
     {"return_prompt_text", "[false]"},
     {"kv_transfer_params", "[{}]"},
@@ -76,6 +70,29 @@ std::string neutral_values(const json& values) {
   std::string out;
   for (const json& value : values) absl::StrAppend(&out, out.empty() ? "" : " or ", value.dump());
   return out;
+}
+
+// {"id": bias, ...}, as OpenAI spells it.
+void read_logit_bias(Fields& fields, GenerationInput& input) {
+  const json* biases = fields.find("logit_bias");
+  if (biases == nullptr) return;
+  if (!biases->is_object()) {
+    return fields.fail(absl::InvalidArgumentError(absl::StrCat(
+        "`logit_bias` is ", describe(*biases), "; it must be an object of token ids and biases.")));
+  }
+  for (const auto& [key, bias] : biases->items()) {
+    std::int64_t id = 0;
+    if (!absl::SimpleAtoi(key, &id) || absl::StrCat(id) != key) {
+      return fields.fail(
+          absl::InvalidArgumentError(absl::StrCat("`logit_bias` has the key ", describe(key),
+                                                  "; keys must be token ids, like \"50256\".")));
+    }
+    if (!bias.is_number()) {
+      return fields.fail(absl::InvalidArgumentError(absl::StrCat(
+          "`logit_bias` of id ", id, " is ", describe(bias), "; it must be a number.")));
+    }
+    input.logit_bias.emplace_back(id, bias.get<double>());
+  }
 }
 
 }  // namespace
@@ -115,6 +132,14 @@ void read_sampling(Fields& fields, GenerationInput& input) {
   fields.read("top_p", input.top_p);
   fields.read("min_p", input.min_p);
   fields.read("top_k", input.top_k);
+  fields.read("presence_penalty", input.presence_penalty);
+  fields.read("frequency_penalty", input.frequency_penalty);
+  fields.read("repetition_penalty", input.repetition_penalty);
+  fields.read("min_tokens", input.min_tokens);
+  read_logit_bias(fields, input);
+  if (fields.find("allowed_token_ids") != nullptr) {
+    fields.read("allowed_token_ids", input.allowed_token_ids.emplace());
+  }
   fields.read_seed("seed", input.seed);
   fields.read("n", input.n);
   fields.read_string_or_list("stop", input.stop);

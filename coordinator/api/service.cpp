@@ -29,6 +29,13 @@ int saturate(std::int64_t value) {
                                                    std::numeric_limits<int>::max()));
 }
 
+std::vector<TokenId> saturate(const std::vector<std::int64_t>& ids) {
+  std::vector<TokenId> out;
+  out.reserve(ids.size());
+  for (const std::int64_t id : ids) out.push_back(saturate(id));
+  return out;
+}
+
 absl::Status check_range(const char* field, std::int64_t value, std::int64_t low,
                          std::int64_t high) {
   if (value >= low && value <= high) return absl::OkStatus();
@@ -100,6 +107,46 @@ std::uint64_t resolve_seed(const EngineConfig& config, const GenerationInput& in
   return config.seed != 0 ? config.seed : random_seed();
 }
 
+// What changes logits; checked by validate().
+void set_adjustments(const GenerationInput& input, SamplingParams& params) {
+  if (input.presence_penalty) params.presence_penalty = to_float(*input.presence_penalty);
+  if (input.frequency_penalty) params.frequency_penalty = to_float(*input.frequency_penalty);
+  if (input.repetition_penalty) params.repetition_penalty = to_float(*input.repetition_penalty);
+  if (input.min_tokens) params.min_tokens = saturate(*input.min_tokens);
+  for (const auto& [id, bias] : input.logit_bias) {
+    params.logit_bias.push_back({saturate(id), to_float(bias)});
+  }
+  if (input.allowed_token_ids) params.allowed_token_ids = saturate(*input.allowed_token_ids);
+}
+
+// What validate() cannot see: whether any id is left to be picked.
+absl::Status check_adjustments(const GenerationInput& input, const SamplingParams& params,
+                               const ModelSpec& spec) {
+  if (params.min_tokens > params.max_tokens) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("`min_tokens` is ", params.min_tokens, ", but the answer has at most ",
+                     params.max_tokens, " tokens (`", input.max_tokens_name, "`)."));
+  }
+  if (!input.allowed_token_ids) return absl::OkStatus();
+  if (params.allowed_token_ids.empty()) {
+    return absl::InvalidArgumentError(
+        "`allowed_token_ids` is an empty list; name at least one id, or leave the field out.");
+  }
+  const auto ends = [&](TokenId id) {
+    const auto in = [id](const std::vector<TokenId>& ids) {
+      return std::find(ids.begin(), ids.end(), id) != ids.end();
+    };
+    return (!params.ignore_eos && in(spec.eos)) || in(params.stop_token_ids);
+  };
+  const auto& allowed = params.allowed_token_ids;
+  if (params.min_tokens == 0 || !std::all_of(allowed.begin(), allowed.end(), ends)) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      "`allowed_token_ids` names only ids that end the answer, which `min_tokens` forbids at "
+      "first; allow another id, or leave `min_tokens` out.");
+}
+
 }  // namespace
 
 absl::StatusOr<Prepared> prepare(const Api& api, std::vector<TokenId> prompt,
@@ -109,6 +156,11 @@ absl::StatusOr<Prepared> prepare(const Api& api, std::vector<TokenId> prompt,
     QUIRE_RETURN_IF_ERROR(check_range("logprobs", *input.logprobs, 0, kMaxLogprobs));
   }
   QUIRE_RETURN_IF_ERROR(check_stop(input.stop));
+  if (!input.stop.empty() && !api.model->text.tokenizer->has_text()) {
+    return absl::InvalidArgumentError(
+        "`stop` cannot be used: the server runs without a tokenizer (--skip-tokenizer-init); use "
+        "stop_token_ids.");
+  }
 
   Prepared out;
   SamplingParams& params = out.request.params;
@@ -120,9 +172,10 @@ absl::StatusOr<Prepared> prepare(const Api& api, std::vector<TokenId> prompt,
   if (input.logprobs.has_value()) params.logprobs = saturate(*input.logprobs);
   params.seed = resolve_seed(*api.config, input);
   params.ignore_eos = input.ignore_eos;
-  params.stop_token_ids.reserve(input.stop_token_ids.size());
-  for (const std::int64_t id : input.stop_token_ids) params.stop_token_ids.push_back(saturate(id));
+  params.stop_token_ids = saturate(input.stop_token_ids);
+  set_adjustments(input, params);
   QUIRE_RETURN_IF_ERROR(validate(params, api.model->spec.vocab));
+  QUIRE_RETURN_IF_ERROR(check_adjustments(input, params, api.model->spec));
 
   out.request.prompt = std::move(prompt);
   out.request.n = static_cast<int>(input.n);

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -61,6 +62,10 @@ struct GenerationInput {
   std::vector<std::string> stop;
   std::vector<std::int64_t> stop_token_ids;
   bool ignore_eos = false;
+  std::optional<double> presence_penalty, frequency_penalty, repetition_penalty;
+  std::optional<std::int64_t> min_tokens;
+  std::vector<std::pair<std::int64_t, double>> logit_bias;  // id, bias
+  std::optional<std::vector<std::int64_t>> allowed_token_ids;
   std::optional<std::int64_t> logprobs;  // absent: none; 0: the sampled token's; k: and the k best
   std::int64_t n = 1;
   bool include_stop = false;  // keep the stop string in the text

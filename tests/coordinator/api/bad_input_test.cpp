@@ -126,19 +126,51 @@ TEST_F(BadInputTest, Prompts) {
         });
 }
 
+TEST_F(BadInputTest, WhatChangesLogits) {
+  std::string many = "{";
+  for (int i = 0; i < 301; ++i) absl::StrAppend(&many, i > 0 ? "," : "", "\"", i, "\": 1");
+  check("/v1/completions", completion(),
+        {
+            {R"("presence_penalty": 2.5)", 400, "presence_penalty", "in [-2, 2]"},
+            {R"("presence_penalty": "much")", 400, "presence_penalty", "number"},
+            {R"("frequency_penalty": 1e9)", 400, "frequency_penalty", "in [-2, 2]"},
+            {R"("frequency_penalty": -1e308)", 400, "frequency_penalty", "in [-2, 2]"},
+            {R"("repetition_penalty": 0)", 400, "repetition_penalty", "in [0.01, 100]"},
+            {R"("repetition_penalty": -1)", 400, "repetition_penalty", "in [0.01, 100]"},
+            {R"("repetition_penalty": 1e308)", 400, "repetition_penalty", "in [0.01, 100]"},
+            {R"("logit_bias": [5])", 400, "logit_bias", "an object of token ids and biases"},
+            {R"("logit_bias": {"hello": 1})", 400, "logit_bias", "keys must be token ids"},
+            {R"("logit_bias": {"05": 1})", 400, "logit_bias", "keys must be token ids"},
+            {R"("logit_bias": {"5": "1"})", 400, "logit_bias", "of id 5 is \"1\""},
+            {R"("logit_bias": {"5": true})", 400, "logit_bias", "must be a number"},
+            {R"("logit_bias": {"64": 1})", 400, "logit_bias", "[0, 63]"},
+            {R"("logit_bias": {"-1": 1})", 400, "logit_bias", "[0, 63]"},
+            {R"("logit_bias": {"99999999999": 1})", 400, "logit_bias", "[0, 63]"},
+            {R"("logit_bias": {"5": 100.5})", 400, "logit_bias", "in [-100, 100]"},
+            {R"("logit_bias": {"5": -1e300})", 400, "logit_bias", "in [-100, 100]"},
+            {R"("logit_bias": )" + many + "}", 400, "logit_bias", "at most 300"},
+            {R"("min_tokens": -1)", 400, "min_tokens", "at least 0"},
+            {R"("min_tokens": 4)", 400, "min_tokens", "at most 3 tokens"},
+            {R"("min_tokens": 1e30)", 400, "min_tokens", "at most 3 tokens"},
+            {R"("min_tokens": 1.5)", 400, "min_tokens", "integer"},
+            {R"("allowed_token_ids": [])", 400, "allowed_token_ids", "empty list"},
+            {R"("allowed_token_ids": 5)", 400, "allowed_token_ids", "list of integers"},
+            {R"("allowed_token_ids": [5, 64])", 400, "allowed_token_ids", "entry 1 is 64"},
+            {R"("allowed_token_ids": )" + list_of("1", 65), 400, "allowed_token_ids", "at most 64"},
+            {R"("allowed_token_ids": [7, 8], "stop_token_ids": [8, 7], "min_tokens": 1)", 400,
+             "allowed_token_ids", "which `min_tokens` forbids"},
+        });
+}
+
 TEST_F(BadInputTest, FieldsThatAreNotBuilt) {
   check("/v1/completions", completion(),
         {
-            {R"("presence_penalty": 0.5)", 400, "presence_penalty",
-             "`presence_penalty` other than 0 is not supported by this version"},
-            {R"("frequency_penalty": 1e9)", 400, "frequency_penalty", "not supported"},
-            {R"("repetition_penalty": 1.1)", 400, "repetition_penalty", "other than 1"},
-            {R"("logit_bias": {"5": 1})", 400, "logit_bias", "not supported"},
-            {R"("best_of": 2)", 400, "best_of", "other than 1"},
+            {R"("bad_words": ["x"])", 400, "bad_words", "not supported"},
+            {R"("best_of": 2)", 400, "best_of",
+             "`best_of` other than 1 is not supported by this version"},
             {R"("use_beam_search": true)", 400, "use_beam_search", "not supported"},
             {R"("echo": true)", 400, "echo", "not supported"},
             {R"("suffix": "x")", 400, "suffix", "not supported"},
-            {R"("min_tokens": 3)", 400, "min_tokens", "not supported"},
             {R"("prompt_logprobs": 1)", 400, "prompt_logprobs", "not supported"},
             {R"("guided_json": {})", 400, "guided_json", "is not supported"},
             {R"("response_format": {"type": "json_object"})", 400, "response_format", "other than"},

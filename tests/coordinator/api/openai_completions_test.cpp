@@ -231,5 +231,17 @@ TEST_F(CompletionsTest, AcceptsWhatBenchmarksSend) {
   EXPECT_EQ(json["usage"]["completion_tokens"], 5);
 }
 
+TEST_F(CompletionsTest, AcceptsWhatChangesLogits) {
+  const Json json = complete({{"prompt", "hello"},
+                              {"repetition_penalty", 1.1},
+                              {"presence_penalty", -2},
+                              {"frequency_penalty", 0.5},
+                              {"logit_bias", {{"5", -100}, {"63", 1.5}}},
+                              {"min_tokens", 5},
+                              {"allowed_token_ids", {1, 2, 3}},
+                              {"max_tokens", 5}});
+  EXPECT_EQ(json["usage"]["completion_tokens"], 5);
+}
+
 }  // namespace
 }  // namespace quire::test
