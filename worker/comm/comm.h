@@ -91,6 +91,7 @@ struct CommOptions {
   std::string name;            // of the shared-memory segment; carries the group's instance id
   std::size_t part_bytes = 0;  // the most bytes one rank contributes to one exchange
   int deadline_ms = 60000;     // for a peer to arrive
+  bool measure = true;         // which way to sum pays, where exchanges may be large
   // Ranks of this host, contiguous. Where other hosts exist their ranks' parts come over MPI, which
   // must then be initialised with MPI_THREAD_SERIALIZED.
   int first_local_rank = 0;

@@ -5,24 +5,28 @@
 // Parts lie as [world][stride] in one of two halves, this rank's at its own place, so that
 // gathering moves nothing twice. Exchanges take the halves in turn: what gather() returned is
 // written over by the exchange after the next one. Where the collective reaches peers' memory,
-// parts are not moved: ranks meet, then read them where they are (one shot). A large sum of more
-// than two ranks goes in two shots: each rank sums its share of the rows, then takes the other
-// rows' sums from their ranks. Every exchange but a broadcast is a barrier, and nobody reads a
-// broadcast in place: so a half that is written again has been read by all.
+// parts are not moved: ranks meet, then read them where they are (one shot), or each rank sums its
+// share of the rows and takes the other rows' sums from their ranks (two shots). Which way pays is
+// measured at start where exchanges may be large (sum_table.h). Every exchange but a broadcast is a
+// barrier, and broadcasts use no half: so a half that is written again has been read by all.
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "common/check.h"
 #include "common/status.h"
 #include "worker/comm/comm.h"
+#include "worker/comm/sum_table.h"
 #include "worker/device_buffer.h"
 
 namespace quire {
 namespace {
 
-// A rank's part, from which on more than two ranks sum in two shots: what others have measured over
-// NVLink (their limits for one shot lie between 256 KB and 512 KB).
-constexpr std::size_t kTwoShotBytes = std::size_t{256} << 10;
+// Where exchanges stay below this there is little to choose.
+constexpr std::size_t kMeasuredBytes = std::size_t{1} << 20;
+constexpr int kMeasuredColumns = 4096;
+constexpr int kWarmups = 2, kMeasuredSums = 8;
 
 std::size_t align64(std::size_t bytes) {
   return (bytes + 63) / 64 * 64;
@@ -51,6 +55,8 @@ class DeviceComm final : public Comm {
       sums_ = static_cast<float*>(memory);
     }
     in_place_ = options_.world > 1 && collective_->peer(halves_[0], 0) != nullptr;
+    table_ = usual_sum_table(options_.world);
+    if (in_place_ && options_.measure && part >= kMeasuredBytes) return measure();
     return absl::OkStatus();
   }
 
@@ -58,28 +64,23 @@ class DeviceComm final : public Comm {
   int world() const override { return options_.world; }
   std::string description() const override {
     if (collective_ == nullptr) return "solo";
-    return absl::StrCat(collective_->description(), in_place_ ? ", read in place" : "", ", ",
-                        options_.world, " ranks");
+    return absl::StrCat(
+        collective_->description(),
+        in_place_ ? absl::StrCat(", read in place (", table_.description(), ")") : "", ", ",
+        options_.world, " ranks");
   }
 
   float* begin_meet(const MeetPlan& plan, int rows, int columns) override {
     return begin(static_cast<std::size_t>(plan.max_outputs) * floats(rows, columns));
   }
 
-  void meet(const MeetArgs& args) override {
-    share();
-    if (in_place_ && options_.world > 2 && stride_ >= kTwoShotBytes && args.rows >= world()) {
-      combine_in_two_shots(args);
-    } else {
-      combine(args, {0, args.rows}, args.norm_weight);
-    }
-  }
+  void meet(const MeetArgs& args) override { meet(args, table_.way_for(stride_)); }
 
   float* begin_select(int rows, int columns) override { return begin(floats(rows, columns)); }
 
   void select(absl::Span<const TokenId> ends, const TokenId* tokens, int rows, int columns,
               float* out) override {
-    share();
+    share(in_place_);
     std::vector<const float*> parts;
     for (int r = 0; r < options_.world; ++r) parts.push_back(reachable_part(r));
     device_.ops().select(parts, ends, tokens, rows, columns, out);
@@ -129,9 +130,18 @@ class DeviceComm final : public Comm {
     return reinterpret_cast<float*>(halves_[half_] +
                                     static_cast<std::size_t>(rank_of_part) * stride_);
   }
+  void meet(const MeetArgs& args, SumWay way) {
+    share(in_place_ && way != SumWay::kGathered);
+    if (shared_in_place_ && way == SumWay::kTwoShot && sums_ != nullptr && args.rows >= world()) {
+      combine_in_two_shots(args);
+    } else {
+      combine(args, {0, args.rows}, args.norm_weight);
+    }
+  }
   // Everybody's part, from here on where reachable_part() says.
-  void share() {
-    if (in_place_) {
+  void share(bool in_place) {
+    shared_in_place_ = in_place;
+    if (in_place) {
       collective_->meet();
     } else if (collective_ != nullptr) {
       collective_->all_gather(part(rank()), halves_[half_], stride_);
@@ -139,7 +149,7 @@ class DeviceComm final : public Comm {
   }
   const float* reachable_part(int rank_of_part) {
     float* const here = part(rank_of_part);
-    if (!in_place_ || rank_of_part == rank()) return here;
+    if (!shared_in_place_ || rank_of_part == rank()) return here;
     return static_cast<const float*>(collective_->peer(here, rank_of_part));
   }
 
@@ -164,6 +174,64 @@ class DeviceComm final : public Comm {
     job.eps = args.eps;
     job.out = args.out;
     device_.ops().combine(job);
+  }
+
+  // All ranks do all of it; what rank 0 found is used by all.
+  absl::Status measure() {
+    const std::size_t part = align64(options_.part_bytes);
+    QUIRE_ASSIGN_OR_RETURN(const DeviceBuffer residual,
+                           DeviceBuffer::allocate(device_, part, "measuring the ranks' sums"));
+    SumTable found = table_;
+    for (int i = 0; i < SumTable::kSizes; ++i) {
+      const int rows = static_cast<int>(SumTable::bytes_of(i) / (kMeasuredColumns * sizeof(float)));
+      if (SumTable::bytes_of(i) > part) {
+        if (i > 0)
+          found.ways[static_cast<std::size_t>(i)] = found.ways[static_cast<std::size_t>(i - 1)];
+        continue;
+      }
+      absl::Duration best = absl::InfiniteDuration();
+      for (int w = 0; w < kSumWays; ++w) {
+        const auto way = static_cast<SumWay>(w);
+        if (way == SumWay::kTwoShot && (sums_ == nullptr || rows < world())) continue;
+        QUIRE_ASSIGN_OR_RETURN(const absl::Duration spent, time(way, rows, residual.floats()));
+        if (spent >= best) continue;
+        best = spent;
+        found.ways[static_cast<std::size_t>(i)] = way;
+      }
+    }
+    return agree_on(found, residual.data());
+  }
+  absl::StatusOr<absl::Duration> time(SumWay way, int rows, float* residual) {
+    LeafCut cut;  // a leaf of each rank
+    cut.tree = ReductionTree::over_leaves(world());
+    std::vector<Range> owned;
+    for (int r = 0; r < world(); ++r) {
+      cut.leaves.push_back({r, r + 1});
+      owned.push_back({r, r + 1});
+    }
+    const MeetPlan plan = make_meet_plan(cut, owned);
+    MeetArgs args;
+    args.plan = &plan;
+    args.rows = rows;
+    args.columns = kMeasuredColumns;
+    args.residual = residual;
+    absl::Time begun;
+    for (int i = 0; i < kWarmups + kMeasuredSums; ++i) {
+      if (i == kWarmups) {
+        QUIRE_RETURN_IF_ERROR(device_.wait());
+        begun = absl::Now();
+      }
+      begin_meet(plan, rows, kMeasuredColumns);
+      meet(args, way);
+    }
+    QUIRE_RETURN_IF_ERROR(device_.wait());
+    return absl::Now() - begun;
+  }
+  absl::Status agree_on(SumTable found, void* memory) {
+    device_.copy(memory, &found, sizeof found);
+    collective_->broadcast(memory, sizeof found, 0);
+    device_.copy(&table_, memory, sizeof table_);
+    return device_.wait();
   }
 
   Range share_of_rows(int rank_of_share, int rows) const {
@@ -197,9 +265,11 @@ class DeviceComm final : public Comm {
   DeviceBuffer own_[2];                           // without a collective
   std::byte* halves_[2] = {};                     // [world][stride_] in an exchange
   float* sums_ = nullptr;                         // [rows of this rank][E], of two shots
-  bool in_place_ = false;                         // peers' parts are read where they are
-  int half_ = 0;                                  // of the exchange begun last
-  std::size_t stride_ = 0;                        // bytes per rank in it
+  bool in_place_ = false;                         // peers' parts can be read where they are
+  bool shared_in_place_ = false;                  // and are, in the exchange begun last
+  SumTable table_;
+  int half_ = 0;            // of the exchange begun last
+  std::size_t stride_ = 0;  // bytes per rank in it
 };
 
 }  // namespace

@@ -1,5 +1,6 @@
 // DeviceComm against HostComm: the same calls with the same values must give the same bits at any
 // number of ranks, in random shapes and cuts; and a whole model over both.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -14,6 +15,7 @@
 #include "tests/worker/harness.h"
 #include "tests/worker/tiny_model.h"
 #include "worker/comm/comm.h"
+#include "worker/comm/sum_table.h"
 #include "worker/device_buffer.h"
 
 namespace quire::test {
@@ -42,7 +44,7 @@ CommOptions options_of(const std::string& name, int rank, int world) {
 }
 
 // What ranks meet over.
-enum class Over { kHost, kGathered, kInPlace };
+enum class Over { kHost, kGathered, kInPlace, kMeasured };
 
 using Body = std::function<std::vector<float>(Comm&, Device&)>;
 
@@ -50,13 +52,15 @@ using Body = std::function<std::vector<float>(Comm&, Device&)>;
 std::vector<std::vector<float>> on_ranks(int world, Over over, const Body& body) {
   static std::atomic<int> counter{0};
   const std::string name = absl::StrCat("test.device.", getpid(), ".", counter++);
-  const CollectiveMaker maker = among_threads(over == Over::kInPlace);
+  const CollectiveMaker maker = among_threads(over == Over::kInPlace || over == Over::kMeasured);
   const std::string id = *maker.make_id();
   std::vector<std::vector<float>> results(static_cast<std::size_t>(world));
   std::vector<std::thread> threads;
   for (int rank = 0; rank < world; ++rank) {
     threads.emplace_back([&, rank] {
-      const CommOptions options = options_of(name, rank, world);
+      CommOptions options = options_of(name, rank, world);
+      options.measure = over == Over::kMeasured;
+      if (options.measure) options.part_bytes = std::size_t{1} << 20;
       std::unique_ptr<Device> device = reference_device();
       absl::StatusOr<std::unique_ptr<Comm>> comm;
       if (over != Over::kHost) {
@@ -191,18 +195,46 @@ TEST_P(DeviceCommTest, GivesTheBitsOfHostComm) {
     // Not EXPECT_EQ: nobody wants to read a megabyte of numbers.
     EXPECT_TRUE(on_ranks(world, Over::kGathered, body) == host);
     EXPECT_TRUE(on_ranks(world, Over::kInPlace, body) == host);
+    EXPECT_TRUE(on_ranks(world, Over::kMeasured, body) == host);
   }
 }
 
 TEST_P(DeviceCommTest, DescribesItself) {
   const int world = GetParam();
   for (const Over over : {Over::kGathered, Over::kInPlace}) {
-    const std::string how = over == Over::kInPlace ? ", read in place" : "";
+    const std::string ways = world > 2 ? "one-shot to 256 KB, then two-shot" : "one-shot";
+    const std::string how =
+        over == Over::kInPlace ? absl::StrCat(", read in place (", ways, ")") : "";
     on_ranks(world, over, [&](Comm& comm, Device&) {
       EXPECT_EQ(comm.description(),
                 world == 1 ? "solo" : absl::StrCat("threads", how, ", ", world, " ranks"));
       return std::vector<float>();
     });
+  }
+}
+
+TEST(SumTableTest, TheLastSizeIsForAllThatIsLarger) {
+  SumTable table = usual_sum_table(3);
+  table.ways[1] = SumWay::kGathered;
+  EXPECT_EQ(table.way_for(1), SumWay::kOneShot);
+  EXPECT_EQ(table.way_for(32 << 10), SumWay::kOneShot);
+  EXPECT_EQ(table.way_for((32 << 10) + 1), SumWay::kGathered);
+  EXPECT_EQ(table.way_for(256 << 10), SumWay::kOneShot);
+  EXPECT_EQ(table.way_for(std::size_t{1} << 40), SumWay::kTwoShot);
+  EXPECT_EQ(table.description(),
+            "one-shot to 32 KB, then gathered to 64 KB, then one-shot to 256 KB, then two-shot");
+}
+
+// Whatever each rank measured, all go the same way.
+TEST(DeviceComm, RanksUseOneTable) {
+  for (const int world : {2, 3}) {
+    std::vector<std::string> tables(static_cast<std::size_t>(world));
+    on_ranks(world, Over::kMeasured, [&](Comm& comm, Device&) {
+      tables[static_cast<std::size_t>(comm.rank())] = comm.description();
+      return std::vector<float>();
+    });
+    for (const std::string& table : tables) EXPECT_EQ(table, tables[0]);
+    EXPECT_THAT(tables[0], testing::HasSubstr("read in place ("));
   }
 }
 
