@@ -27,6 +27,7 @@ struct EngineConfig {
   std::string device = "auto";             // auto, cuda, cpu, reference
   double gpu_memory_utilization = 0.9;     // cuda: of free memory, for the KV cache
   bool deterministic = false;              // cuda: the same bits whatever shares the batch
+  bool enforce_eager = false;              // cuda: no graphs
   std::string isa = "auto";                // auto, avx512, avx2
   int threads_per_rank = 0;                // 0 = the host's cores divided among its ranks
   int block_size = 16;                     // 16, 32, 64

@@ -50,6 +50,7 @@ DeviceOptions device_options(const EngineConfig& config, const RankPlace& place)
   options.local_rank = place.rank - place.first_local_rank;
   options.num_local_ranks = place.num_local_ranks;
   options.deterministic = config.deterministic;
+  options.enforce_eager = config.enforce_eager;
   options.gpu_memory_utilization = config.gpu_memory_utilization;
   options.cache_folder = cache_folder();
   return options;
