@@ -1,3 +1,4 @@
+// q4_z and q4_K keep their nibbles and i8 its bytes; the rest is decoded and quantized again.
 #include "kernels/cpu/transcode.h"
 
 #include <cstring>

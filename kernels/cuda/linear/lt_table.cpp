@@ -1,3 +1,6 @@
+// The file is text: form, GPU and library version, then a line a shape (format, bucket, N, K, the
+// two strides, bias, the three alignments, microseconds, the algorithm's eight words in hex), and
+// last the FNV-1a sum of all that, in hex.
 #include "kernels/cuda/linear/lt_table.h"
 
 #include <unistd.h>

@@ -7,7 +7,6 @@
 #include "kernels/cuda/linear/dense_gemm.h"
 #include "kernels/cuda/linear/kernels.h"
 #include "kernels/cuda/linear/layout.h"
-#include "kernels/cuda/linear/lt_gemm.h"
 #include "kernels/formats/half.h"
 #include "tests/cuda_emulation/control.h"
 #include "tests/kernels/cuda/linear_harness.h"
@@ -372,41 +371,6 @@ TEST(CudaLinearChoiceTest, OnlyEnqueues) {
       check(make_case(kind, 10, 32, tokens), *cuda::make_linear(false));
   }
   cuda_emulation::set_stream_mode(cuda_emulation::StreamMode::kEager);
-}
-
-TEST(LtShapeTest, NamesBucketAndAlignments) {
-  EXPECT_EQ(cuda::lt_bucket(17), 32);
-  EXPECT_EQ(cuda::lt_bucket(32), 32);
-  EXPECT_EQ(cuda::lt_bucket(33), 64);
-  EXPECT_EQ(cuda::lt_bucket(2048), 2048);
-  cuda::LinearJob job;
-  job.data = reinterpret_cast<const std::byte*>(std::size_t{4096});
-  job.in = reinterpret_cast<const void*>(std::size_t{8192});
-  job.out = reinterpret_cast<float*>(std::size_t{16384});
-  job.rows = 512;
-  job.columns = 1032;
-  job.tokens = 40;
-  job.out_stride = 513;
-  job.out_subtree_stride = 40 * 513;
-  job.num_outputs = 2;
-  job.outputs[0] = {0, 1024};
-  job.outputs[1] = {1024, 1032};
-  const cuda::LtShape first = cuda::lt_shape(Format::kBf16, job, 0);
-  EXPECT_EQ(first.bucket, 64);
-  EXPECT_EQ(first.columns, 1024);
-  EXPECT_EQ(first.weight_stride, 1032);
-  EXPECT_EQ(first.weight_alignment, 16u);  // of rows 2,064 bytes apart
-  EXPECT_EQ(first.out_alignment, 4u);
-  job.columns = 1024;
-  job.out_stride = 512;
-  job.out_subtree_stride = 40 * 512;
-  job.outputs[0] = {0, 504};
-  job.outputs[1] = {504, 1024};
-  EXPECT_EQ(cuda::lt_shape(Format::kBf16, job, 0).weight_alignment, 256u);
-  EXPECT_EQ(cuda::lt_shape(Format::kBf16, job, 1).input_alignment, 16u);
-  EXPECT_EQ(cuda::lt_shape(Format::kBf16, job, 1).out_alignment, 256u);
-  EXPECT_NE(cuda::lt_shape(Format::kF16, job, 0), cuda::lt_shape(Format::kBf16, job, 0));
-  EXPECT_NE(cuda::lt_shape(Format::kBf16, job, 0), cuda::lt_shape(Format::kBf16, job, 1));
 }
 
 }  // namespace
