@@ -107,6 +107,28 @@ class OpenAiClient(unittest.TestCase):
         one = self.chat(temperature=1.0, extra_body={"top_k": 1}).choices[0].message.content
         self.assertEqual(one, greedy)
 
+    def test_what_changes_logits(self):
+        prompt = "one two one two one two one two one two"
+
+        def words(**options):
+            return self.complete(prompt=prompt, max_tokens=40, **options).choices[0].text.split()
+
+        before = len(set(words()))
+        self.assertLess(before, 10)
+        for options in ({"frequency_penalty": 2.0}, {"presence_penalty": 2.0},
+                        {"extra_body": {"repetition_penalty": 1.5}}):
+            with self.subTest(options=options):
+                self.assertGreater(len(set(words(**options))), before)
+        first = self.complete(logprobs=1, max_tokens=1).choices[0]
+        paris = self.complete(max_tokens=1, logit_bias={"7042": -100}).choices[0]
+        self.assertEqual(first.text, " Paris")
+        self.assertNotEqual(paris.text, first.text)
+        # Chat: the answer goes on past its end, and only with ids that are allowed.
+        usage = self.chat(max_tokens=60, extra_body={"min_tokens": 60}).usage
+        self.assertEqual(usage.completion_tokens, 60)
+        text = self.chat(extra_body={"allowed_token_ids": [28, 30]}).choices[0].message.content
+        self.assertEqual(set(text) - set(",."), set())
+
     def test_logprobs(self):
         answer = self.chat(logprobs=True, top_logprobs=3, max_tokens=5)
         items = answer.choices[0].logprobs.content
@@ -133,7 +155,9 @@ class OpenAiClient(unittest.TestCase):
             ({"max_tokens": 10**9}, openai.BadRequestError, "max_tokens"),
             ({"n": 10**9}, openai.BadRequestError, "n"),
             ({"top_p": "much"}, openai.BadRequestError, "top_p"),
-            ({"presence_penalty": 1.0}, openai.BadRequestError, "presence_penalty"),
+            ({"presence_penalty": 3.0}, openai.BadRequestError, "presence_penalty"),
+            ({"logit_bias": {"49152": 1}}, openai.BadRequestError, "logit_bias"),
+            ({"extra_body": {"bad_words": ["no"]}}, openai.BadRequestError, "bad_words"),
             ({"messages": []}, openai.BadRequestError, "messages"),
             ({"model": "gpt-9"}, openai.NotFoundError, "model"),
         ]
