@@ -106,7 +106,7 @@ def attention_goals(row):
             return dict(row, goal=f">= {at_least:.0%} of HBM", met=share >= at_least)
     if row["bench"] == "cuda_attention_prefill" and row["tokens"] >= 2048:
         return dict(row, goal=">= 350 TFLOP/s", met=row["tflop_s"] >= 350)
-    if row["bench"] == "cuda_linear_few" and row["weight_mb"] >= 16:
+    if row["bench"] == "cuda_linear_few" and row["weights"] == "bf16" and row["weight_mb"] >= 16:
         return dict(row, goal=">= 90 % of HBM", met=share >= 0.9)
     if row["bench"] == "cuda_linear_many" and "peak_share" in row and row["tokens"] >= 512:
         at_least = 0.70 if row["tokens"] >= 2048 else 0.55

@@ -7,6 +7,7 @@ done, --date continues another day's file. The exit code is 1 when a step failed
 import argparse
 import json
 import os
+import resource
 import sys
 import tarfile
 import time
@@ -61,6 +62,9 @@ def main(arguments):
         print(f"run.sh: no bundle in {machine.bundle()}; tests/gpu/bundle.sh makes one where the project builds",
               file=sys.stderr)
         return 66
+    # A thousand requests at once are a thousand connections of the server and of the client.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     kept = os.path.join(machine.ROOT, "bench/results")
     out = os.environ.get("OUT") or kept
     results = Results([out, kept], gpu["name"], options.date, machine.describe(gpu))

@@ -1,6 +1,6 @@
-// Matrix products on the GPU, bf16 weights of Llama-3-8B's shapes: few tokens as a share of memory
-// bandwidth, many in TFLOP/s beside the library's own product of the same shape and beside the
-// library's best (8192 cubed): the measured peak.
+// Matrix products on the GPU, Llama-3-8B's shapes: few tokens as a share of memory bandwidth (bf16
+// weights, and some stored formats), many in TFLOP/s beside the library's own product of the same
+// shape and beside the library's best (8192 cubed): the measured peak.
 //   bench_cuda_linear [--tiny] [--only few|many]
 #include <cstdio>
 #include <cstring>
@@ -9,6 +9,7 @@
 
 #include "bench/kernels/cuda/library_peer.h"
 #include "bench/kernels/cuda/measure.h"
+#include "common/format.h"
 #include "kernels/cuda/linear/linear.h"
 
 namespace quire::bench {
@@ -19,21 +20,19 @@ struct Shape {
   int rows, columns;  // N, K
 };
 
-double weight_bytes(const Shape& shape) {
-  return 2.0 * shape.rows * shape.columns;
-}
 double operations(const Shape& shape, int tokens) {
   return 2.0 * tokens * shape.rows * shape.columns;
 }
 
 // Weights, enough of them to miss the L2 in turn, an input and room for either kind of output.
 struct Problem {
-  Problem(const Shape& shape, int tokens)
-      : in(static_cast<std::size_t>(tokens) * static_cast<std::size_t>(shape.columns) * 2),
+  Problem(const Shape& shape, int tokens, Format stored = Format::kBf16)
+      : format(stored),
+        weight_bytes(cuda::packed_bytes(stored, shape.rows, shape.columns)),
+        in(static_cast<std::size_t>(tokens) * static_cast<std::size_t>(shape.columns) * 2),
         out(static_cast<std::size_t>(tokens) * static_cast<std::size_t>(shape.rows) * 4) {
-    const std::size_t bytes = cuda::packed_bytes(Format::kBf16, shape.rows, shape.columns);
-    for (int i = 0; i < copies_to_miss_l2(bytes); ++i) {
-      weights.push_back(std::make_unique<DeviceMemory>(bytes));
+    for (int i = 0; i < copies_to_miss_l2(weight_bytes); ++i) {
+      weights.push_back(std::make_unique<DeviceMemory>(weight_bytes));
       weights.back()->randomize_bf16(static_cast<std::uint32_t>(i) + 5);
     }
     in.randomize_bf16(3);
@@ -41,6 +40,8 @@ struct Problem {
   const void* weight(int i) const {
     return weights[static_cast<std::size_t>(i) % weights.size()]->as<void>();
   }
+  const Format format;
+  const std::size_t weight_bytes;
   std::vector<std::unique_ptr<DeviceMemory>> weights;
   DeviceMemory in, out;
 };
@@ -52,8 +53,8 @@ struct Ours {
 
 Ours measure_ours(const Problem& problem, cuda::Linear& linear, const Shape& shape, int tokens,
                   const Effort& effort) {
-  cuda::PackedMatrix matrix{Format::kBf16, ActivationLayout::kBf16, shape.rows,
-                            shape.columns, {{0, shape.columns}},    nullptr};
+  cuda::PackedMatrix matrix{problem.format, ActivationLayout::kBf16, shape.rows,
+                            shape.columns,  {{0, shape.columns}},    nullptr};
   const Activation in{problem.in.as<void>(), ActivationLayout::kBf16, tokens, shape.columns};
   const Times times = measure(
       [&](cudaStream_t stream, int i) {
@@ -82,19 +83,22 @@ class Bench {
         peer_(make_library_peer()),
         ceilings_(measure_ceilings(tiny ? std::size_t{1} << 16 : std::size_t{2} << 30, effort_)) {}
 
-  void few(const Shape& shape, int tokens) {
-    const Problem problem(shape, tokens);
+  void few(const Shape& shape, int tokens, Format format = Format::kBf16) {
+    const Problem problem(shape, tokens, format);
     const Ours ours = measure_ours(problem, *linear_, shape, tokens, effort_);
-    const double rate = weight_bytes(shape) / ours.times.median_us / 1e3;
+    const auto bytes = static_cast<double>(problem.weight_bytes);
+    const double rate = bytes / ours.times.median_us / 1e3;
     Line line("cuda_linear_few");
     line.add("matrix", shape.name)
+        .add("weights", traits(format).name)
         .add("tokens", tokens)
-        .add("weight_mb", weight_bytes(shape) / 1e6)
+        .add("weight_mb", bytes / 1e6)
         .add(ours.times)
         .add("gb_s", rate)
         .add("hbm_share", rate / ceilings_.read_gb_s)
         .add("kernel", ours.kernel);
-    if (peer_ != nullptr && peer_->prepare(tokens, shape.rows, shape.columns)) {
+    if (format == Format::kBf16 && peer_ != nullptr &&
+        peer_->prepare(tokens, shape.rows, shape.columns)) {
       line.add("library_us", measure_peer(problem, *peer_, effort_).median_us);
     }
   }
@@ -141,6 +145,7 @@ int run(bool tiny, const std::string& only) {
   Bench bench(tiny);
   if (tiny) {
     bench.few({"tiny", 48, 64}, 2);
+    bench.few({"tiny", 48, 64}, 2, Format::kQ4_1);
     bench.find_peak({"tiny cube", 64, 64});
     bench.many({"tiny", 48, 64}, 20);
     return 0;
@@ -153,6 +158,9 @@ int run(bool tiny, const std::string& only) {
   if (only != "many") {
     for (const Shape& shape : shapes) {
       for (const int tokens : {1, 2, 4, 8, 16}) bench.few(shape, tokens);
+    }
+    for (const Format format : {Format::kQ8_0, Format::kQ4_1, Format::kF8E4M3, Format::kQ4_K}) {
+      for (const int tokens : {1, 8}) bench.few(shapes[2], tokens, format);
     }
   }
   if (only == "few") return 0;
