@@ -2,6 +2,7 @@
 // good for: cuts of the model for several ranks.
 #include "common/model_file/hf_config.h"
 
+#include "common/model_file/hf_quant.h"
 #include "common/model_file/json_file.h"
 #include "common/model_file/spec_check.h"
 #include "common/shard.h"
@@ -12,6 +13,13 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const auto [config_text, generation_text] = fuzz::halves(fuzz::view(data, size));
   const auto config = parse_json_object("config.json", config_text);
   if (!config.ok()) return 0;
+  const auto quant = read_hf_quant("config.json", *config);
+  if (quant.ok() && quant->method != HfQuant::Method::kNone) {
+    QUIRE_CHECK(quant->bits == 4 || quant->bits == 8);
+    QUIRE_CHECK_EQ(quant->group_size % 32, 0);
+    QUIRE_CHECK(quant->format() != Format::kBf16);
+  }
+  static_cast<void>(read_hf_dtype("config.json", *config));
   auto spec = read_hf_config("config.json", *config);
   if (!spec.ok()) return 0;
   if (const auto json = parse_json_object("generation_config.json", generation_text); json.ok()) {

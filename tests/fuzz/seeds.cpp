@@ -124,6 +124,25 @@ std::string safetensors() {
   return sized(header) + std::string(24, '\0');
 }
 
+// One matrix of 8 rows and 32 columns, as `parts` name and shape it: {name, dtype, shape, bytes}.
+struct Part {
+  const char* name;
+  const char* dtype;
+  const char* shape;
+  int bytes;
+};
+std::string quantized(const std::vector<Part>& parts) {
+  std::string header;
+  int at = 0;
+  for (const Part& part : parts) {
+    absl::StrAppend(&header, header.empty() ? "{" : ",", "\"m.", part.name, "\":{\"dtype\":\"",
+                    part.dtype, "\",\"shape\":", part.shape, ",\"data_offsets\":[", at, ",",
+                    at + part.bytes, "]}");
+    at += part.bytes;
+  }
+  return sized(header + "}") + std::string(static_cast<std::size_t>(at), '\0');
+}
+
 quire::StepPlan plan() {
   quire::StepPlan plan;
   plan.epoch = 7;
@@ -165,6 +184,18 @@ int main(int argc, char** argv) {
   write(folder / "gguf/spm", gguf(spm()));
   write(folder / "gguf/yarn", gguf(yarn()));
   write(folder / "safetensors/two", safetensors());
+  write(folder / "safetensors/awq", quantized({{"qweight", "I32", "[32,1]", 128},
+                                               {"qzeros", "I32", "[1,1]", 4},
+                                               {"scales", "F16", "[1,8]", 16}}));
+  write(folder / "safetensors/gptq", quantized({{"qweight", "I32", "[4,8]", 128},
+                                                {"qzeros", "I32", "[1,1]", 4},
+                                                {"scales", "F16", "[1,8]", 16},
+                                                {"g_idx", "I32", "[32]", 128}}));
+  write(folder / "safetensors/rows",
+        quantized({{"weight", "F8_E4M3", "[8,32]", 256}, {"weight_scale", "F32", "[8,1]", 32}}));
+  write(folder / "safetensors/packed", quantized({{"weight_packed", "I32", "[8,4]", 128},
+                                                  {"weight_scale", "BF16", "[8,1]", 16},
+                                                  {"weight_shape", "I64", "[2]", 16}}));
   quire::v1::Down down;
   down.set_plan(encode(plan()));
   const char kinds[] = {0, 1, 2};  // see wire.cpp
