@@ -104,6 +104,10 @@ std::vector<RowResult> sample(Device& device, const std::vector<float>& logits, 
   return results;
 }
 
+TEST(CudaDevice, CopiedBlocksAreCopiesInEveryLayer) {
+  check_block_copies(*open());
+}
+
 // Each wish alone (so that the pass without filters is taken where it may be) and all at once.
 TEST(CudaDevice, SamplesLikeTheReference) {
   constexpr int kVocab = 3000;
@@ -116,6 +120,14 @@ TEST(CudaDevice, SamplesLikeTheReference) {
   rows[4].min_p = 0.2f;
   rows[4].num_logprobs = 0;
   rows[5] = {0.7f, 0.9f, 40, 0.05f, 5, 1, 9, 20};
+  // Two rows that are adjusted, one with a mask.
+  const std::vector<LogitEntry> entries = {{7, -3.0f, -1}, {1024, 6.0f, 0}, {2999, 8.0f, 3}};
+  std::vector<std::uint32_t> even(allowed_words(kVocab), 0x55555555u);
+  const LogitAdjustment penalized = {entries, nullptr, 1.5f, 0.5f, 1.0f};
+  const LogitAdjustment masked = {entries, even.data(), 1.0f, 0.0f, 0.0f};
+  rows.resize(8);
+  rows[6] = {.temperature = 0.0f, .num_logprobs = 3, .adjustment = &penalized};
+  rows[7] = {.seed = 5, .adjustment = &masked};
   const std::vector<float> logits = random_floats(rows.size() * kVocab, 3, 3.0f);
   const auto device = open();
   const auto reference = open_backend("reference");
