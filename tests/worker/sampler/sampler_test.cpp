@@ -44,7 +44,10 @@ TEST(Sampler, SkipsRanksWithoutIds) {
   greedy.temperature = 0.0f;
   const std::vector<SampleRow> rows(2, make_sample_row(greedy, 0, 1));
   for (const char* kind : {"reference", "cpu"}) {
-    const auto device = open_device({kind, "auto", "auto", "auto", 1});
+    DeviceOptions options;
+    options.kind = kind;
+    options.num_threads = 1;
+    const auto device = open_device(options);
     ASSERT_TRUE(device.ok()) << device.status();
     std::vector<RowResult> results(2);
     std::vector<TokenId> ids(2);
