@@ -124,13 +124,14 @@ __device__ __forceinline__ void copy_tile(T* shared, const KvSource& source, KvH
     const std::byte* from = source.run(half, block_of_lane, position, kDim * 2);
     T* to = shared + 16 * run * kStride;
     const int before = (source.begin() - position) * kRowChunks;  // chunks that do not exist
-    const int inside = (source.end() - position) * kRowChunks;    // and those up to the last
+    const int count = (source.end() - source.begin()) * kRowChunks;
     QUIRE_UNROLL
     for (int i = 0; i < (kRunChunks + kThreads - 1) / kThreads; ++i) {
       const int chunk = i * kThreads + thread_rank();
       if (kRunChunks % kThreads != 0 && chunk >= kRunChunks) break;
       async_copy_or_zero<16>(to + chunk / kRowChunks * kStride + chunk % kRowChunks * 8,
-                             from + 16 * chunk, chunk >= before && chunk < inside);
+                             from + 16 * chunk,
+                             static_cast<unsigned>(chunk - before) < static_cast<unsigned>(count));
     }
   }
 }

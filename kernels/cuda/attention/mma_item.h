@@ -52,9 +52,12 @@ class MmaItem {
   __device__ void run() {
     const int end =
         min(item_.split_end * kSplitTiles, (source_.end() + kTilePositions - 1) / kTilePositions);
-    int tile = max(item_.split_begin * kSplitTiles, source_.begin() / kTilePositions);
+    int tile = first_tile();
     if (tile >= end) return;
-    first_split_ = tile / kSplitTiles;
+    if (lane_id() % 4 == 0) {
+      QUIRE_UNROLL
+      for (int h = 0; h < 2; ++h) rows_.note_slot(row(h));
+    }
     block_now_ = source_.block_of_lane(tile);
     copy_keys(block_now_, tile);
     if constexpr (kWarps == 1) copy_values(block_now_, tile);
@@ -76,6 +79,9 @@ class MmaItem {
   }
 
  private:
+  __device__ __forceinline__ int first_tile() const {
+    return max(item_.split_begin * kSplitTiles, source_.begin() / kTilePositions);
+  }
   // Of this lane. Asked for again at the end rather than kept in registers.
   __device__ __forceinline__ ItemRow row(int h) const {
     return rows_.at(16 * warp_id() + lane_id() / 4 + 8 * h);
@@ -182,7 +188,7 @@ class MmaItem {
     QUIRE_UNROLL
     for (int h = 0; h < 2; ++h) sums_.total[h] = reduce_lanes<4>(sums_.total[h], Sum{});
     if constexpr (!Rows::kOneSplit) {
-      if (split > first_split_) earlier_.add_to(sums_);
+      if (split > first_tile() / kSplitTiles) earlier_.add_to(sums_);
       if (!more) return;
       earlier_.take(sums_);
       sums_.reset();
@@ -191,7 +197,6 @@ class MmaItem {
 
   __device__ __forceinline__ void write(int h) {
     const ItemRow pair = row(h);
-    if (lane_id() % 4 == 0) rows_.note_slot(pair);
     if (!rows_.sees(pair)) return;
     const RowResult result = rows_.result(pair);
     const float factor = result.is_partial ? 1.0f : 1.0f / sums_.total[h];
@@ -214,7 +219,6 @@ class MmaItem {
   const KvSource source_;
   int last_[2];  // position that a pair sees last; -1: no such pair
   int last_of_warp_;
-  int first_split_ = 0;
   BlockId block_now_ = 0;
   BlockId block_next_ = 0;
   uint32_t query_regs_[kQueryInShared ? 1 : kDim / 16][4];

@@ -71,23 +71,27 @@ class WorkList {
       load_rows();
     }
     const int owner = __ffs(static_cast<int>(ballot(items_before_ + items_end_ > number))) - 1;
-    const int first_split = shuffle(first_split_, owner);
-    const int splits = shuffle(own_splits_, owner);
-    const int first_slot = shuffle(first_slot_, owner);
-    int rest = number - items_before_ - shuffle(items_end_ - items_, owner);
+    const int items_end_before = shuffle(items_end_, max(owner - 1, 0));
+    int rest = number - items_before_ - (owner > 0 ? items_end_before : 0);
     item.row = first_row_ + owner;
-    item.first_token = shuffle(first_token_, owner);
-    item.num_tokens = shuffle(num_tokens_, owner);
-    item.context = shuffle(context_, owner);
-    item.first_split = first_split;
-    item.token_slots = shuffle(splits_, owner);
-    item.first_slot = first_slot;
+    // Looked up again, rather than kept in registers meanwhile.
+    item.first_token = p_.row_begin[item.row];
+    item.num_tokens = p_.row_begin[item.row + 1] - item.first_token;
+    item.context = p_.context[item.row];
+    item.first_slot = shuffle(first_slot_, owner);
+    const bool cut = item.first_slot >= 0;
+    const Splits splits = splits_of(item.row, item.num_tokens, item.context, cut);
+    item.first_split = splits.own;
+    item.token_slots = splits.end - splits.seen;
     item.kv_head = rest % p_.num_kv_heads;
     rest /= p_.num_kv_heads;
-    const bool cut = first_slot >= 0;
-    item.split_begin = first_split + (cut ? rest % splits : 0);
-    item.split_end = cut ? item.split_begin + 1 : first_split + splits;
-    if (cut) rest /= splits;
+    item.split_begin = splits.own;
+    item.split_end = splits.end;
+    if (cut) {
+      item.split_begin += rest % (splits.end - splits.own);
+      item.split_end = item.split_begin + 1;
+      rest /= splits.end - splits.own;
+    }
     const int tiles = tiles_of(item.num_tokens);
     item.first_pair = (tiles - 1 - rest) * kRows;
     return true;
@@ -98,29 +102,35 @@ class WorkList {
     return (tokens * p_.max_group_heads + kRows - 1) / kRows;
   }
 
+  // Of a row: what it sees something of begins at split `seen`; what is its own work, at `own`.
+  struct Splits {
+    int seen, own, end;
+  };
+  __device__ Splits splits_of(int row, int tokens, int context, bool cut) const {
+    Splits splits;
+    splits.seen = splits.own = first_seen(p_, context - tokens) / kSplitPositions;
+    splits.end = (context + kSplitPositions - 1) / kSplitPositions;
+    if (cut && p_.shared_of_row != nullptr && tokens == 1) {
+      splits.own = max(splits.seen, p_.shared_of_row[row] / kSplitPositions);
+    }
+    return splits;
+  }
+
   __device__ void load_rows() {
     const int row = first_row_ + lane_id();
-    first_token_ = num_tokens_ = context_ = 0;
-    if (row < p_.num_rows) {
-      first_token_ = p_.row_begin[row];
-      num_tokens_ = p_.row_begin[row + 1] - first_token_;
-      context_ = p_.context[row];
-    }
-    first_split_ = first_seen(p_, context_ - num_tokens_) / kSplitPositions;
-    splits_ = (context_ + kSplitPositions - 1) / kSplitPositions - first_split_;
-    const bool mine = num_tokens_ > 0 && (num_tokens_ <= p_.decode_tokens) == kDecode;
-    const int slots = kDecode && mine && splits_ > 1 ? num_tokens_ * splits_ : 0;
+    const bool exists = row < p_.num_rows;
+    const int tokens = exists ? p_.row_begin[row + 1] - p_.row_begin[row] : 0;
+    const int context = exists ? p_.context[row] : 0;
+    const bool mine = tokens > 0 && (tokens <= p_.decode_tokens) == kDecode;
+    const Splits all = splits_of(row, tokens, context, false);
+    const int count = all.end - all.seen;
+    const int slots = kDecode && mine && count > 1 ? tokens * count : 0;
     slots_end_ = inclusive_scan(slots);
     const bool cut = slots > 0 && slots_before_ + slots_end_ <= p_.slots;
     first_slot_ = cut ? slots_before_ + slots_end_ - slots : -1;
-    own_splits_ = splits_;
-    if (cut && p_.shared_of_row != nullptr && num_tokens_ == 1) {
-      const int shared = p_.shared_of_row[row] / kSplitPositions - first_split_;
-      first_split_ += max(shared, 0);
-      own_splits_ -= max(shared, 0);
-    }
-    items_ = mine ? tiles_of(num_tokens_) * (cut ? own_splits_ : 1) * p_.num_kv_heads : 0;
-    items_end_ = inclusive_scan(items_);
+    const Splits splits = splits_of(row, tokens, context, cut);
+    const int pieces = cut ? splits.end - splits.own : 1;
+    items_end_ = inclusive_scan(mine ? tiles_of(tokens) * pieces * p_.num_kv_heads : 0);
   }
 
   const AttentionProblem& p_;
@@ -128,13 +138,6 @@ class WorkList {
   int items_before_ = 0;  // of rows before first_row_
   int slots_before_ = 0;
   // Of this lane's row:
-  int first_token_ = 0;
-  int num_tokens_ = 0;
-  int context_ = 0;
-  int splits_ = 0;       // that it sees something of
-  int first_split_ = 0;  // of its first item
-  int own_splits_ = 0;   // from there on
-  int items_ = 0;
   int items_end_ = 0;  // of the rows up to this one, from first_row_
   int slots_end_ = 0;
   int first_slot_ = -1;
