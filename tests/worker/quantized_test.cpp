@@ -15,10 +15,10 @@ using ::testing::HasSubstr;
 using Json = nlohmann::json;
 
 absl::StatusOr<std::vector<Output>> answers(const std::string& model, int world,
-                                            LoadFormat load_format = LoadFormat::kAuto) {
+                                            const std::string& device = "reference") {
   GroupOptions options;
   options.world = world;
-  options.load_format = load_format;
+  options.device = device;
   auto group = RankGroup::open(model, options);
   if (!group.ok()) return group.status();
   return generate(**group, {greedy(random_ids(1, 40), 6), greedy(random_ids(2, 9), 6)});
@@ -94,6 +94,36 @@ TEST(QuantizedGguf, SuperblocksCutInsideAnswerAsTheirPlainTwinDoes) {
   };
   write_tiny_gguf(scratch / "plain.gguf", tiny);
   expect_same_over_ranks(scratch / "quantized.gguf", scratch / "plain.gguf");
+}
+
+// The CPU holds what it has no panels for as the nearest format that it has: near, and the same on
+// any number of ranks.
+void expect_near_on_cpu(const std::string& model, const std::string& plain) {
+  const auto want = answers(plain, 1);
+  ASSERT_TRUE(want.ok()) << want.status();
+  std::vector<Output> first;
+  for (const int world : {1, 2, 3}) {
+    SCOPED_TRACE(testing::Message() << world << " ranks");
+    const auto got = answers(model, world, "cpu");
+    ASSERT_TRUE(got.ok()) << got.status();
+    if (first.empty()) first = *got;
+    expect_same(*got, first);
+  }
+  for (std::size_t i = 0; i < first.size(); ++i) {
+    for (const TokenLogprob& entry : (*want)[i].logprobs[0]) {
+      EXPECT_NEAR(logprob_of(first[i].logprobs[0], entry.token), entry.logprob, 0.1f);
+    }
+  }
+}
+
+TEST(QuantizedFolder, RunsOnCpusToo) {
+  for (const QuantScheme scheme : {QuantScheme::kAwq, QuantScheme::kGptq8, QuantScheme::kFp8Channel,
+                                   QuantScheme::kInt8Channel}) {
+    SCOPED_TRACE(static_cast<int>(scheme));
+    const ScratchFolder scratch;
+    write_quantized_hf(scratch / "quantized", scratch / "plain", {scheme, 32, {}});
+    expect_near_on_cpu(scratch / "quantized", scratch / "plain");
+  }
 }
 
 using Edit = std::function<void(Json&, RawTensors&)>;
