@@ -10,6 +10,10 @@
 
 namespace quire {
 
+// What a feed-forward layer's gate goes through: x * sigmoid(x) (SwiGLU), or the tanh form of
+// x * Phi(x) (GeGLU); arXiv 2002.05202, 1606.08415.
+enum class Gate { kSilu, kGeluTanh };
+
 enum class RopeScaling { kNone, kLinear, kLlama3, kYarn };
 
 // Rotary position embedding (RoFormer, arXiv 2104.09864). `interleaved` pairs dimensions (2i,
@@ -42,6 +46,7 @@ struct ModelSpec {
   int vocab = 0;             // V, rows of the embedding
   int max_positions = 0;     // the trained context
   float norm_eps = 1e-5f;
+  Gate gate = Gate::kSilu;
   int window = 0;  // sliding attention: a token sees the last so many, itself included; 0 = all
   float attention_soft_cap = 0.0f;  // a score s becomes cap * tanh(s / cap); 0 = stays s
   RopeSpec rope;

@@ -1,7 +1,7 @@
 // One plan per step, one result per step: the values that travel between coordinator and workers.
 // Plans are deltas. A slot is described once in full (AdmitRow) and afterwards only by what is new:
 // the blocks it gained and how many tokens it is granted. Within a plan, order is: releases,
-// admits, rows. Rules for plans in flight: contracts in coordinator/README.md.
+// admits, copies, rows. Rules for plans in flight: contracts in coordinator/README.md.
 #pragma once
 
 #include <cstdint>
@@ -30,12 +30,21 @@ struct PlanRow {
   std::vector<std::vector<BlockId>> new_blocks;  // [KV group][block], appended to the slot's tables
 };
 
+// All of block `from` goes to block `to`, in every layer: a shared block before it is written.
+struct BlockCopy {
+  int kv_group = 0;
+  BlockId from = 0;
+  BlockId to = 0;
+  bool operator==(const BlockCopy&) const = default;
+};
+
 struct StepPlan {
   EpochId epoch = 0;
   StepId step = 0;
   int sampling_rank = 0;
   std::vector<SlotId> releases;
   std::vector<AdmitRow> admits;
+  std::vector<BlockCopy> copies;  // before this step's rows store anything; no block is both ends
   std::vector<PlanRow> rows;
 };
 

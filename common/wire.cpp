@@ -178,6 +178,30 @@ absl::Status decode_result_row(const v1::RowResult& in, const std::string& where
   return absl::OkStatus();
 }
 
+// Copies have no order among themselves: no block is written twice, or read and written.
+absl::Status decode_copies(const v1::StepPlan& in, const std::string& plan,
+                           std::vector<BlockCopy>* copies) {
+  absl::flat_hash_set<std::pair<int, BlockId>> read, written;
+  for (const v1::BlockCopy& copy : in.copies()) {
+    const auto where = [&] { return absl::StrCat(plan, "copies[", copies->size(), "]"); };
+    QUIRE_RETURN_IF_ERROR(in_range(copy.kv_group(), 0, kMaxKvGroups - 1, where));
+    QUIRE_RETURN_IF_ERROR(in_range(copy.from(), 0, kMaxBlock, where));
+    QUIRE_RETURN_IF_ERROR(in_range(copy.to(), 0, kMaxBlock, where));
+    const BlockCopy& taken =
+        copies->emplace_back(BlockCopy{static_cast<int>(copy.kv_group()), copy.from(), copy.to()});
+    read.insert({taken.kv_group, taken.from});
+    if (!written.insert({taken.kv_group, taken.to}).second) {
+      return bad(plan, "copies: block ", taken.to, " is written twice.");
+    }
+  }
+  for (const auto& [group, block] : read) {
+    if (written.contains({group, block})) {
+      return bad(plan, "copies: block ", block, " is read and written.");
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 std::string encode(const StepPlan& plan) {
@@ -187,6 +211,12 @@ std::string encode(const StepPlan& plan) {
   out.set_sampling_rank(static_cast<std::uint32_t>(plan.sampling_rank));
   out.mutable_releases()->Add(plan.releases.begin(), plan.releases.end());
   for (const AdmitRow& row : plan.admits) encode_admit(row, out.add_admits());
+  for (const BlockCopy& copy : plan.copies) {
+    v1::BlockCopy* to = out.add_copies();
+    to->set_kv_group(static_cast<std::uint32_t>(copy.kv_group));
+    to->set_from(copy.from);
+    to->set_to(copy.to);
+  }
   for (const PlanRow& row : plan.rows) encode_row(row, out.add_rows());
   return out.SerializeAsString();
 }
@@ -215,6 +245,7 @@ absl::StatusOr<StepPlan> decode_plan(absl::string_view bytes) {
   }
   QUIRE_RETURN_IF_ERROR(check_slots(slots, name, "admits"));
 
+  QUIRE_RETURN_IF_ERROR(decode_copies(in, name, &plan.copies));
   slots.clear();
   for (const v1::PlanRow& row : in.rows()) {
     const std::string where = absl::StrCat(name, "rows[", plan.rows.size(), "]");

@@ -43,6 +43,14 @@ struct KvLayer {
   int block_size = 16;
 };
 
+// All layers of an arena: layer l's blocks begin l * layer_bytes behind `data`.
+struct KvBlocks {
+  std::byte* data = nullptr;
+  int num_layers = 0;
+  std::size_t layer_bytes = 0;
+  std::size_t block_bytes = 0;  // of one layer
+};
+
 struct AttentionSpec {
   int num_heads = 0;     // local query heads
   int num_kv_heads = 0;  // local KV heads

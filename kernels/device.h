@@ -89,7 +89,7 @@ struct DeviceOptions {
   double gpu_memory_utilization = 0.9;  // cuda: kv_share()
   bool deterministic = false;           // cuda: one kernel class whatever the number of rows
   bool enforce_eager = false;           // cuda: no graphs
-  std::string cache_folder;             // cuda: keeps what was measured; empty: nothing is kept
+  std::string cache_folder = "";        // cuda: keeps what was measured; empty: nothing is kept
 };
 
 // NotFound says which instruction sets or devices this machine lacks for what was asked.

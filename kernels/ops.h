@@ -65,12 +65,18 @@ class Ops {
   // cos_sin: [max_positions][rope.dims / 2][2].
   virtual void rope_store(float* qkv, const AttentionSpec& spec, const RopeSpec& rope,
                           const float* cos_sin, const Batch& batch, const KvLayer& kv) = 0;
+  // In every layer, all of block from[i] to block to[i]; no block is on both sides, or twice in
+  // `to`.
+  virtual void copy_blocks(const KvBlocks& arena, absl::Span<const BlockId> from,
+                           absl::Span<const BlockId> to) = 0;
   // Causal attention of every token over its row's blocks. q is the first Hl * D columns of qkv
   // (row stride (Hl + 2 Gl) * D). out: [T][Hl * D].
   virtual void attention(const float* qkv, const AttentionSpec& spec, const Batch& batch,
                          const KvLayer& kv, const Activation& out) = 0;
-  // out = silu(gate) * up. gate_up: [T][2 Fl], gate first.
-  virtual void swiglu(const float* gate_up, int num_tokens, int ffn, const Activation& out) = 0;
+  // out = gate(gate_up[0 .. Fl)) * gate_up[Fl .. 2 Fl). gate_up: [T][2 Fl]. kGeluTanh is computed
+  // as x * sigmoid(2 z), z = sqrt(2 / pi) (x + 0.044715 x^3), which is 0.5 x (1 + tanh(z)).
+  virtual void gated(Gate gate, const float* gate_up, int num_tokens, int ffn,
+                     const Activation& out) = 0;
   virtual void combine(const CombineArgs& args) = 0;
   // out[t] = parts[r][t], where rank r owns tokens[t]: the rows of a vocabulary-parallel embedding
   // put together. Rank r owns the ids from where rank r - 1 ends up to ends[r].

@@ -143,8 +143,11 @@ absl::StatusOr<ModelSpec> read_hf_config(const std::string& file, const Json& co
   spec.mlp_bias = fields.boolean("mlp_bias", false);
   const std::string activation = fields.text("hidden_act", "silu");
   QUIRE_RETURN_IF_ERROR(fields.status());
-  if (activation != "silu") {
-    return unsupported(file, "hidden_act is '", activation.substr(0, 40), "'; only silu runs.");
+  if (activation == "gelu_pytorch_tanh") {
+    spec.gate = Gate::kGeluTanh;
+  } else if (activation != "silu") {
+    return unsupported(file, "hidden_act is '", activation.substr(0, 40),
+                       "'; silu and gelu_pytorch_tanh run.");
   }
   QUIRE_RETURN_IF_ERROR(read_head_dim(file, fields, &spec));
   QUIRE_RETURN_IF_ERROR(read_rope(file, fields, &spec));

@@ -21,7 +21,7 @@ Range share_of(int n, int thread, int num_threads) {
   return {cut(thread), cut(thread + 1)};
 }
 
-constexpr int kSwigluColumns = 512;  // one thread's piece of a row; a multiple of 64
+constexpr int kGatedColumns = 512;  // one thread's piece of a row; a multiple of 64
 
 // CHECKs that a program is a whole post-order walk within the depth the kernels keep.
 void check_program(const std::vector<int>& program, std::size_t num_partials) {
@@ -177,18 +177,34 @@ void CpuOps::attention(const float* qkv, const AttentionSpec& spec, const Batch&
       [work = std::move(work)](int thread, int num_threads) { work->run(thread, num_threads); });
 }
 
-void CpuOps::swiglu(const float* gate_up, int num_tokens, int ffn, const Activation& out) {
+void CpuOps::copy_blocks(const KvBlocks& arena, absl::Span<const BlockId> from,
+                         absl::Span<const BlockId> to) {
+  enqueue([arena, from = std::vector<BlockId>(from.begin(), from.end()),
+           to = std::vector<BlockId>(to.begin(), to.end())](int thread, int num_threads) {
+    const auto count = static_cast<int>(from.size());
+    const Range share = share_of(count * arena.num_layers, thread, num_threads);
+    for (int i = share.begin; i < share.end; ++i) {
+      const auto copy = static_cast<std::size_t>(i % count);
+      std::byte* layer = arena.data + static_cast<std::size_t>(i / count) * arena.layer_bytes;
+      std::copy_n(layer + static_cast<std::size_t>(from[copy]) * arena.block_bytes,
+                  arena.block_bytes,
+                  layer + static_cast<std::size_t>(to[copy]) * arena.block_bytes);
+    }
+  });
+}
+
+void CpuOps::gated(Gate gate, const float* gate_up, int num_tokens, int ffn,
+                   const Activation& out) {
   QUIRE_CHECK_EQ(out.columns, ffn);
-  enqueue([ops = &vector_ops_, gate_up, num_tokens, ffn, target = row_target(out)](
+  enqueue([ops = &vector_ops_, gate, gate_up, num_tokens, ffn, target = row_target(out)](
               int thread, int num_threads) {
-    const int pieces = (ffn + kSwigluColumns - 1) / kSwigluColumns;
+    const int pieces = (ffn + kGatedColumns - 1) / kGatedColumns;
     const Range share = share_of(num_tokens * pieces, thread, num_threads);
     for (int i = share.begin; i < share.end; ++i) {
       const int row = i / pieces;
-      const int begin = i % pieces * kSwigluColumns;
-      const float* gate =
-          gate_up + static_cast<std::size_t>(row) * 2 * static_cast<std::size_t>(ffn);
-      ops->swiglu_span(gate, gate + ffn, begin, std::min(ffn, begin + kSwigluColumns), target, row);
+      const int begin = i % pieces * kGatedColumns;
+      const float* x = gate_up + static_cast<std::size_t>(row) * 2 * static_cast<std::size_t>(ffn);
+      ops->gated_span(gate, x, x + ffn, begin, std::min(ffn, begin + kGatedColumns), target, row);
     }
   });
 }

@@ -1,4 +1,4 @@
-// Row ops over the lanes of either instruction set: norm, combine, swiglu, and the conversion of
+// Row ops over the lanes of either instruction set: norm, combine, gated, and the conversion of
 // what they produce to the layout the next linear wants, 32 columns at a time.
 #pragma once
 
@@ -183,13 +183,17 @@ void combine_row(const CombineJob& job, int row) {
 }
 
 template <class V>
-void swiglu_span(const float* gate, const float* up, int begin, int end, const RowTarget& out,
-                 int row) {
+void gated_span(Gate gate, const float* x, const float* up, int begin, int end,
+                const RowTarget& out, int row) {
   std::byte* to = out.data + static_cast<std::size_t>(row) * out.stride;
   for (int i = begin; i < end; i += 32) {
-    const Block32<V> g = load_block<V>(gate, i, out.columns);
+    const Block32<V> g = load_block<V>(x, i, out.columns);
     const Block32<V> u = load_block<V>(up, i, out.columns);
-    put_block<V>(out, to, i, {V::mul(silu<V>(g.a), u.a), V::mul(silu<V>(g.b), u.b)});
+    if (gate == Gate::kSilu) {
+      put_block<V>(out, to, i, {V::mul(silu<V>(g.a), u.a), V::mul(silu<V>(g.b), u.b)});
+    } else {
+      put_block<V>(out, to, i, {V::mul(gelu_tanh<V>(g.a), u.a), V::mul(gelu_tanh<V>(g.b), u.b)});
+    }
   }
   if (end == out.columns) finish_row<V>(out, to);
 }

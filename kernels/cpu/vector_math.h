@@ -44,5 +44,13 @@ template <class V>
   return V::div(x, V::add(V::set(1.0f), exp<V>(V::sub(V::zero(), x))));
 }
 
+// x * sigmoid(2 z), z = sqrt(2 / pi) (x + 0.044715 x^3)
+template <class V>
+[[gnu::always_inline]] inline typename V::F gelu_tanh(typename V::F x) {
+  const typename V::F cubic = V::add(V::set(1.0f), V::mul(V::mul(V::set(0.044715f), x), x));
+  const typename V::F a = V::mul(V::mul(V::set(1.5957691216057308f), x), cubic);
+  return V::div(x, V::add(V::set(1.0f), exp<V>(V::sub(V::zero(), a))));
+}
+
 }  // namespace
 }  // namespace quire::cpu

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "common/ids.h"
+#include "common/model_spec.h"
 #include "kernels/tensor.h"
 
 namespace quire::cpu {
@@ -106,8 +107,8 @@ struct VectorOps {
   void (*norm_row)(const float* x, const float* weight, float eps, const RowTarget& out, int row);
   void (*combine_row)(const CombineJob& job, int row);
   // Columns [begin, end) of a row; begin is a multiple of 64, end too unless it is the last column.
-  void (*swiglu_span)(const float* gate, const float* up, int begin, int end, const RowTarget& out,
-                      int row);
+  void (*gated_span)(Gate gate, const float* x, const float* up, int begin, int end,
+                     const RowTarget& out, int row);
   void (*rope_store)(const RopeJob& job);
 
   void (*attend)(const AttendJob& job);

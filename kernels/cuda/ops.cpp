@@ -139,6 +139,25 @@ void CudaOps::rope_store(float* qkv, const AttentionSpec& spec, const RopeSpec& 
   queue_.check(cuda::rope_store(queue_.stream(), job, batch, kv), "rotary embedding");
 }
 
+void CudaOps::copy_blocks(const KvBlocks& arena, absl::Span<const BlockId> from,
+                          absl::Span<const BlockId> to) {
+  const std::size_t count = from.size();
+  auto* ids = host_step_.take<BlockId>(2 * count);
+  auto* device_ids = device_step_.take<BlockId>(2 * count);
+  if (ids == nullptr || device_ids == nullptr) {
+    error_.Update(host_step_.status());
+    error_.Update(device_step_.status());
+    return;
+  }
+  std::copy(from.begin(), from.end(), ids);
+  std::copy(to.begin(), to.end(), ids + count);
+  queue_.copy(device_ids, ids, 2 * count * sizeof(BlockId));
+  queue_.check(
+      cuda::copy_blocks(queue_.stream(), arena.data, arena.layer_bytes, arena.num_layers,
+                        arena.block_bytes, device_ids, device_ids + count, static_cast<int>(count)),
+      "copying blocks");
+}
+
 void* CudaOps::attention_workspace(std::size_t bytes) {
   if (bytes <= workspace_bytes_) return workspace_;
   // The old one stays: steps in flight and graphs name it. Doubling bounds what that costs.
@@ -167,8 +186,9 @@ void CudaOps::attention(const float* qkv, const AttentionSpec& spec, const Batch
                "attention");
 }
 
-void CudaOps::swiglu(const float* gate_up, int num_tokens, int ffn, const Activation& out) {
-  queue_.check(cuda::swiglu(queue_.stream(), gate_up, num_tokens, ffn, out), "the gated unit");
+void CudaOps::gated(Gate gate, const float* gate_up, int num_tokens, int ffn,
+                    const Activation& out) {
+  queue_.check(cuda::gated(queue_.stream(), gate, gate_up, num_tokens, ffn, out), "the gated unit");
 }
 
 void CudaOps::combine(const CombineArgs& args) {

@@ -36,9 +36,12 @@ class CudaOps final : public Ops {
               std::size_t out_stride, std::size_t out_subtree_stride) override;
   void rope_store(float* qkv, const AttentionSpec& spec, const RopeSpec& rope, const float* cos_sin,
                   const Batch& batch, const KvLayer& kv) override;
+  void copy_blocks(const KvBlocks& arena, absl::Span<const BlockId> from,
+                   absl::Span<const BlockId> to) override;
   void attention(const float* qkv, const AttentionSpec& spec, const Batch& batch, const KvLayer& kv,
                  const Activation& out) override;
-  void swiglu(const float* gate_up, int num_tokens, int ffn, const Activation& out) override;
+  void gated(Gate gate, const float* gate_up, int num_tokens, int ffn,
+             const Activation& out) override;
   void combine(const CombineArgs& args) override;
   void select(absl::Span<const float* const> parts, absl::Span<const TokenId> ends,
               const TokenId* tokens, int rows, int columns, float* out) override;

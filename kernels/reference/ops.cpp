@@ -14,6 +14,8 @@
 namespace quire::reference {
 namespace {
 
+constexpr float kGelu = 1.5957691216057308f;  // 2 sqrt(2 / pi)
+
 // out = x / rms(x) * weight over one row. RMSNorm: arXiv 1910.07467.
 void norm_row(const float* x, int columns, const float* weight, float eps, float* out) {
   float sum = 0.0f;
@@ -133,13 +135,32 @@ void ReferenceOps::linear(const Weight& weight, const Activation& in, const floa
   });
 }
 
-void ReferenceOps::swiglu(const float* gate_up, int num_tokens, int ffn, const Activation& out) {
+void ReferenceOps::copy_blocks(const KvBlocks& arena, absl::Span<const BlockId> from,
+                               absl::Span<const BlockId> to) {
+  enqueue([arena, from = std::vector<BlockId>(from.begin(), from.end()),
+           to = std::vector<BlockId>(to.begin(), to.end())] {
+    for (std::size_t l = 0; l < static_cast<std::size_t>(arena.num_layers); ++l) {
+      std::byte* layer = arena.data + l * arena.layer_bytes;
+      for (std::size_t i = 0; i < from.size(); ++i) {
+        std::copy_n(layer + static_cast<std::size_t>(from[i]) * arena.block_bytes,
+                    arena.block_bytes, layer + static_cast<std::size_t>(to[i]) * arena.block_bytes);
+      }
+    }
+  });
+}
+
+void ReferenceOps::gated(Gate gate, const float* gate_up, int num_tokens, int ffn,
+                         const Activation& out) {
   enqueue([=] {
     for (int t = 0; t < num_tokens; ++t) {
-      const float* gate = gate_up + static_cast<std::size_t>(t) * 2 * ffn;
-      const float* up = gate + ffn;
+      const float* x = gate_up + static_cast<std::size_t>(t) * 2 * ffn;
+      const float* up = x + ffn;
       float* y = activation_row(out, t);
-      for (int i = 0; i < ffn; ++i) y[i] = gate[i] / (1.0f + std::exp(-gate[i])) * up[i];
+      for (int i = 0; i < ffn; ++i) {
+        const float a =
+            gate == Gate::kSilu ? x[i] : kGelu * x[i] * (1.0f + 0.044715f * x[i] * x[i]);
+        y[i] = x[i] / (1.0f + std::exp(-a)) * up[i];
+      }
     }
   });
 }

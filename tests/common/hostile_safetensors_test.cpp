@@ -188,6 +188,18 @@ TEST_F(HostileFolderTest, IndexLies) {
   expect_refused(folder_.string(), "no model.safetensors and no");
 }
 
+TEST_F(HostileFolderTest, GatesThatRunAreTold) {
+  for (const auto& [name, gate] :
+       {std::pair("silu", Gate::kSilu), std::pair("gelu_pytorch_tanh", Gate::kGeluTanh)}) {
+    Json config = kConfig;
+    config["hidden_act"] = name;
+    write("config.json", config.dump());
+    const absl::StatusOr<ModelFile> model = open_model(folder_.string());
+    ASSERT_TRUE(model.ok()) << model.status();
+    EXPECT_EQ(model->spec.gate, gate);
+  }
+}
+
 TEST_F(HostileFolderTest, ConfigLies) {
   const auto set = [](const char* key, Json value) {
     return [key, value](Json& config) { config[key] = value; };
@@ -207,7 +219,7 @@ TEST_F(HostileFolderTest, ConfigLies) {
   expect_config_refused(set("head_dim", 7), "head dimension is 7");
   expect_config_refused(set("rope_theta", 0), "rope theta) is 0");
   expect_config_refused(set("rms_norm_eps", -1), "epsilon is -1");
-  expect_config_refused(set("hidden_act", "gelu"), "'gelu'; only silu");
+  expect_config_refused(set("hidden_act", "gelu"), "'gelu'; silu and gelu_pytorch_tanh");
   expect_config_refused(set("eos_token_id", Json::array({1, -5})), "'eos_token_id'");
   expect_config_refused(set("tie_word_embeddings", "yes"), "'tie_word_embeddings' is not true or");
   expect_config_refused(set("quantization_config", {{"quant_method", "hqq"}}), "'hqq'");

@@ -31,6 +31,7 @@ StepPlan small_plan() {
   admit.params.seed = 0xfedcba9876543210;
   admit.params.logprobs = 5;
   plan.admits = {admit};
+  plan.copies = {{0, 9, 4}};
   PlanRow row;
   row.slot = 4;
   row.num_tokens = 3;
@@ -75,6 +76,7 @@ StepPlan random_plan(std::mt19937& random) {
     if (below(2) == 0) adjust(row.params, below);
     plan.admits.push_back(row);
   }
+  for (int i = below(4); i > 0; --i) plan.copies.push_back({below(2), 100 + below(9), i});
   for (int i = below(20); i > 0; --i) {
     PlanRow row{i, below(100000), 1 + below(512), below(2) == 1, {}};
     for (int g = below(3); g > 0; --g) {
@@ -91,6 +93,7 @@ void expect_equal(const StepPlan& a, const StepPlan& b) {
   EXPECT_EQ(a.step, b.step);
   EXPECT_EQ(a.sampling_rank, b.sampling_rank);
   EXPECT_EQ(a.releases, b.releases);
+  EXPECT_EQ(a.copies, b.copies);
   ASSERT_EQ(a.admits.size(), b.admits.size());
   for (std::size_t i = 0; i < a.admits.size(); ++i) {
     const AdmitRow &x = a.admits[i], &y = b.admits[i];
@@ -195,6 +198,16 @@ TEST(WireTest, HostilePlansAreRefusedByName) {
        [](StepPlan& p) {
          p.admits[0].params.min_tokens = 1;
          p.admits[0].params.stop_token_ids = {-1};
+       }},
+      {"copies[0]", [](StepPlan& p) { p.copies[0].to = -1; }},
+      {"copies[0]", [](StepPlan& p) { p.copies[0].kv_group = 64; }},
+      {"block 4 is written twice",
+       [](StepPlan& p) {
+         p.copies.push_back({0, 8, 4});
+       }},
+      {"block 9 is read and written",
+       [](StepPlan& p) {
+         p.copies.push_back({0, 3, 9});
        }},
       {"rows entry 0", [](StepPlan& p) { p.rows[0].slot = -1; }},
       {"rows entry 1", [](StepPlan& p) { p.rows.push_back(p.rows[0]); }},

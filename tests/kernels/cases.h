@@ -8,7 +8,7 @@
 
 namespace quire::test {
 
-// Shapes of the row-wise ops: rms_norm, combine, swiglu.
+// Shapes of the row-wise ops: rms_norm, combine, gated units.
 struct RowCase {
   int rows;
   int columns;

@@ -119,4 +119,7 @@ struct AttentionRun {
 AttentionRun run_attention(Device& device, const AttentionCase& c, const std::vector<Step>& steps,
                            ActivationLayout layout);
 
+// Blocks copied and swapped on `device`: what was asked for moved, and nothing else.
+void check_block_copies(Device& device);
+
 }  // namespace quire::test

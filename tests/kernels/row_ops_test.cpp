@@ -83,44 +83,58 @@ TEST(RowOps, RmsNormOfARowIsTheSameBitsInAnyBatchAndOnAnyThread) {
   }
 }
 
-std::vector<float> run_swiglu(Device& device, ActivationLayout layout, int rows, int ffn,
-                              const std::vector<float>& gate_up) {
+constexpr Gate kGates[] = {Gate::kSilu, Gate::kGeluTanh};
+
+double exact_gate(Gate gate, double x) {
+  if (gate == Gate::kSilu) return x < -700 ? 0.0 : x / (1.0 + std::exp(-x));
+  return 0.5 * x * (1.0 + std::tanh(std::sqrt(2.0 / M_PI) * (x + 0.044715 * x * x * x)));
+}
+
+std::vector<float> run_gated(Device& device, Gate gate, ActivationLayout layout, int rows, int ffn,
+                             const std::vector<float>& gate_up) {
   Buffer<float> in(device, gate_up);
   ActivationBuffer out(device, layout, rows, ffn);
-  device.ops().swiglu(in.data(), rows, ffn, out.get());
+  device.ops().gated(gate, in.data(), rows, ffn, out.get());
   EXPECT_TRUE(device.wait().ok());
   if (device.numerics_id().starts_with("cpu")) out.check_padding();
   return out.floats();
 }
 
-TEST(RowOps, SwigluMatchesTheReference) {
+TEST(RowOps, CopiedBlocksAreCopiesInEveryLayer) {
+  for (const std::string& name : cpu_backends()) check_block_copies(*open_backend(name, 3));
+  check_block_copies(*open_backend("reference"));
+}
+
+TEST(RowOps, GatedMatchesTheReference) {
   const auto reference = open_backend("reference");
   for (const std::string& name : cpu_backends()) {
     const auto device = open_backend(name, 3);
     for (const RowCase& c : row_cases()) {
-      for (const ActivationLayout layout : kLayouts) {
-        SCOPED_TRACE(name + " " + std::to_string(c.rows) + "x" + std::to_string(c.columns));
-        const auto x = random_floats(static_cast<std::size_t>(2 * c.rows * c.columns), 3, 4.0f);
-        expect_row_op_near(run_swiglu(*device, layout, c.rows, c.columns, x),
-                           run_swiglu(*reference, ActivationLayout::kF32, c.rows, c.columns, x),
-                           layout);
+      const auto x = random_floats(static_cast<std::size_t>(2 * c.rows * c.columns), 3, 4.0f);
+      for (const Gate gate : kGates) {
+        const auto want = run_gated(*reference, gate, ActivationLayout::kF32, c.rows, c.columns, x);
+        for (const ActivationLayout layout : kLayouts) {
+          SCOPED_TRACE(name + " " + std::to_string(c.rows) + "x" + std::to_string(c.columns));
+          expect_row_op_near(run_gated(*device, gate, layout, c.rows, c.columns, x), want, layout);
+        }
       }
     }
   }
 }
 
-TEST(RowOps, SwigluAtTheEndsOfTheRange) {
-  // silu(-x) tends to 0, silu(x) to x; nothing may become NaN on the way.
-  const std::vector<float> gates = {-1e30f, -200.0f, -88.0f, -87.0f, 0.0f, 87.0f, 89.0f, 1e30f};
+TEST(RowOps, GatedAtTheEndsOfTheRange) {
+  // Gates tend to 0 below and to x above; nothing may become NaN on the way.
+  const std::vector<float> gates = {-1e30f, -200.0f, -88.0f, -1.0f, 0.0f, 0.5f, 89.0f, 1e30f};
   std::vector<float> gate_up = gates;
   gate_up.insert(gate_up.end(), gates.size(), 1.0f);
   for (const std::string& name : cpu_backends()) {
     const auto device = open_backend(name);
-    const auto y = run_swiglu(*device, ActivationLayout::kF32, 1, 8, gate_up);
-    for (std::size_t i = 0; i < gates.size(); ++i) {
-      const double g = gates[i];
-      const double exact = g < -700 ? 0.0 : g / (1.0 + std::exp(-g));
-      EXPECT_NEAR(y[i], exact, 1e-6 * std::fabs(exact) + 1e-7) << name << " " << g;
+    for (const Gate gate : kGates) {
+      const auto y = run_gated(*device, gate, ActivationLayout::kF32, 1, 8, gate_up);
+      for (std::size_t i = 0; i < gates.size(); ++i) {
+        const double exact = exact_gate(gate, gates[i]);
+        EXPECT_NEAR(y[i], exact, 2e-6 * std::fabs(exact) + 1e-7) << name << " " << gates[i];
+      }
     }
   }
 }

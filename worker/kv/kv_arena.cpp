@@ -20,6 +20,30 @@ absl::StatusOr<KvArena> KvArena::create(const KvShape& shape, int num_blocks, De
   return arena;
 }
 
+KvBlocks KvArena::blocks() const {
+  KvBlocks blocks;
+  blocks.data = static_cast<std::byte*>(memory_.data());
+  blocks.num_layers = shape_.num_layers;
+  blocks.layer_bytes = static_cast<std::size_t>(num_blocks_) * block_bytes_;
+  blocks.block_bytes = block_bytes_;
+  return blocks;
+}
+
+void KvArena::swap_out(Device& device, BlockId block, void* host) const {
+  for (int l = 0; l < shape_.num_layers; ++l) {
+    device.copy(static_cast<std::byte*>(host) + static_cast<std::size_t>(l) * block_bytes_,
+                layer(l).data + static_cast<std::size_t>(block) * block_bytes_, block_bytes_);
+  }
+}
+
+void KvArena::swap_in(Device& device, const void* host, BlockId block) const {
+  for (int l = 0; l < shape_.num_layers; ++l) {
+    device.copy(layer(l).data + static_cast<std::size_t>(block) * block_bytes_,
+                static_cast<const std::byte*>(host) + static_cast<std::size_t>(l) * block_bytes_,
+                block_bytes_);
+  }
+}
+
 KvLayer KvArena::layer(int l) const {
   KvLayer layer;
   layer.data = static_cast<std::byte*>(memory_.data()) +

@@ -27,6 +27,10 @@ class KvArena {
   static absl::StatusOr<KvArena> create(const KvShape& shape, int num_blocks, Device& device);
 
   KvLayer layer(int l) const;
+  KvBlocks blocks() const;
+  // Enqueues copies of a block of all layers to and from host memory of kv_bytes_per_block().
+  void swap_out(Device& device, BlockId block, void* host) const;
+  void swap_in(Device& device, const void* host, BlockId block) const;
   int num_blocks() const { return num_blocks_; }
 
  private:

@@ -205,7 +205,7 @@ void Decoder::ffn_block(const LayerWeights& layer, const LayerWeights* next, con
   const Activation gated{gated_.data(), layer.down.layout(), rows, shard_.ffn.size()};
   if (!shard_.ffn.empty()) {
     layer.gate_up.forward(ops_, normed(rows), gate_up_.floats());
-    ops_.swiglu(gate_up_.floats(), rows, shard_.ffn.size(), gated);
+    ops_.gated(spec_.gate, gate_up_.floats(), rows, shard_.ffn.size(), gated);
   }
   meet(layer.down, gated, ffn_plan_, rows,
        next != nullptr ? next->attention_norm.floats() : nullptr,

@@ -99,9 +99,20 @@ void Runner::expect_picks(const StepPlan& plan, Step& step) {
   }
 }
 
+void Runner::enqueue_copies(const StepPlan& plan) {
+  if (plan.copies.empty()) return;
+  std::vector<BlockId> from, to;
+  for (const BlockCopy& copy : plan.copies) {
+    from.push_back(copy.from);
+    to.push_back(copy.to);
+  }
+  parts_.device->ops().copy_blocks(arena_.blocks(), from, to);
+}
+
 void Runner::enqueue_rows(const StepPlan& plan, Step& step) {
   auto* const picked = static_cast<TokenId*>(picked_.data());
   const Batch& batch = builder_.build(plan, slots_, picked);
+  enqueue_copies(plan);
   expect_picks(plan, step);
   const auto count = static_cast<int>(step.rows.size());
   if (builder_.shape() != 0 && batch.num_samples <= decoder_->max_logit_rows()) {

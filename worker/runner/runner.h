@@ -68,6 +68,7 @@ class Runner {
   absl::Status allocate_ids();
   bool reads_unseen_tokens(const StepPlan& plan) const;
   void enqueue_rows(const StepPlan& plan, Step& step);
+  void enqueue_copies(const StepPlan& plan);
   void expect_picks(const StepPlan& plan, Step& step);
   Gathered enqueue_record(const Batch& batch);
   void enqueue_picks(const Gathered& logits, int first, int count, Step& step);

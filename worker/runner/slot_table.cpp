@@ -41,6 +41,7 @@ absl::Status SlotTable::apply(const StepPlan& plan) {
     slots_[static_cast<std::size_t>(slot)] = Slot();
   }
   for (const AdmitRow& row : plan.admits) QUIRE_RETURN_IF_ERROR(admit(row));
+  for (const BlockCopy& copy : plan.copies) QUIRE_RETURN_IF_ERROR(check_copy(copy));
   int num_tokens = 0;
   std::vector<bool> seen(slots_.size(), false);
   for (const PlanRow& row : plan.rows) {
@@ -53,6 +54,19 @@ absl::Status SlotTable::apply(const StepPlan& plan) {
       return bad(row.slot, "num_tokens", "brings the step above ", limits_.max_num_batched_tokens,
                  " tokens");
     }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SlotTable::check_copy(const BlockCopy& copy) const {
+  if (copy.kv_group < 0 || static_cast<std::size_t>(copy.kv_group) >= num_kv_groups_) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("`copies` names KV group ", copy.kv_group, " of ", num_kv_groups_));
+  }
+  for (const BlockId block : {copy.from, copy.to}) {
+    if (block >= 0 && block < limits_.num_blocks) continue;
+    return absl::InvalidArgumentError(absl::StrCat("`copies` names block ", block, ", outside [0, ",
+                                                   limits_.num_blocks - 1, "]"));
   }
   return absl::OkStatus();
 }

@@ -62,6 +62,7 @@ class SlotTable {
   absl::Status admit(const AdmitRow& row);
   absl::Status grant(const PlanRow& row);
   absl::Status append_blocks(const PlanRow& row, Slot& slot);
+  absl::Status check_copy(const BlockCopy& copy) const;
 
   const StepLimits limits_;
   const int vocab_;

@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "common/ids.h"
+#include "common/model_spec.h"
 #include "kernels/batch.h"
 #include "kernels/tensor.h"
 
@@ -50,9 +51,9 @@ constexpr std::size_t kv_block_bytes(DType dtype, int num_kv_heads, int head_dim
 // out[i] = rms(x[rows[i]]) * weight; rows null: all in order.
 cudaError_t rms_norm(cudaStream_t stream, const float* x, const std::int32_t* rows, int num_rows,
                      int columns, const float* weight, float eps, const Activation& out);
-// out = silu(gate) * up; gate_up: [T][2 F], gate first.
-cudaError_t swiglu(cudaStream_t stream, const float* gate_up, int num_tokens, int ffn,
-                   const Activation& out);
+// See Ops::gated.
+cudaError_t gated(cudaStream_t stream, Gate gate, const float* gate_up, int num_tokens, int ffn,
+                  const Activation& out);
 cudaError_t combine(cudaStream_t stream, const CombineJob& job);
 // out[t] = parts[r][t] for the first r with tokens[t] < ends[r]; at most CombineJob::kMaxPartials
 // parts (`parts` and `ends` are host memory).

@@ -158,40 +158,46 @@ TEST(CudaRow, RmsNormOfARowHasTheSameBitsInAnyBatchAtAnyAddress) {
   }
 }
 
-std::vector<float> run_swiglu(const RowCase& c, const std::vector<float>& gate_up,
-                              ActivationLayout layout, int shift) {
+std::vector<float> run_gated(Gate gate, const RowCase& c, const std::vector<float>& gate_up,
+                             ActivationLayout layout, int shift) {
   Shifted<float> in(gate_up, shift);
   Output out(layout, c.rows, c.columns, shift);
-  EXPECT_EQ(cuda::swiglu(nullptr, in.data(), c.rows, c.columns, out.get()), cudaSuccess);
+  EXPECT_EQ(cuda::gated(nullptr, gate, in.data(), c.rows, c.columns, out.get()), cudaSuccess);
   return out.floats();
 }
 
-TEST(CudaRow, SwigluMatchesTheReference) {
+TEST(CudaRow, GatedMatchesTheReference) {
   const auto reference = open_backend("reference");
-  for (const RowCase& c : all_row_cases()) {
-    const auto x = random_floats(static_cast<std::size_t>(2 * c.rows * c.columns), 3, 4.0f);
-    Buffer<float> in(*reference, x);
-    ActivationBuffer want(*reference, ActivationLayout::kF32, c.rows, c.columns);
-    reference->ops().swiglu(in.data(), c.rows, c.columns, want.get());
-    ASSERT_TRUE(reference->wait().ok());
-    for (const ActivationLayout layout : kLayouts) {
-      SCOPED_TRACE(name_of(c));
-      in_all_ways([&](int shift) {
-        expect_row_op_near(run_swiglu(c, x, layout, shift), want.floats(), layout);
-      });
+  for (const Gate gate : {Gate::kSilu, Gate::kGeluTanh}) {
+    for (const RowCase& c : all_row_cases()) {
+      const auto x = random_floats(static_cast<std::size_t>(2 * c.rows * c.columns), 3, 4.0f);
+      Buffer<float> in(*reference, x);
+      ActivationBuffer want(*reference, ActivationLayout::kF32, c.rows, c.columns);
+      reference->ops().gated(gate, in.data(), c.rows, c.columns, want.get());
+      ASSERT_TRUE(reference->wait().ok());
+      for (const ActivationLayout layout : kLayouts) {
+        SCOPED_TRACE(name_of(c));
+        in_all_ways([&](int shift) {
+          expect_row_op_near(run_gated(gate, c, x, layout, shift), want.floats(), layout);
+        });
+      }
     }
   }
 }
 
-TEST(CudaRow, SwigluAtTheEndsOfTheRange) {
-  const std::vector<float> gates = {-1e30f, -200.0f, -88.0f, -87.0f, 0.0f, 87.0f, 89.0f, 1e30f};
+TEST(CudaRow, GatedAtTheEndsOfTheRange) {
+  const std::vector<float> gates = {-1e30f, -200.0f, -88.0f, -1.0f, 0.0f, 0.5f, 89.0f, 1e30f};
   std::vector<float> gate_up = gates;
   gate_up.insert(gate_up.end(), gates.size(), 1.0f);
-  const auto y = run_swiglu({1, 8}, gate_up, ActivationLayout::kF32, 0);
-  for (std::size_t i = 0; i < gates.size(); ++i) {
-    const double g = gates[i];
-    const double exact = g < -700 ? 0.0 : g / (1.0 + std::exp(-g));
-    EXPECT_NEAR(y[i], exact, 1e-6 * std::fabs(exact) + 1e-7) << g;
+  for (const Gate gate : {Gate::kSilu, Gate::kGeluTanh}) {
+    const auto y = run_gated(gate, {1, 8}, gate_up, ActivationLayout::kF32, 0);
+    for (std::size_t i = 0; i < gates.size(); ++i) {
+      const double g = gates[i];
+      const double inner = std::sqrt(2.0 / M_PI) * (g + 0.044715 * g * g * g);
+      const double silu = g < -700 ? 0.0 : g / (1.0 + std::exp(-g));
+      const double exact = gate == Gate::kSilu ? silu : 0.5 * g * (1.0 + std::tanh(inner));
+      EXPECT_NEAR(y[i], exact, 2e-6 * std::fabs(exact) + 1e-7) << g;
+    }
   }
 }
 
@@ -345,7 +351,7 @@ TEST(CudaRow, ShapesWithoutAKernelAreRefused) {
   const Activation q8 = {values.data(), ActivationLayout::kQ8, 1, 8};
   EXPECT_EQ(cuda::rms_norm(nullptr, values.data(), nullptr, 1, 8, values.data(), 1e-5f, q8),
             cudaErrorInvalidValue);
-  EXPECT_EQ(cuda::swiglu(nullptr, values.data(), 1, 8, q8), cudaErrorInvalidValue);
+  EXPECT_EQ(cuda::gated(nullptr, Gate::kSilu, values.data(), 1, 8, q8), cudaErrorInvalidValue);
   const Activation out = {values.data(), ActivationLayout::kF32, 1, 32769};
   EXPECT_EQ(cuda::rms_norm(nullptr, values.data(), nullptr, 1, 32769, values.data(), 1e-5f, out),
             cudaErrorInvalidValue);

@@ -120,6 +120,49 @@ TEST_F(RunnerTest, AnyRankMaySample) {
   EXPECT_EQ(picked[0], picked[1]);
 }
 
+// A fork shares full blocks and has its own copy of the last, partly filled one: both go on as if
+// each had been alone, and neither sees what the other stores.
+TEST_F(RunnerTest, AForkWritesToItsOwnCopy) {
+  std::vector<TokenId> ids = test::random_ids(5, 20);
+  const test::Prompt prompt = test::greedy(ids, 4, 3);
+  StepPlan plan;
+  plan.admits = {{0, ids, 20, 0, prompt.params}};
+  plan.rows = {{0, 0, 20, true, {{1, 2}}}};
+  auto first = group_->step(plan);
+  ASSERT_TRUE(first.ok()) << first.status();
+  // The fork's next token is another one, forced by admitting it.
+  std::vector<TokenId> forked = ids;
+  forked.push_back((first->rows[0].token + 7) % 100);
+  plan = StepPlan();
+  plan.admits = {{1, forked, 20, 1, prompt.params}, {2, forked, 20, 1, prompt.params}};
+  plan.copies = {{0, 2, 5}};
+  plan.rows = {{0, 20, 1, true, {{}}}, {1, 20, 1, true, {{1, 5}}}, {2, 0, 21, true, {{7, 8}}}};
+  const auto second = group_->step(plan);
+  ASSERT_TRUE(second.ok()) << second.status();
+  plan = StepPlan();
+  plan.rows = {{0, 21, 1, true, {{}}}, {1, 21, 1, true, {{}}}, {2, 21, 1, true, {{}}}};
+  const auto third = group_->step(plan);
+  ASSERT_TRUE(third.ok()) << third.status();
+  for (const StepResult* result : {&*second, &*third}) {
+    const RowResult &fork = result->rows[1], &alone = result->rows[2];
+    EXPECT_EQ(fork.token, alone.token);
+    for (std::size_t i = 0; i < alone.logprobs.size(); ++i) {
+      EXPECT_EQ(fork.logprobs[i].logprob, alone.logprobs[i].logprob);
+    }
+  }
+  // The first sequence too: as it goes on alone.
+  std::vector<TokenId> continued = ids;
+  continued.push_back(first->rows[0].token);
+  continued.push_back(second->rows[0].token);
+  plan = StepPlan();
+  plan.admits = {{3, continued, 20, 0, prompt.params}};
+  plan.rows = {{3, 0, 22, true, {{11, 12}}}};
+  const auto fresh = group_->step(plan);
+  ASSERT_TRUE(fresh.ok()) << fresh.status();
+  EXPECT_EQ(fresh->rows[0].token, third->rows[0].token);
+  EXPECT_EQ(fresh->rows[0].logprobs[0].logprob, third->rows[0].logprobs[0].logprob);
+}
+
 TEST_F(RunnerTest, RefusesASamplingRankThatDoesNotExist) {
   StepPlan plan;
   plan.sampling_rank = 2;

@@ -67,6 +67,17 @@ TEST_F(SlotTableTest, FirstRowMayStartBehindACachedPrefix) {
   EXPECT_TRUE(slots_.apply(plan).ok());
 }
 
+TEST_F(SlotTableTest, CopiesStayInsideTheArena) {
+  for (const BlockCopy copy :
+       {BlockCopy{0, -1, 2}, BlockCopy{0, 1, kLimits.num_blocks}, BlockCopy{1, 1, 2}}) {
+    StepPlan plan;
+    plan.copies = {copy};
+    const absl::Status status = slots_.apply(plan);
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(std::string(status.message()), testing::HasSubstr("copies"));
+  }
+}
+
 struct Case {
   const char* name;
   std::function<void(StepPlan&)> build;
