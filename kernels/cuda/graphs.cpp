@@ -1,39 +1,31 @@
-// Captures are of this thread alone: a watchdog may call the driver meanwhile.
 #include "kernels/cuda/graphs.h"
 
 namespace quire::cuda {
 
-cudaError_t Graphs::capture(const std::function<void()>& record, cudaGraphExec_t& exec) {
-  cudaError_t error = cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal);
-  if (error != cudaSuccess) return error;
-  record();
+cudaError_t Graphs::instantiate(const std::function<void()>& record, cudaGraphExec_t& exec) {
   cudaGraph_t graph = nullptr;
-  error = cudaStreamEndCapture(stream_, &graph);
-  if (error != cudaSuccess) return error;
-  error = cudaGraphInstantiate(&exec, graph, 0);
-  cudaGraphDestroy(graph);
+  cudaError_t error = queue_.capture(record, graph);
+  if (error == cudaSuccess) error = cudaGraphInstantiate(&exec, graph, 0);
+  if (graph != nullptr) cudaGraphDestroy(graph);
   return error;
 }
 
-cudaError_t Graphs::replay(std::uint64_t key, const std::function<void()>& record) {
+void Graphs::replay(std::uint64_t key, const std::function<void()>& record) {
   const auto [found, first_time] = graphs_.try_emplace(key);
   Graph& graph = found->second;
-  if (first_time || graph.refused) {
-    record();
-    return cudaSuccess;
-  }
-  if (graph.exec == nullptr && capture(record, graph.exec) != cudaSuccess) {
-    cudaGetLastError();  // told by what follows: the work is enqueued all the same
+  if (first_time || graph.refused) return record();
+  if (graph.exec == nullptr && instantiate(record, graph.exec) != cudaSuccess) {
+    cudaGetLastError();  // the work is enqueued all the same
+    graph.exec = nullptr;
     graph.refused = true;
-    record();
-    return cudaSuccess;
+    return record();
   }
-  return cudaGraphLaunch(graph.exec, stream_);
+  queue_.check(cudaGraphLaunch(graph.exec, queue_.stream()), "a graph");
 }
 
 void Graphs::forget() {
   if (graphs_.empty()) return;
-  cudaStreamSynchronize(stream_);
+  cudaStreamSynchronize(queue_.stream());
   for (auto& [key, graph] : graphs_) {
     if (graph.exec != nullptr) cudaGraphExecDestroy(graph.exec);
   }

@@ -9,18 +9,20 @@
 #include <functional>
 #include <unordered_map>
 
+#include "kernels/cuda/queue.h"
+
 namespace quire::cuda {
 
 class Graphs {
  public:
-  explicit Graphs(cudaStream_t stream) : stream_(stream) {}
+  explicit Graphs(Queue& queue) : queue_(queue) {}
   ~Graphs() { forget(); }
   Graphs(const Graphs&) = delete;
   Graphs& operator=(const Graphs&) = delete;
 
   // Enqueues what `record` enqueues. A key whose work the driver does not capture is enqueued as it
   // is every time.
-  cudaError_t replay(std::uint64_t key, const std::function<void()>& record);
+  void replay(std::uint64_t key, const std::function<void()>& record);
   // Waits for the stream.
   void forget();
   int size() const { return static_cast<int>(graphs_.size()); }
@@ -30,9 +32,9 @@ class Graphs {
     bool refused = false;
     cudaGraphExec_t exec = nullptr;  // null: seen once
   };
-  cudaError_t capture(const std::function<void()>& record, cudaGraphExec_t& exec);
+  cudaError_t instantiate(const std::function<void()>& record, cudaGraphExec_t& exec);
 
-  const cudaStream_t stream_;
+  Queue& queue_;
   std::unordered_map<std::uint64_t, Graph> graphs_;
 };
 

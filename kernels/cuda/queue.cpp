@@ -41,7 +41,18 @@ void Queue::fail(const absl::Status& status) {
 }
 
 void Queue::check(cudaError_t error, absl::string_view what) {
-  if (error != cudaSuccess) fail(to_status(error, what));
+  if (error != cudaSuccess && !capturing_) fail(to_status(error, what));
+}
+
+// Of this thread alone: a watchdog may call the driver meanwhile.
+cudaError_t Queue::capture(const std::function<void()>& record, cudaGraph_t& graph) {
+  graph = nullptr;
+  const cudaError_t error = cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal);
+  if (error != cudaSuccess) return error;
+  capturing_ = true;
+  record();
+  capturing_ = false;
+  return cudaStreamEndCapture(stream_, &graph);
 }
 
 void Queue::copy(void* to, const void* from, std::size_t bytes) {

@@ -26,6 +26,8 @@ class Queue {
   cudaStream_t stream() const { return stream_; }
   // Takes note of an enqueue that failed; `what` as in to_status().
   void check(cudaError_t error, absl::string_view what);
+  // Captures what `record` enqueues. What fails meanwhile is the capture's failure and no other.
+  cudaError_t capture(const std::function<void()>& record, cudaGraph_t& graph);
   void copy(void* to, const void* from, std::size_t bytes);
   // Skipped once anything has failed.
   void host_task(std::function<absl::Status()> task);
@@ -64,6 +66,7 @@ class Queue {
   std::mutex mutex_;
   absl::Status first_error_;
   std::atomic<bool> failed_ = false;
+  bool capturing_ = false;
 };
 
 }  // namespace quire::cuda

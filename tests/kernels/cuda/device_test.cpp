@@ -5,6 +5,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
+
 #include "common/format.h"
 #include "tests/fakes/fake_nccl.h"
 #include "tests/kernels/harness.h"
@@ -102,6 +104,58 @@ std::vector<RowResult> sample(Device& device, const std::vector<float>& logits, 
   device.ops().sample(args);
   EXPECT_TRUE(device.wait().ok());
   return results;
+}
+
+// A record runs as it is, is captured, and runs from its graph: always the same work, on what the
+// memory holds then.
+TEST(CudaDevice, RecordsAreReplayed) {
+  const auto device = open();
+  Buffer<float> from(*device, std::vector<float>{0.0f}), to(*device, std::vector<float>{0.0f});
+  ASSERT_TRUE(device->keeps_records());
+  int recorded = 0;
+  for (int i = 1; i <= 5; ++i) {
+    const auto value = static_cast<float>(i);
+    device->copy(from.data(), &value, sizeof value);
+    device->replay(7, [&] {
+      ++recorded;
+      device->copy(to.data(), from.data(), sizeof(float));
+    });
+    EXPECT_EQ(to.read()[0], value);
+  }
+  EXPECT_EQ(recorded, 2);
+  device->forget_records();
+  device->replay(7, [&] { ++recorded; });
+  EXPECT_EQ(recorded, 3);
+}
+
+TEST(CudaDevice, WorkThatIsNotCapturedRunsAllTheSame) {
+  const auto device = open();
+  Buffer<float> to(*device, std::vector<float>{0.0f});
+  for (int i = 1; i <= 4; ++i) {
+    const auto value = static_cast<float>(i);
+    device->replay(7, [&] {
+      static_cast<void>(device->wait());  // no capture allows that
+      device->copy(to.data(), &value, sizeof value);
+    });
+    EXPECT_EQ(to.read()[0], value);
+  }
+}
+
+TEST(CudaDevice, StepsAreWaitedForOneByOne) {
+  const auto device = open();
+  EXPECT_TRUE(device->runs_ahead());
+  std::atomic<int> ran = 0;
+  for (int i = 0; i < 2; ++i) {
+    device->host_task([&ran] {
+      ++ran;
+      return absl::OkStatus();
+    });
+    device->end_step();
+  }
+  EXPECT_TRUE(device->wait_step().ok());
+  EXPECT_GE(ran, 1);
+  EXPECT_TRUE(device->wait_step().ok());
+  EXPECT_EQ(ran, 2);
 }
 
 TEST(CudaDevice, CopiedBlocksAreCopiesInEveryLayer) {
