@@ -67,7 +67,8 @@ absl::Status validate_adjustments(const SamplingParams& params, int vocab) {
   }
   if (params.min_tokens < 0) return out_of_range("min_tokens", params.min_tokens, "at least 0");
   QUIRE_RETURN_IF_ERROR(validate_biases(params.logit_bias, vocab));
-  return validate_ids("allowed_token_ids", params.allowed_token_ids, vocab, vocab);
+  return validate_ids("allowed_token_ids", params.allowed_token_ids,
+                      std::min(vocab, kMaxAllowedTokenIds), vocab);
 }
 
 }  // namespace

@@ -15,6 +15,7 @@ inline constexpr int kMaxChoices = 8;  // n
 inline constexpr int kMaxStopStrings = 16;
 inline constexpr int kMaxStopBytes = 256;  // of one stop string
 inline constexpr int kMaxStopTokenIds = 64;
+inline constexpr int kMaxAllowedTokenIds = 8192;
 inline constexpr int kMaxLogitBiases = 300;
 inline constexpr float kMinRepetitionPenalty = 0.01f;  // keeps a penalized logit finite
 inline constexpr float kMaxRepetitionPenalty = 100.0f;

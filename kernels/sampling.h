@@ -48,14 +48,15 @@ struct SampleRow {
   std::uint32_t sample_index = 0;
   std::uint32_t position = 0;                   // of the token being picked
   int num_logprobs = -1;                        // -1 none, 0 the sampled one, k the k best as well
-  const LogitAdjustment* adjustment = nullptr;  // null: none; must outlive wait()
+  const LogitAdjustment* adjustment = nullptr;  // null: none; lives as `rows` do
 };
 
 // Logits of B rows as the ranks hold them: piece p covers ids [piece_begin[p], piece_begin[p + 1])
 // and row b of it starts at pieces[p] + b * piece_stride[p].
 struct SampleArgs {
   int num_rows = 0;
-  absl::Span<const SampleRow> rows;  // must outlive wait()
+  absl::Span<const SampleRow>
+      rows;  // until the call returns where the device runs ahead, else wait()
   absl::Span<const float* const> pieces;
   absl::Span<const std::size_t> piece_strides;
   absl::Span<const TokenId> piece_begin;  // pieces + 1 entries, ends with V

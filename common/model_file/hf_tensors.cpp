@@ -192,6 +192,11 @@ class Resolver {
                          "': weights with a scale for each block do not run; those with a scale ",
                          "per tensor or row do.");
     }
+    if (const StoredTensor* other = find(module, ".weight_zero_point")) {
+      return unsupported(
+          file_of(*other), "tensor '", other->name,
+          "': weights with zero points do not run in this format; symmetric ones do.");
+    }
     const std::int64_t rows = values.shape[0];
     const StoredTensor* found = find(module, ".weight_scale");
     Shape shape = {rows, 1};

@@ -11,7 +11,8 @@ ChoiceText::ChoiceText(const Text& text, const TextOptions& options)
     : tokenizer_(*text.tokenizer),
       detokenizer_(tokenizer_, options.skip_special),
       matcher_(options.stop, options.include_stop),
-      include_stop_(options.include_stop) {}
+      include_stop_(options.include_stop),
+      min_tokens_(options.min_tokens) {}
 
 ChoiceText::Piece ChoiceText::push(OutputDelta delta) {
   Piece piece;
@@ -48,6 +49,10 @@ void ChoiceText::take_token(TokenId token, bool hide_text, Piece& piece) {
 
 void ChoiceText::take_text(const std::string& text, Piece& piece) {
   if (text.empty()) return;
+  if (num_tokens_ <= min_tokens_) {
+    piece.text += text;
+    return;
+  }
   StopMatcher::Output out = matcher_.push(text);
   piece.text += out.text;
   if (!out.stopped) return;

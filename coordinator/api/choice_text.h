@@ -55,6 +55,7 @@ class ChoiceText {
   Detokenizer detokenizer_;
   StopMatcher matcher_;
   bool include_stop_;
+  int min_tokens_;
   int num_tokens_ = 0;
   bool finished_ = false;
 };

@@ -179,7 +179,7 @@ absl::StatusOr<Prepared> prepare(const Api& api, std::vector<TokenId> prompt,
 
   out.request.prompt = std::move(prompt);
   out.request.n = static_cast<int>(input.n);
-  out.text = {input.stop, input.include_stop, input.skip_special};
+  out.text = {input.stop, input.include_stop, input.skip_special, params.min_tokens};
   return out;
 }
 

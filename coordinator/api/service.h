@@ -77,6 +77,7 @@ struct TextOptions {
   std::vector<std::string> stop;
   bool include_stop = false;
   bool skip_special = true;
+  int min_tokens = 0;  // what the first ones say ends nothing
 };
 
 // A checked request; the caller adds `deadline` and `deliver` and submits it.

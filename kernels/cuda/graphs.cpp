@@ -1,6 +1,12 @@
 #include "kernels/cuda/graphs.h"
 
 namespace quire::cuda {
+namespace {
+
+// A graph of a large model takes a megabyte or two; shapes beyond these are enqueued as they are.
+constexpr std::size_t kMostGraphs = 256;
+
+}  // namespace
 
 cudaError_t Graphs::instantiate(const std::function<void()>& record, cudaGraphExec_t& exec) {
   cudaGraph_t graph = nullptr;
@@ -11,6 +17,7 @@ cudaError_t Graphs::instantiate(const std::function<void()>& record, cudaGraphEx
 }
 
 void Graphs::replay(std::uint64_t key, const std::function<void()>& record) {
+  if (graphs_.size() >= kMostGraphs && graphs_.find(key) == graphs_.end()) return record();
   const auto [found, first_time] = graphs_.try_emplace(key);
   Graph& graph = found->second;
   if (first_time || graph.refused) return record();

@@ -46,7 +46,9 @@ absl::StatusOr<void*> Memories::allocate(Place place, std::size_t bytes, const s
     std::memset(memory, 0, room);
     return memory;
   }
+  // The legacy stream does that, which no other stream of ours waits for.
   error = cudaMemset(memory, 0, room);
+  if (error == cudaSuccess) error = cudaStreamSynchronize(nullptr);
   if (error == cudaSuccess) return memory;
   free(memory);
   return absl::InternalError(absl::StrCat("cannot clear ", bytes, " bytes for ", what));
@@ -67,7 +69,10 @@ void* StepMemory::take_bytes(std::size_t bytes) {
     chunk.used += room;
     return chunk.data + chunk.used - room;
   }
-  const std::size_t size = std::max(room, kChunk);
+  // As much again as there is: needs that grow a little from step to step add few chunks.
+  std::size_t held = 0;
+  for (const Chunk& chunk : chunks_[current_]) held += chunk.bytes;
+  const std::size_t size = std::max({room, kChunk, held});
   auto memory = memories_.allocate(place_, size, "a step's own data");
   if (!memory.ok()) {
     status_ = memory.status();

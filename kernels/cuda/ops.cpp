@@ -98,8 +98,8 @@ absl::StatusOr<Weight> CudaOps::pack(const MatrixSource& source) {
   }
   QUIRE_ASSIGN_OR_RETURN(weight.data,
                          memories_.allocate(Place::kDevice, weight.bytes, "a weight matrix"));
-  const cudaError_t error =
-      cudaMemcpy(weight.data, packed.data(), packed.size(), cudaMemcpyHostToDevice);
+  cudaError_t error = cudaMemcpy(weight.data, packed.data(), packed.size(), cudaMemcpyHostToDevice);
+  if (error == cudaSuccess) error = cudaStreamSynchronize(nullptr);  // it may still be on its way
   if (error != cudaSuccess) return to_status(error, "sending a weight matrix");
   matrices_[weight.data] = {
       weight.format, weight.input,       weight.rows, weight.columns, output_ranges(source.sum),
@@ -111,6 +111,11 @@ const PackedMatrix& CudaOps::packed(const Weight& weight) const {
   const auto found = matrices_.find(weight.data);
   QUIRE_CHECK(found != matrices_.end());
   return found->second;
+}
+
+// What fails while a step is captured is the capture's failure.
+void CudaOps::fail(const absl::Status& status) {
+  if (!queue_.capturing()) error_.Update(status);
 }
 
 void CudaOps::embed(const Weight& table, TokenId first_id, const TokenId* tokens, int num_tokens,
@@ -145,8 +150,8 @@ void CudaOps::copy_blocks(const KvBlocks& arena, absl::Span<const BlockId> from,
   auto* ids = host_step_.take<BlockId>(2 * count);
   auto* device_ids = device_step_.take<BlockId>(2 * count);
   if (ids == nullptr || device_ids == nullptr) {
-    error_.Update(host_step_.status());
-    error_.Update(device_step_.status());
+    fail(host_step_.status());
+    fail(device_step_.status());
     return;
   }
   std::copy(from.begin(), from.end(), ids);
@@ -164,7 +169,7 @@ void* CudaOps::attention_workspace(std::size_t bytes) {
   const std::size_t room = std::max(bytes, 2 * workspace_bytes_);
   auto memory = memories_.allocate(Place::kDevice, room, "attention's partial results");
   if (!memory.ok()) {
-    error_.Update(memory.status());
+    fail(memory.status());
     return nullptr;
   }
   workspace_ = *memory;
@@ -175,7 +180,7 @@ void* CudaOps::attention_workspace(std::size_t bytes) {
 void CudaOps::attention(const float* qkv, const AttentionSpec& spec, const Batch& batch,
                         const KvLayer& kv, const Activation& out) {
   if (std::string refusal = attention_refusal(spec, kv.dtype, kv.block_size); !refusal.empty()) {
-    error_.Update(absl::UnimplementedError(refusal));
+    fail(absl::UnimplementedError(refusal));
     return;
   }
   const int max_context = batch.max_blocks * batch.block_size;
@@ -237,8 +242,8 @@ void CudaOps::sample(const SampleArgs& args) {
       static_cast<void*>(device_step_.take<std::byte>(adjusted_bytes(shape.adjusts, vocab))));
   if (input == nullptr || device_input == nullptr || picked == nullptr || job.out == nullptr ||
       job.workspace == nullptr || job.adjusted == nullptr) {
-    error_.Update(host_step_.status());
-    error_.Update(device_step_.status());
+    fail(host_step_.status());
+    fail(device_step_.status());
     return;
   }
   write_sample_input(args.rows, shape, input);

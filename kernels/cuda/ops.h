@@ -61,6 +61,7 @@ class CudaOps final : public Ops {
  private:
   const PackedMatrix& packed(const Weight& weight) const;
   void* attention_workspace(std::size_t bytes);
+  void fail(const absl::Status& status);
 
   Queue& queue_;
   Memories& memories_;

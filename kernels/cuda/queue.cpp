@@ -66,6 +66,7 @@ void Queue::run_task(void* argument) {
 }
 
 void Queue::host_task(std::function<absl::Status()> task) {
+  QUIRE_CHECK(!capturing_);  // the task would be gone when the graph runs
   tasks_.push_back({this, std::move(task)});
   check(cudaLaunchHostFunc(stream_, run_task, &tasks_.back()), "a host task");
 }

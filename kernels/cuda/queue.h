@@ -28,6 +28,7 @@ class Queue {
   void check(cudaError_t error, absl::string_view what);
   // Captures what `record` enqueues. What fails meanwhile is the capture's failure and no other.
   cudaError_t capture(const std::function<void()>& record, cudaGraph_t& graph);
+  bool capturing() const { return capturing_; }
   void copy(void* to, const void* from, std::size_t bytes);
   // Skipped once anything has failed.
   void host_task(std::function<absl::Status()> task);

@@ -14,4 +14,10 @@ absl::Status to_status(cudaError_t error, absl::string_view what) {
   return absl::ResourceExhaustedError(text);
 }
 
+bool is_capturing(cudaStream_t stream) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  return cudaStreamIsCapturing(stream, &status) != cudaSuccess ||
+         status != cudaStreamCaptureStatusNone;
+}
+
 }  // namespace quire::cuda

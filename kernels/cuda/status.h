@@ -12,4 +12,7 @@ namespace quire::cuda {
 // being done, e.g. "the rms_norm kernel".
 absl::Status to_status(cudaError_t error, absl::string_view what);
 
+// Whether what is enqueued on `stream` now is captured, or a capture that failed is still open.
+bool is_capturing(cudaStream_t stream);
+
 }  // namespace quire::cuda

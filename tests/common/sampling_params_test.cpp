@@ -128,5 +128,14 @@ TEST(SamplingParamsTest, MessageHasValueAndRange) {
   EXPECT_EQ(validate(params, kVocab).message(), "`temperature` is 3.5, but must be in [0, 2].");
 }
 
+TEST(SamplingParamsTest, AllowedIdsAreFewerThanALargeVocabulary) {
+  SamplingParams params;
+  params.allowed_token_ids.assign(kMaxAllowedTokenIds, 7);
+  EXPECT_TRUE(validate(params, 128256).ok());
+  params.allowed_token_ids.push_back(8);
+  EXPECT_THAT(std::string(validate(params, 128256).message()),
+              ::testing::HasSubstr("allowed_token_ids"));
+}
+
 }  // namespace
 }  // namespace quire

@@ -191,6 +191,12 @@ TEST(QuantizedFolder, MissingAndForeignPartsAreRefused) {
       },
       "weight_scale_inv': weights with a scale for each block");
   expect_refused(
+      QuantScheme::kInt8Channel,
+      [](Json&, RawTensors& tensors) {
+        tensors[std::string(kDown) + ".weight_zero_point"] = {"I8", {}, std::string(1, '\0')};
+      },
+      "weight_zero_point': weights with zero points do not run");
+  expect_refused(
       QuantScheme::kAwq, [](Json& config, RawTensors&) { config.erase("quantization_config"); },
       "is stored as I32, which nothing in config.json explains");
 }

@@ -2,6 +2,7 @@
 #include "worker/loader/local_tensors.h"
 
 #include <algorithm>
+#include <new>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -42,15 +43,23 @@ absl::StatusOr<MatrixPart> LocalTensors::make(const TensorInfo& tensor, Range ro
   return file_.dummy ? made_up(tensor, rows, columns) : transcoded(tensor, rows, columns);
 }
 
-MatrixPart LocalTensors::stage(int rows, std::size_t row_stride) {
+absl::StatusOr<MatrixPart> LocalTensors::stage(const TensorInfo& tensor, int rows,
+                                               std::size_t row_stride) {
+  const std::size_t bytes = row_stride * static_cast<std::size_t>(rows);
   Staged& staged = staged_.emplace_back();
-  staged.bytes =
-      std::make_unique_for_overwrite<std::byte[]>(row_stride * static_cast<std::size_t>(rows));
-  return {staged.bytes.get(), row_stride, rows};
+  staged.bytes.reset(new (std::nothrow) std::byte[bytes]);
+  if (staged.bytes == nullptr) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("there is no memory for the ", bytes, " bytes of the tensor ", tensor.name));
+  }
+  return MatrixPart{staged.bytes.get(), row_stride, rows};
 }
 
-MatrixPart LocalTensors::made_up(const TensorInfo& tensor, Range rows, Range columns) {
-  MatrixPart part = stage(rows.size(), span_bytes(tensor.format, columns.begin, columns.end));
+absl::StatusOr<MatrixPart> LocalTensors::made_up(const TensorInfo& tensor, Range rows,
+                                                 Range columns) {
+  QUIRE_ASSIGN_OR_RETURN(
+      MatrixPart part,
+      stage(tensor, rows.size(), span_bytes(tensor.format, columns.begin, columns.end)));
   std::byte* out = staged_.back().bytes.get();
   const DummyValues values(tensor);
   parallel_rows(rows, 1, num_threads_, [&](Range mine) {
@@ -80,7 +89,8 @@ absl::StatusOr<MatrixPart> LocalTensors::transcoded(const TensorInfo& tensor, Ra
         rows.size()};
     return scaled(tensor, recipe, rows, part);
   }
-  const MatrixPart part = stage(rows.size(), row_bytes(tensor.format, columns.size()));
+  QUIRE_ASSIGN_OR_RETURN(const MatrixPart part,
+                         stage(tensor, rows.size(), row_bytes(tensor.format, columns.size())));
   const TranscodeJob job = {rows, columns, staged_.back().bytes.get(), part.row_stride,
                             num_threads_};
   const absl::Status status = recipe.scheme == Recipe::Scheme::kAwq    ? transcode_awq(in, job)

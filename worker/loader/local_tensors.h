@@ -39,10 +39,10 @@ class LocalTensors {
 
   LocalTensors(const ModelFile& file, int num_threads) : file_(file), num_threads_(num_threads) {}
   absl::StatusOr<MatrixPart> make(const TensorInfo& tensor, Range rows, Range columns);
-  MatrixPart made_up(const TensorInfo& tensor, Range rows, Range columns);
+  absl::StatusOr<MatrixPart> made_up(const TensorInfo& tensor, Range rows, Range columns);
   absl::StatusOr<MatrixPart> transcoded(const TensorInfo& tensor, Range rows, Range columns);
   MatrixPart scaled(const TensorInfo& tensor, const Recipe& recipe, Range rows, MatrixPart part);
-  MatrixPart stage(int rows, std::size_t row_stride);
+  absl::StatusOr<MatrixPart> stage(const TensorInfo& tensor, int rows, std::size_t row_stride);
 
   const ModelFile& file_;
   const int num_threads_;

@@ -136,7 +136,7 @@ void Runner::enqueue_rows(const StepPlan& plan, Step& step) {
 bool Runner::reads_unseen_tokens(const StepPlan& plan) const {
   return std::any_of(plan.rows.begin(), plan.rows.end(), [this](const PlanRow& row) {
     const Slot& slot = slots_.at(row.slot);
-    return row.samples && slot.params.adjusts_logits() && slot.tokens.back() == kUnseen;
+    return row.samples && slot.params.penalizes() && slot.tokens.back() == kUnseen;
   });
 }
 

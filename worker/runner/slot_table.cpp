@@ -41,6 +41,9 @@ absl::Status SlotTable::apply(const StepPlan& plan) {
     slots_[static_cast<std::size_t>(slot)] = Slot();
   }
   for (const AdmitRow& row : plan.admits) QUIRE_RETURN_IF_ERROR(admit(row));
+  if (plan.rows.empty() && !plan.copies.empty()) {
+    return absl::InvalidArgumentError("`copies` stand in a plan without rows");
+  }
   for (const BlockCopy& copy : plan.copies) QUIRE_RETURN_IF_ERROR(check_copy(copy));
   int num_tokens = 0;
   std::vector<bool> seen(slots_.size(), false);

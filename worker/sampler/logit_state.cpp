@@ -8,6 +8,12 @@
 #include "common/check.h"
 
 namespace quire {
+namespace {
+
+// More new tokens than these are put in order together.
+constexpr std::size_t kMany = 16;
+
+}  // namespace
 
 LogitState::LogitState(const SamplingParams& params, int num_prompt_tokens,
                        absl::Span<const TokenId> eos, int vocab)
@@ -55,9 +61,29 @@ void LogitState::count(TokenId token, bool is_output) {
   counted.count = std::max(counted.count, 0) + (is_output ? 1 : 0);
 }
 
+// Entries for all of `tokens` at once: one by one, a long prompt would take its square.
+void LogitState::add_entries(absl::Span<const TokenId> tokens) {
+  std::vector<TokenId> ids(tokens.begin(), tokens.end());
+  std::sort(ids.begin(), ids.end());
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+  std::vector<LogitEntry> merged;
+  merged.reserve(entries_.size() + ids.size());
+  auto held = entries_.begin();
+  for (const TokenId id : ids) {
+    while (held != entries_.end() && held->token < id) merged.push_back(*held++);
+    const bool known = held != entries_.end() && held->token == id;
+    merged.push_back(known ? *held++ : LogitEntry{id, 0.0f, -1});
+  }
+  merged.insert(merged.end(), held, entries_.end());
+  entries_ = std::move(merged);
+}
+
 const LogitAdjustment& LogitState::update(absl::Span<const TokenId> tokens) {
   QUIRE_CHECK_LE(num_counted_, tokens.size());
   if (counts_) {
+    const std::size_t first =
+        counts_prompt_ ? num_counted_ : std::max(num_counted_, num_prompt_tokens_);
+    if (first + kMany < tokens.size()) add_entries(tokens.subspan(first));
     for (; num_counted_ < tokens.size(); ++num_counted_) {
       count(tokens[num_counted_], num_counted_ >= num_prompt_tokens_);
     }

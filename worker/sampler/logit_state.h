@@ -30,6 +30,7 @@ class LogitState {
 
  private:
   LogitEntry& entry(TokenId id);
+  void add_entries(absl::Span<const TokenId> tokens);
   void ban(TokenId id);
   void count(TokenId token, bool is_output);
 

@@ -168,10 +168,12 @@ class StepLoop {
   std::deque<Sent> sent_;     // of the steps in flight
 };
 
-// The link's reason explains more than the exchange that was given up because of it.
+// The link's reason explains more than the exchange that was given up because of it. Plans that
+// came before the link broke are of no use any more.
 absl::Status reason_of(Link& link, const absl::Status& status) {
   if (!absl::IsAborted(status) && !absl::IsCancelled(status)) return status;
-  const absl::StatusOr<Event> next = link.next();
+  absl::StatusOr<Event> next = link.next();
+  while (next.ok() && std::holds_alternative<PlanMessage>(*next)) next = link.next();
   return next.ok() ? status : next.status();
 }
 
@@ -190,15 +192,17 @@ absl::Status run_session(Rank& rank, const SessionOptions& options) {
     link->finish();
     return absl::OkStatus();
   }
-  StepLoop loop(rank, *link);
+  StepId last_step = 0;
   if (status.ok()) {
     link->on_broken([&rank] { rank.comm().abort(); });
+    StepLoop loop(rank, *link);
     status = loop.run();
+    last_step = loop.last_step();
     if (!status.ok()) rank.comm().abort();
   }
   if (!status.ok()) {
     status = reason_of(*link, status);
-    link->report_error(loop.last_step(), std::string(status.message()));
+    link->report_error(last_step, std::string(status.message()));
   }
   link->finish();
   return status;

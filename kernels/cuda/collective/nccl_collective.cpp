@@ -181,7 +181,8 @@ void NcclCollective::enqueue(const char* what,
     if (comm_ == nullptr) return;
     result = call(comm_);
   }
-  if (absl::Status status = settle(result, what); !status.ok()) watchdog_->fail(status);
+  absl::Status status = settle(result, what);
+  if (!status.ok() && !is_capturing(stream_)) watchdog_->fail(status);
 }
 
 // The first calls build connections and answer before they are done: nothing else may be called

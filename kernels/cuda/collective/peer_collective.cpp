@@ -92,7 +92,7 @@ class PeerCollective final : public Collective {
     if (!watchdog_->status().ok()) return;
     static_cast<void>(cudaSetDevice(device_));
     const absl::Status status = to_status(peer_meet(stream_, meet_), "the ranks' barrier");
-    if (!status.ok()) watchdog_->fail(status);
+    if (!status.ok() && !is_capturing(stream_)) watchdog_->fail(status);
   }
   void abort() override { inner_->abort(); }
 

@@ -13,6 +13,18 @@
 
 namespace quire::cuda {
 
+// Programmatic dependent launch, from sm_90 on. A process computes on one kind of GPU.
+inline bool overlaps_grids() {
+  static const bool yes = [] {
+    int device = 0, major = 0;
+    return cudaGetDevice(&device) == cudaSuccess &&
+           cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) ==
+               cudaSuccess &&
+           major >= 9;
+  }();
+  return yes;
+}
+
 template <typename... KernelArgs, typename... Args>
 cudaError_t launch_with(bool overlapped, void (*kernel)(KernelArgs...), dim3 grid, dim3 block,
                         size_t shared_bytes, cudaStream_t stream, Args&&... args) {
@@ -27,7 +39,7 @@ cudaError_t launch_with(bool overlapped, void (*kernel)(KernelArgs...), dim3 gri
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attribute.val.programmaticStreamSerializationAllowed = 1;
   config.attrs = &attribute;
-  config.numAttrs = overlapped ? 1 : 0;
+  config.numAttrs = overlapped && overlaps_grids() ? 1 : 0;
   return cudaLaunchKernelEx(&config, kernel, static_cast<KernelArgs>(args)...);
 #else
   static_cast<void>(overlapped);

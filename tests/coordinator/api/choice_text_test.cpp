@@ -17,8 +17,8 @@ class ChoiceTextTest : public ::testing::Test {
     d.finish = finish;
     return d;
   }
-  ChoiceText make(std::vector<std::string> stop, bool include_stop = false) {
-    return ChoiceText(model_.text, {std::move(stop), include_stop, true});
+  ChoiceText make(std::vector<std::string> stop, bool include_stop = false, int min_tokens = 0) {
+    return ChoiceText(model_.text, {std::move(stop), include_stop, true, min_tokens});
   }
 
   ServedModel model_ = letter_model(100);
@@ -32,6 +32,14 @@ TEST_F(ChoiceTextTest, GivesTextAsItComes) {
   EXPECT_EQ(last.finish, FinishReason::kLength);
   EXPECT_EQ(choice.num_tokens(), 5);
   EXPECT_TRUE(choice.push(delta("more")).empty());
+}
+
+TEST_F(ChoiceTextTest, TheFirstTokensEndNothing) {
+  ChoiceText choice = make({"E"}, false, 4);
+  EXPECT_EQ(choice.push(delta("aEbE")).text, "aEbE");
+  const ChoiceText::Piece piece = choice.push(delta("cEd"));
+  EXPECT_EQ(piece.text, "c");
+  EXPECT_EQ(piece.finish, FinishReason::kStop);
 }
 
 TEST_F(ChoiceTextTest, AStopStringOverSeveralDeltasCutsTextAndCount) {

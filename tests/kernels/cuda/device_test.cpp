@@ -201,6 +201,28 @@ TEST(CudaDevice, SamplesLikeTheReference) {
   }
 }
 
+// A row more in every step: what steps need is not summed up over their sizes.
+TEST(CudaDevice, StepsThatGrowFitWhereTheLargestDoes) {
+  constexpr int kVocab = 40000, kMost = 40;
+  const auto device = open();
+  const std::vector<float> logits = random_floats(std::size_t{kMost} * kVocab, 3, 3.0f);
+  LogitEntry entry{7, 1.0f, 2};
+  LogitAdjustment adjustment;
+  adjustment.entries = absl::MakeConstSpan(&entry, 1);
+  const std::int64_t before = device->free_bytes();
+  for (int rows = 1; rows <= kMost; ++rows) {
+    std::vector<SampleRow> wishes(static_cast<std::size_t>(rows));
+    for (SampleRow& wish : wishes) {
+      wish.temperature = 0.0f;
+      wish.adjustment = &adjustment;
+    }
+    sample(*device, logits, kVocab, wishes);
+  }
+  // Two steps may be under way; each has at most four times what the largest one needs.
+  const std::int64_t largest = std::int64_t{kMost} * (kVocab * 4 + 80000);
+  EXPECT_LT(before - device->free_bytes(), 2 * 4 * largest + (std::int64_t{kVocab} * kMost * 4));
+}
+
 // Four leaves of which the rank owns the first three: two maximal subtrees, two partial sums.
 TEST(CudaDevice, ProductsWritePartialSumsOfSubtrees) {
   constexpr int kRows = 40, kColumns = 96, kTokens = 3;

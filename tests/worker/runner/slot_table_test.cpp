@@ -71,11 +71,18 @@ TEST_F(SlotTableTest, CopiesStayInsideTheArena) {
   for (const BlockCopy copy :
        {BlockCopy{0, -1, 2}, BlockCopy{0, 1, kLimits.num_blocks}, BlockCopy{1, 1, 2}}) {
     StepPlan plan;
+    plan.rows = {row(1, 20, 1, true, {})};
     plan.copies = {copy};
     const absl::Status status = slots_.apply(plan);
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
     EXPECT_THAT(std::string(status.message()), testing::HasSubstr("copies"));
   }
+}
+
+TEST_F(SlotTableTest, CopiesComeWithRows) {
+  StepPlan plan;
+  plan.copies = {{0, 1, 2}};
+  EXPECT_THAT(std::string(slots_.apply(plan).message()), testing::HasSubstr("without rows"));
 }
 
 struct Case {

@@ -133,5 +133,20 @@ TEST(LogitStates, BeginAnewWithTheNextSequenceOfASlot) {
   EXPECT_THAT(entries(*adjustment), ElementsAre(LogitEntry{9, 0, 1}));
 }
 
+TEST(LogitState, ManyTokensAtOnceAreAsOneByOne) {
+  SamplingParams params;
+  params.repetition_penalty = 1.2f;
+  params.presence_penalty = 1.0f;
+  params.logit_bias = {{40, 2.0f}, {99, -3.0f}};
+  std::mt19937 random(3);
+  std::vector<TokenId> tokens(60);
+  for (TokenId& token : tokens) token = static_cast<TokenId>(random() % 90);
+  LogitState slow(params, 30, kEos, kVocab), fast(params, 30, kEos, kVocab);
+  for (std::size_t n = 1; n < tokens.size(); ++n) {
+    slow.update(absl::MakeConstSpan(tokens).subspan(0, n));
+  }
+  EXPECT_EQ(entries(fast.update(tokens)), entries(slow.update(tokens)));
+}
+
 }  // namespace
 }  // namespace quire
