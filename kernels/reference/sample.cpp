@@ -25,7 +25,7 @@ TokenId draw(const SampleRow& row, const std::vector<float>& logits,
              const std::vector<TokenId>& ranked) {
   const double highest = logits[static_cast<std::size_t>(ranked[0])];
   if (!std::isfinite(highest)) return ranked[0];  // nothing to weigh
-  std::vector<double> weights(logits.size());  // by id; zero = filtered out
+  std::vector<double> weights(logits.size());     // by id; zero = filtered out
   std::size_t kept = ranked.size();
   if (row.top_k > 0 && static_cast<std::size_t>(row.top_k) < kept) {
     const float kth =

@@ -29,8 +29,7 @@ absl::StatusOr<std::unique_ptr<Scorer>> Scorer::open(const std::string& model,
   Device& device = rank->device();
   QUIRE_ASSIGN_OR_RETURN(
       KvArena arena, KvArena::create(rank->kv_shape(limits.block_size), limits.num_blocks, device));
-  QUIRE_ASSIGN_OR_RETURN(BatchBuilder builder,
-                         BatchBuilder::create(limits, device));
+  QUIRE_ASSIGN_OR_RETURN(BatchBuilder builder, BatchBuilder::create(limits, device));
   auto scorer = std::unique_ptr<Scorer>(
       new Scorer(limits, std::move(rank), std::move(arena), std::move(builder)));
   const Rank& owned = *scorer->rank_;
