@@ -120,7 +120,7 @@ absl::Status read_weights(const fs::path& folder, ModelFile* model,
                    "model.safetensors.index.json in this folder",
                    is_there(folder / "pytorch_model.bin")
                        ? " (convert its pytorch_model.bin to safetensors first)."
-                       : "."));
+                       : "; --load-format dummy makes weights up."));
 }
 
 absl::Status read_config(const fs::path& folder, LoadFormat load_format, ModelFile* model,

@@ -70,7 +70,8 @@ int serve_command(const std::vector<std::string>& arguments) {
   if (config.served_model_name.empty() && alias == "smollm2") config.served_model_name = alias;
   auto model = open_model(config.model, load_format_of(config.load_format));
   if (!model.ok()) {
-    const bool a_word = alias.find_first_of("/.") == std::string::npos;
+    const bool a_word =
+        alias.find_first_of("/.") == std::string::npos && access(alias.c_str(), F_OK) != 0;
     return fail(
         "serve",
         absl::StrCat(model.status().message(), a_word ? " (the one alias there is: smollm2)" : ""),

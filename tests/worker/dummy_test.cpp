@@ -164,5 +164,16 @@ TEST(Dummy, TheShapesOfBenchModelsAreWhole) {
   EXPECT_EQ(known, billions.size());
 }
 
+TEST(Dummy, WeightsThatCannotFitAreRefusedBeforeAnyIsMade) {
+  const ScratchFolder scratch;
+  write_config(scratch / "huge", [](Json& config) {
+    config["num_hidden_layers"] = 60;
+    config["intermediate_size"] = 1 << 23;
+  });
+  const auto got = answers(scratch / "huge", 1);
+  ASSERT_EQ(got.status().code(), absl::StatusCode::kResourceExhausted) << got.status();
+  EXPECT_THAT(std::string(got.status().message()), HasSubstr("MiB free"));
+}
+
 }  // namespace
 }  // namespace quire::test

@@ -23,6 +23,13 @@ class WeightLoader {
 
   absl::Status start() {
     QUIRE_ASSIGN_OR_RETURN(total_, owned_bytes(file_, arch_, shard_));
+    const std::int64_t free = device_.free_bytes();
+    if (free > 0 && total_ > static_cast<std::uint64_t>(free)) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat(file_.path, ": this rank's part of the weights has ", total_ >> 20,
+                       " MiB, but its device has ", free >> 20,
+                       " MiB free; use more ranks, or another device."));
+    }
     progress_(0, total_);
     return absl::OkStatus();
   }
