@@ -118,6 +118,13 @@ void CudaOps::fail(const absl::Status& status) {
   if (!queue_.capturing()) error_.Update(status);
 }
 
+bool CudaOps::has_all(std::initializer_list<const void*> taken) {
+  if (std::find(taken.begin(), taken.end(), nullptr) == taken.end()) return true;
+  fail(host_step_.status());
+  fail(device_step_.status());
+  return false;
+}
+
 void CudaOps::embed(const Weight& table, TokenId first_id, const TokenId* tokens, int num_tokens,
                     float* out) {
   queue_.check(cuda::embed(queue_.stream(), packed(table), first_id, tokens, num_tokens, out),
@@ -149,11 +156,7 @@ void CudaOps::copy_blocks(const KvBlocks& arena, absl::Span<const BlockId> from,
   const std::size_t count = from.size();
   auto* ids = host_step_.take<BlockId>(2 * count);
   auto* device_ids = device_step_.take<BlockId>(2 * count);
-  if (ids == nullptr || device_ids == nullptr) {
-    fail(host_step_.status());
-    fail(device_step_.status());
-    return;
-  }
+  if (!has_all({ids, device_ids})) return;
   std::copy(from.begin(), from.end(), ids);
   std::copy(to.begin(), to.end(), ids + count);
   queue_.copy(device_ids, ids, 2 * count * sizeof(BlockId));
@@ -240,12 +243,7 @@ void CudaOps::sample(const SampleArgs& args) {
   job.workspace = device_step_.take<std::byte>(sample_workspace_bytes(args.num_rows, vocab));
   job.adjusted = static_cast<float*>(
       static_cast<void*>(device_step_.take<std::byte>(adjusted_bytes(shape.adjusts, vocab))));
-  if (input == nullptr || device_input == nullptr || picked == nullptr || job.out == nullptr ||
-      job.workspace == nullptr || job.adjusted == nullptr) {
-    fail(host_step_.status());
-    fail(device_step_.status());
-    return;
-  }
+  if (!has_all({input, device_input, picked, job.out, job.workspace, job.adjusted})) return;
   write_sample_input(args.rows, shape, input);
   queue_.copy(device_input, input, input_bytes);
   use_sample_input(shape, device_input, job);

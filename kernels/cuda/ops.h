@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <initializer_list>
 #include <memory>
 #include <optional>
 #include <unordered_map>
@@ -62,6 +63,8 @@ class CudaOps final : public Ops {
   const PackedMatrix& packed(const Weight& weight) const;
   void* attention_workspace(std::size_t bytes);
   void fail(const absl::Status& status);
+  // Whether step memory had room for all that was taken; else the step fails.
+  bool has_all(std::initializer_list<const void*> taken);
 
   Queue& queue_;
   Memories& memories_;

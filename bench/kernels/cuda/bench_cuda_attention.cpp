@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <cstring>
 #include <memory>
 #include <numeric>
 #include <random>
@@ -227,17 +226,6 @@ int run(bool tiny, const std::string& only) {
 }  // namespace quire::bench
 
 int main(int argc, char** argv) {
-  bool tiny = false;
-  std::string only;
-  for (int i = 1; i < argc; ++i) {
-    if (std::strcmp(argv[i], "--tiny") == 0) {
-      tiny = true;
-    } else if (std::strcmp(argv[i], "--only") == 0 && i + 1 < argc) {
-      only = argv[++i];
-    } else {
-      std::fprintf(stderr, "usage: bench_cuda_attention [--tiny] [--only decode|prefill]\n");
-      return 64;
-    }
-  }
-  return quire::bench::run(tiny, only);
+  return quire::bench::run_with_options(
+      argc, argv, "bench_cuda_attention [--tiny] [--only decode|prefill]", quire::bench::run);
 }

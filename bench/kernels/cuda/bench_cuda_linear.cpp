@@ -3,7 +3,6 @@
 // shape and beside the library's best (8192 cubed): the measured peak.
 //   bench_cuda_linear [--tiny] [--only few|many]
 #include <cstdio>
-#include <cstring>
 #include <memory>
 #include <string>
 
@@ -176,17 +175,6 @@ int run(bool tiny, const std::string& only) {
 }  // namespace quire::bench
 
 int main(int argc, char** argv) {
-  bool tiny = false;
-  std::string only;
-  for (int i = 1; i < argc; ++i) {
-    if (std::strcmp(argv[i], "--tiny") == 0) {
-      tiny = true;
-    } else if (std::strcmp(argv[i], "--only") == 0 && i + 1 < argc) {
-      only = argv[++i];
-    } else {
-      std::fprintf(stderr, "usage: bench_cuda_linear [--tiny] [--only few|many]\n");
-      return 64;
-    }
-  }
-  return quire::bench::run(tiny, only);
+  return quire::bench::run_with_options(argc, argv, "bench_cuda_linear [--tiny] [--only few|many]",
+                                        quire::bench::run);
 }

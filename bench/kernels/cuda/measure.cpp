@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 
 #include "bench/kernels/cuda/fill.h"
 
@@ -154,6 +155,23 @@ Line& Line::add(const char* key, const std::string& value) {
 }
 Line& Line::add(const Times& times) {
   return add("us", times.median_us).add("us_min", times.least_us).add("us_max", times.most_us);
+}
+
+int run_with_options(int argc, char** argv, const char* usage,
+                     const std::function<int(bool tiny, const std::string& only)>& run) {
+  bool tiny = false;
+  std::string only;
+  for (int i = 1; i < argc; ++i) {
+    if (std::strcmp(argv[i], "--tiny") == 0) {
+      tiny = true;
+    } else if (std::strcmp(argv[i], "--only") == 0 && i + 1 < argc) {
+      only = argv[++i];
+    } else {
+      std::fprintf(stderr, "usage: %s\n", usage);
+      return 64;
+    }
+  }
+  return run(tiny, only);
 }
 
 }  // namespace quire::bench

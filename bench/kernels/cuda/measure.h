@@ -83,4 +83,9 @@ class Line {
   std::string text_;
 };
 
+// What main() does where the options are --tiny and --only PART: calls run(tiny, part). Other
+// options end with the usage and 64.
+int run_with_options(int argc, char** argv, const char* usage,
+                     const std::function<int(bool tiny, const std::string& only)>& run);
+
 }  // namespace quire::bench
