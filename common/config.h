@@ -33,16 +33,30 @@ struct EngineConfig {
   int block_size = 16;                     // 16, 32, 64
   std::string kv_cache_dtype = "auto";     // auto, float32, float16, bfloat16, fp8
   std::int64_t kv_cache_memory_bytes = 0;  // per rank; 0 = what max_num_seqs and memory suggest
+  bool no_prefix_caching = false;
+  std::int64_t kv_offload_bytes = 0;  // per rank, for blocks that leave the device; 0 = none
+  std::string kv_offload_path;        // folder of files for them; empty: memory
   // scheduling
   int max_num_seqs = 128;
   int max_num_batched_tokens = 512;
-  int steps_in_flight = 2;  // 1 for debugging
+  int steps_in_flight = 2;                 // 1 for debugging
+  std::string scheduling_policy = "auto";  // auto, fcfs, priority, spf, lpm, fair
+  int priority_ageing_ms = 10000;          // waiting that is worth one step of priority
+  int long_prefill_token_threshold =
+      -1;                          // tokens of one prompt per step; 0: no limit; -1: adaptive
+  int max_num_queued_reqs = 8192;  // 0 = no limit
+  std::int64_t max_num_queued_tokens = 0;   // of prompts; 0 = no limit
+  std::string speculative_method = "none";  // none, ngram
+  int num_speculative_tokens = 4;           // guesses per row and step, at most
+  int prompt_lookup_max = 4;                // tokens that must repeat, at most
+  int prompt_lookup_min = 2;
   // serving
   std::string host = "127.0.0.1";
   int port = 8000;
   int grpc_port = 50051;
   std::string api_key;       // required in Authorization: Bearer for /v1 and gRPC
   std::string api_key_file;  // where it was read from; keeps it out of command lines
+  std::string tenants_file;  // keys, names and weights of several users
   std::string log_level = "info";
   std::string progress = "auto";  // auto, bar, lines, none
   // worker (set by the launcher, or by hand where no MPI is)

@@ -46,6 +46,8 @@ std::string get_text(const EngineConfig& config) {
 constexpr const char* kLoadFormats[] = {"auto", "dummy"};
 constexpr const char* kDtypes[] = {"auto", "float32", "bfloat16"};
 constexpr const char* kKvDtypes[] = {"auto", "float32", "float16", "bfloat16", "fp8"};
+constexpr const char* kPolicies[] = {"auto", "fcfs", "priority", "spf", "lpm", "fair"};
+constexpr const char* kSpeculation[] = {"none", "ngram"};
 constexpr const char* kDevices[] = {"auto", "cuda", "cpu", "reference"};
 constexpr const char* kIsas[] = {"auto", "avx512", "avx2"};
 constexpr const char* kLogLevels[] = {"trace", "debug", "info", "warning", "error", "off"};
@@ -111,7 +113,8 @@ std::string get_seed(const EngineConfig& config) {
 }
 
 // "4G", "512MiB", "1073741824": powers of 1024.
-absl::Status set_kv_bytes(EngineConfig& config, const std::string& value) {
+template <std::int64_t EngineConfig::*Field>
+absl::Status set_bytes(EngineConfig& config, const std::string& value) {
   constexpr const char* kAllowed = "bytes, such as 2147483648, 512M or 4G (at most 64T)";
   const std::size_t digits = std::min(value.find_first_not_of("0123456789"), value.size());
   std::uint64_t number = 0;
@@ -123,11 +126,19 @@ absl::Status set_kv_bytes(EngineConfig& config, const std::string& value) {
   if (power == std::string::npos || !known) return refuse(value, kAllowed);
   const std::uint64_t unit = std::uint64_t{1} << (10 * power);
   if (number > (std::uint64_t{1} << 46) / unit) return refuse(value, kAllowed);
-  config.kv_cache_memory_bytes = static_cast<std::int64_t>(number * unit);
+  config.*Field = static_cast<std::int64_t>(number * unit);
   return absl::OkStatus();
 }
-std::string get_kv_bytes(const EngineConfig& config) {
-  return absl::StrCat(config.kv_cache_memory_bytes);
+template <std::int64_t EngineConfig::*Field>
+std::string get_int64(const EngineConfig& config) {
+  return absl::StrCat(config.*Field);
+}
+
+absl::Status set_queued_tokens(EngineConfig& config, const std::string& value) {
+  if (!absl::SimpleAtoi(value, &config.max_num_queued_tokens) || config.max_num_queued_tokens < 0) {
+    return refuse(value, "an integer of at least 0");
+  }
+  return absl::OkStatus();
 }
 
 absl::Status set_api_key(EngineConfig& config, const std::string& value) {
@@ -216,7 +227,17 @@ constexpr Option kOptions[] = {
      kRanks, set_choice<&C::kv_cache_dtype, kKvDtypes>, get_text<&C::kv_cache_dtype>},
     {"--kv-cache-memory-bytes", "Device and memory", "BYTES",
      "KV cache of each rank, such as 512M or 4G; 0 chooses by --max-num-seqs and free memory",
-     kRanks, set_kv_bytes, get_kv_bytes},
+     kRanks, set_bytes<&C::kv_cache_memory_bytes>, get_int64<&C::kv_cache_memory_bytes>},
+
+    {"--no-enable-prefix-caching", "Device and memory", nullptr,
+     "compute every prompt in full, also what an earlier one has computed", kApi,
+     set_flag<&C::no_prefix_caching>, get_flag<&C::no_prefix_caching>},
+    {"--kv-offload-bytes", "Device and memory", "BYTES",
+     "room on each rank for KV blocks that leave its cache, such as 4G; 0 drops them", kAll,
+     set_bytes<&C::kv_offload_bytes>, get_int64<&C::kv_offload_bytes>},
+    {"--kv-offload-path", "Device and memory", "FOLDER",
+     "keep those blocks in files there; prefixes are found again after a restart", kAll,
+     set_text<&C::kv_offload_path>, get_text<&C::kv_offload_path>},
 
     {"--max-num-seqs", "Scheduling", "N", "sequences that run at once", kAll,
      set_int<&C::max_num_seqs, 1, 65536>, get_int<&C::max_num_seqs>},
@@ -224,6 +245,33 @@ constexpr Option kOptions[] = {
      kAll, set_int<&C::max_num_batched_tokens, 2, 1 << 20>, get_int<&C::max_num_batched_tokens>},
     {"--steps-in-flight", "Scheduling", "N", "plans sent before the first result; 1 for debugging",
      kAll, set_int<&C::steps_in_flight, 1, 2>, get_int<&C::steps_in_flight>},
+    {"--scheduling-policy", "Scheduling", "NAME",
+     "who is next: fcfs, priority, spf (shortest prefill first), lpm (longest prefix match), fair "
+     "(equal shares for tenants); auto is fair with several tenants, else fcfs",
+     kApi, set_choice<&C::scheduling_policy, kPolicies>, get_text<&C::scheduling_policy>},
+    {"--priority-ageing-ms", "Scheduling", "MS", "waiting that makes up for one step of `priority`",
+     kApi, set_int<&C::priority_ageing_ms, 1, 86400000>, get_int<&C::priority_ageing_ms>},
+    {"--long-prefill-token-threshold", "Scheduling", "TOKENS",
+     "tokens that one prompt gets in a step; 0: no limit; -1: as many as let running streams go on "
+     "at no less than half their pace",
+     kApi, set_int<&C::long_prefill_token_threshold, -1, 1 << 20>,
+     get_int<&C::long_prefill_token_threshold>},
+    {"--max-num-queued-reqs", "Scheduling", "N",
+     "requests that may wait before others are refused; 0: no limit", kApi,
+     set_int<&C::max_num_queued_reqs, 0, 1 << 30>, get_int<&C::max_num_queued_reqs>},
+    {"--max-num-queued-tokens", "Scheduling", "TOKENS",
+     "prompt tokens that may wait before others are refused; 0: no limit", kApi, set_queued_tokens,
+     get_int64<&C::max_num_queued_tokens>},
+    {"--speculative-method", "Scheduling", "NAME",
+     "guess tokens ahead and check several in one step: none, ngram (what followed the same tokens "
+     "before); answers are the same either way",
+     kApi, set_choice<&C::speculative_method, kSpeculation>, get_text<&C::speculative_method>},
+    {"--num-speculative-tokens", "Scheduling", "N", "guesses per sequence and step, at most", kApi,
+     set_int<&C::num_speculative_tokens, 1, 16>, get_int<&C::num_speculative_tokens>},
+    {"--prompt-lookup-max", "Scheduling", "N", "ngram: tokens that must repeat, at most", kApi,
+     set_int<&C::prompt_lookup_max, 1, 16>, get_int<&C::prompt_lookup_max>},
+    {"--prompt-lookup-min", "Scheduling", "N", "ngram: tokens that must repeat, at least", kApi,
+     set_int<&C::prompt_lookup_min, 1, 16>, get_int<&C::prompt_lookup_min>},
 
     {"--host", "Serving", "ADDRESS", "address to listen on; 0.0.0.0 lets other machines in", kApi,
      set_text<&C::host>, get_text<&C::host>},

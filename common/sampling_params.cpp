@@ -89,9 +89,13 @@ absl::Status validate(const SamplingParams& params, int vocab) {
   if (params.max_tokens < 1) {
     return out_of_range("max_tokens", params.max_tokens, "at least 1");
   }
-  if (params.logprobs < -1 || params.logprobs > kMaxLogprobs) {
-    return out_of_range("logprobs", params.logprobs,
-                        absl::StrCat("in [0, ", kMaxLogprobs, "]").c_str());
+  if (params.beam_width < 0 || params.beam_width > kMaxBeamWidth) {
+    return out_of_range("beam_width", params.beam_width,
+                        absl::StrCat("in [0, ", kMaxBeamWidth, "]").c_str());
+  }
+  const int most = params.beam_width > 0 ? kMaxRowLogprobs : kMaxLogprobs;
+  if (params.logprobs < -1 || params.logprobs > most) {
+    return out_of_range("logprobs", params.logprobs, absl::StrCat("in [0, ", most, "]").c_str());
   }
   QUIRE_RETURN_IF_ERROR(
       validate_ids("stop_token_ids", params.stop_token_ids, kMaxStopTokenIds, vocab));

@@ -11,7 +11,9 @@
 namespace quire {
 
 inline constexpr int kMaxLogprobs = 20;
-inline constexpr int kMaxChoices = 8;  // n
+inline constexpr int kMaxChoices = 64;  // n and best_of
+inline constexpr int kMaxBeamWidth = 16;
+inline constexpr int kMaxRowLogprobs = 2 * kMaxBeamWidth;  // best ids of one pick: what beams need
 inline constexpr int kMaxStopStrings = 16;
 inline constexpr int kMaxStopBytes = 256;  // of one stop string
 inline constexpr int kMaxStopTokenIds = 64;
@@ -47,6 +49,9 @@ struct SamplingParams {
   int min_tokens = 0;                      // before so many, nothing that ends the answer is picked
   std::vector<LogitBias> logit_bias;       // each id once
   std::vector<TokenId> allowed_token_ids;  // empty: all
+  // Above 0: the coordinator chooses the tokens (beam search) and sends them with the plan; what is
+  // picked is not kept, and logprobs may go up to kMaxRowLogprobs. Never set by clients.
+  int beam_width = 0;
 
   bool penalizes() const {
     return presence_penalty != 0.0f || frequency_penalty != 0.0f || repetition_penalty != 1.0f;

@@ -62,6 +62,7 @@ void encode_sampling(const SamplingParams& params, v1::Sampling* out) {
   }
   out->mutable_allowed_token_ids()->Add(params.allowed_token_ids.begin(),
                                         params.allowed_token_ids.end());
+  out->set_beam_width(static_cast<std::uint32_t>(params.beam_width));
   if (params.min_tokens == 0) return;
   out->set_min_tokens(static_cast<std::uint32_t>(params.min_tokens));
   out->mutable_stop_token_ids()->Add(params.stop_token_ids.begin(), params.stop_token_ids.end());
@@ -73,6 +74,7 @@ void encode_admit(const AdmitRow& row, v1::AdmitRow* out) {
   out->mutable_tokens()->Add(row.tokens.begin(), row.tokens.end());
   out->set_num_prompt_tokens(static_cast<std::uint32_t>(row.num_prompt_tokens));
   out->set_sample_index(static_cast<std::uint32_t>(row.sample_index));
+  if (row.fork_of >= 0) out->set_fork_of(row.fork_of);
   encode_sampling(row.params, out->mutable_sampling());
 }
 
@@ -83,6 +85,18 @@ void encode_row(const PlanRow& row, v1::PlanRow* out) {
   out->set_samples(row.samples);
   for (const std::vector<BlockId>& blocks : row.new_blocks) {
     out->add_new_blocks()->mutable_blocks()->Add(blocks.begin(), blocks.end());
+  }
+  if (row.keep_blocks >= 0) out->set_keep_blocks(row.keep_blocks);
+  if (!row.tokens.empty()) out->mutable_tokens()->Add(row.tokens.begin(), row.tokens.end());
+  if (!row.drafts.empty()) out->mutable_drafts()->Add(row.drafts.begin(), row.drafts.end());
+}
+
+void encode_swaps(const std::vector<BlockSwap>& swaps,
+                  google::protobuf::RepeatedPtrField<v1::BlockSwap>* out) {
+  for (const BlockSwap& swap : swaps) {
+    v1::BlockSwap* to = out->Add();
+    to->set_block(swap.block);
+    to->set_host(swap.host);
   }
 }
 
@@ -110,21 +124,37 @@ absl::Status decode_sampling(const v1::Sampling& in, const std::string& where,
   out->min_tokens = static_cast<int>(in.min_tokens());
   out->stop_token_ids.assign(in.stop_token_ids().begin(), in.stop_token_ids().end());
   out->ignore_eos = in.ignore_eos();
+  QUIRE_RETURN_IF_ERROR(in_range(in.beam_width(), 0, kMaxBeamWidth,
+                                 [&] { return absl::StrCat(where, ".beam_width"); }));
+  out->beam_width = static_cast<int>(in.beam_width());
   const absl::Status params = validate(*out, std::numeric_limits<int>::max());
   return params.ok() ? params : bad(where, ": ", params.message());
 }
 
+absl::Status decode_tokens(const google::protobuf::RepeatedField<std::int32_t>& in,
+                           const std::string& where, const char* field, std::vector<TokenId>* out) {
+  out->assign(in.begin(), in.end());
+  for (std::size_t i = 0; i < out->size(); ++i) {
+    if ((*out)[i] >= 0) continue;
+    return bad(where, ".", field, "[", i, "] is ", (*out)[i], ", but ids are not negative.");
+  }
+  return absl::OkStatus();
+}
+
 absl::Status decode_admit(const v1::AdmitRow& in, const std::string& where, AdmitRow* out) {
   out->slot = in.slot();
-  out->tokens.assign(in.tokens().begin(), in.tokens().end());
-  if (out->tokens.empty()) return bad(where, ".tokens is empty, but a row has at least one token.");
-  for (std::size_t i = 0; i < out->tokens.size(); ++i) {
-    if (out->tokens[i] < 0) {
-      return bad(where, ".tokens[", i, "] is ", out->tokens[i], ", but ids are not negative.");
-    }
+  QUIRE_RETURN_IF_ERROR(decode_tokens(in.tokens(), where, "tokens", &out->tokens));
+  std::int64_t most_prompt_tokens = in.tokens_size();
+  if (in.has_fork_of()) {
+    QUIRE_RETURN_IF_ERROR(
+        in_range(in.fork_of(), 0, kMaxSlots - 1, [&] { return absl::StrCat(where, ".fork_of"); }));
+    if (!out->tokens.empty()) return bad(where, " has tokens, but a fork has those of its parent.");
+    out->fork_of = in.fork_of();
+    most_prompt_tokens = kMaxPosition;
+  } else if (out->tokens.empty()) {
+    return bad(where, ".tokens is empty, but a row has at least one token.");
   }
-  QUIRE_RETURN_IF_ERROR(in_range(in.num_prompt_tokens(), 1,
-                                 static_cast<std::int64_t>(out->tokens.size()),
+  QUIRE_RETURN_IF_ERROR(in_range(in.num_prompt_tokens(), 1, most_prompt_tokens,
                                  [&] { return absl::StrCat(where, ".num_prompt_tokens"); }));
   QUIRE_RETURN_IF_ERROR(in_range(in.sample_index(), 0, kMaxChoices - 1,
                                  [&] { return absl::StrCat(where, ".sample_index"); }));
@@ -137,7 +167,7 @@ absl::Status decode_admit(const v1::AdmitRow& in, const std::string& where, Admi
 absl::Status decode_row(const v1::PlanRow& in, const std::string& where, PlanRow* out) {
   QUIRE_RETURN_IF_ERROR(in_range(in.first_position(), 0, kMaxPosition,
                                  [&] { return absl::StrCat(where, ".first_position"); }));
-  QUIRE_RETURN_IF_ERROR(in_range(in.num_tokens(), 1, kMaxPosition - in.first_position(),
+  QUIRE_RETURN_IF_ERROR(in_range(in.num_tokens(), 0, kMaxPosition - in.first_position(),
                                  [&] { return absl::StrCat(where, ".num_tokens"); }));
   QUIRE_RETURN_IF_ERROR(in_range(in.new_blocks_size(), 0, kMaxKvGroups,
                                  [&] { return absl::StrCat(where, ": the number of KV groups"); }));
@@ -153,6 +183,29 @@ absl::Status decode_row(const v1::PlanRow& in, const std::string& where, PlanRow
     }
     out->new_blocks.emplace_back(list.blocks().begin(), list.blocks().end());
   }
+  if (in.has_keep_blocks()) {
+    QUIRE_RETURN_IF_ERROR(in_range(in.keep_blocks(), 0, kMaxBlock,
+                                   [&] { return absl::StrCat(where, ".keep_blocks"); }));
+    out->keep_blocks = in.keep_blocks();
+  }
+  QUIRE_RETURN_IF_ERROR(decode_tokens(in.tokens(), where, "tokens", &out->tokens));
+  return decode_tokens(in.drafts(), where, "drafts", &out->drafts);
+}
+
+// Saves, or loads: neither has an order in itself, so no target is written twice.
+absl::Status decode_swaps(const google::protobuf::RepeatedPtrField<v1::BlockSwap>& in,
+                          const std::string& plan, const char* list, bool to_host,
+                          std::vector<BlockSwap>* out) {
+  absl::flat_hash_set<std::int32_t> written;
+  for (const v1::BlockSwap& swap : in) {
+    const auto where = [&] { return absl::StrCat(plan, list, "[", out->size(), "]"); };
+    QUIRE_RETURN_IF_ERROR(in_range(swap.block(), 0, kMaxBlock, where));
+    QUIRE_RETURN_IF_ERROR(in_range(swap.host(), 0, kMaxBlock, where));
+    if (!written.insert(to_host ? swap.host() : swap.block()).second) {
+      return bad(where(), ": its target is written twice.");
+    }
+    out->push_back({swap.block(), swap.host()});
+  }
   return absl::OkStatus();
 }
 
@@ -164,8 +217,8 @@ absl::Status decode_result_row(const v1::RowResult& in, const std::string& where
     return bad(where, " has ", in.logprob_tokens_size(), " logprob_tokens but ", in.logprobs_size(),
                " logprobs.");
   }
-  if (in.logprobs_size() > kMaxLogprobs + 1) {
-    return bad(where, " has ", in.logprobs_size(), " logprobs, but at most ", kMaxLogprobs + 1,
+  if (in.logprobs_size() > kMaxRowLogprobs + 1) {
+    return bad(where, " has ", in.logprobs_size(), " logprobs, but at most ", kMaxRowLogprobs + 1,
                " are possible.");
   }
   for (int i = 0; i < in.logprobs_size(); ++i) {
@@ -217,6 +270,8 @@ std::string encode(const StepPlan& plan) {
     to->set_from(copy.from);
     to->set_to(copy.to);
   }
+  encode_swaps(plan.saves, out.mutable_saves());
+  encode_swaps(plan.loads, out.mutable_loads());
   for (const PlanRow& row : plan.rows) encode_row(row, out.add_rows());
   return out.SerializeAsString();
 }
@@ -245,6 +300,8 @@ absl::StatusOr<StepPlan> decode_plan(absl::string_view bytes) {
   }
   QUIRE_RETURN_IF_ERROR(check_slots(slots, name, "admits"));
 
+  QUIRE_RETURN_IF_ERROR(decode_swaps(in.saves(), name, "saves", true, &plan.saves));
+  QUIRE_RETURN_IF_ERROR(decode_swaps(in.loads(), name, "loads", false, &plan.loads));
   QUIRE_RETURN_IF_ERROR(decode_copies(in, name, &plan.copies));
   slots.clear();
   for (const v1::PlanRow& row : in.rows()) {
@@ -282,8 +339,8 @@ absl::StatusOr<StepResult> decode(const v1::StepResult& in) {
   result.busy_us = in.busy_us();
   for (const v1::RowResult& row : in.rows()) {
     const std::string where = absl::StrCat(name, "rows[", result.rows.size(), "]");
-    // Plan order: strictly rising, so no row can be answered twice.
-    const int lowest = result.rows.empty() ? 0 : result.rows.back().row + 1;
+    // Plan order; a row with drafts has several picks.
+    const int lowest = result.rows.empty() ? 0 : result.rows.back().row;
     QUIRE_RETURN_IF_ERROR(
         in_range(row.row(), lowest, kMaxRows, [&] { return absl::StrCat(where, ".row"); }));
     QUIRE_RETURN_IF_ERROR(decode_result_row(row, where, &result.rows.emplace_back()));

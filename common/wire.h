@@ -16,7 +16,7 @@ class StepResult;
 namespace quire::wire {
 
 // What Hello presents; a coordinator refuses a worker of another version by name.
-inline constexpr std::uint32_t kProtocolVersion = 3;
+inline constexpr std::uint32_t kProtocolVersion = 4;
 
 // The longest id of a collective that is relayed.
 inline constexpr std::size_t kMaxCollectiveIdBytes = 4096;

@@ -111,6 +111,9 @@ void Engine::cancel(RequestId id) {
 void Engine::stop_choice(RequestId id, int choice) {
   impl_->mailbox().push(StopChoice{id, choice});
 }
+absl::Duration Engine::retry_after() const {
+  return absl::Seconds(1);
+}
 EngineStats Engine::stats() const {
   return impl_->loop().stats();
 }

@@ -24,6 +24,14 @@ struct EngineStats {
   std::uint64_t prompt_tokens = 0, generation_tokens = 0, preemptions = 0;
   std::uint64_t finished_stop = 0, finished_length = 0, finished_abort = 0, finished_error = 0;
   std::uint64_t stale_replies_dropped = 0, group_losses = 0;
+  // In tokens of prompts: looked up in the prefix cache, found there.
+  std::uint64_t prefix_queries = 0, prefix_hits = 0;
+  std::uint64_t offload_saved_blocks = 0, offload_loaded_blocks = 0;
+  std::uint64_t drafts = 0, draft_tokens = 0, accepted_draft_tokens = 0;
+  std::uint64_t rejected_queued_reqs = 0, rejected_queued_tokens = 0, rejected_deadline = 0;
+  std::int64_t waiting_tokens = 0;  // of prompts
+  int cached_blocks = 0;            // unreferenced, of the prefix cache; not in used_blocks
+  double kv_waste = 0;              // 1 - filled / allocated slots, now
   double plan_us = 0, step_us = 0;  // exponential means
 };
 
@@ -41,7 +49,15 @@ struct GroupReady {
   EpochId epoch = 0;
   int num_blocks = 0;
   int world = 1;
-  StepId next_step = 1;  // of the engine's first plan: the fleet's dummy steps came before it
+  StepId next_step = 1;     // of the engine's first plan: the fleet's dummy steps came before it
+  int num_host_blocks = 0;  // of the offload store on every rank
+  std::uint64_t saved_prefixes = 0;  // what every rank's store holds of an earlier life; 0: nothing
+};
+
+// One of the users that share the server.
+struct Tenant {
+  std::string name;
+  double weight = 1.0;
 };
 
 class Engine {
@@ -53,9 +69,12 @@ class Engine {
 
   // --- any thread ---
   // Checks what needs no state (validate(params), prompt ids, prompt + 1 <= max_model_len, n) and
-  // that the request can ever fit the cache; sets the id. FailedPrecondition when stopping.
+  // that the request can ever fit the cache; sets id and arrival. FailedPrecondition when stopping;
+  // ResourceExhausted when a queue limit is reached, DeadlineExceeded when the request's deadline
+  // cannot be kept: retry_after() says when to come again.
   absl::StatusOr<RequestId> submit(Request request);
-  void cancel(RequestId id);  // no further delta after the kCancelled one
+  absl::Duration retry_after() const;  // by the measured drain rate; at least one second
+  void cancel(RequestId id);           // no further delta after the kCancelled one
   // Ends one choice early because its text hit a stop string; the api already knows its reason, so
   // nothing more is delivered for it.
   void stop_choice(RequestId id, int choice);

@@ -9,6 +9,7 @@
 #include "common/ids.h"
 #include "common/sampling_params.h"
 #include "common/step.h"
+#include "coordinator/schedule/beam_params.h"
 
 namespace quire {
 
@@ -19,6 +20,7 @@ enum class FinishReason { kNone, kStop, kLength, kCancelled, kDeadline, kError }
 struct OutputDelta {
   RequestId request = 0;
   int choice = 0;
+  int num_cached_tokens = 0;  // of the prompt, not computed for this request; on its first delta
   std::vector<TokenId> tokens;
   std::vector<std::vector<TokenLogprob>> logprobs;  // per token, if asked for
   FinishReason finish = FinishReason::kNone;        // set on the last delta of the choice
@@ -31,7 +33,14 @@ struct Request {
   RequestId id = 0;             // given by Engine::submit
   std::vector<TokenId> prompt;  // at least one token
   SamplingParams params;
-  int n = 1;  // choices; choice i draws with sample_index i
+  // Choices; choice i draws with sample_index i. With beams: the n best, delivered whole and best
+  // first when the search has ended; n <= beams.width.
+  int n = 1;
+  BeamParams beams;
+  int tenant = 0;    // index into the tenants that the server was given; 0 where there are none
+  int priority = 0;  // smaller is earlier; only with --scheduling-policy priority
+  std::string cache_salt;  // prompts share cached blocks only under the same salt
+  absl::Time arrival = absl::InfinitePast();  // set by Engine::submit
   absl::Time deadline = absl::InfiniteFuture();
   DeliverFn deliver;
 };

@@ -17,7 +17,7 @@
 namespace quire::cuda {
 namespace {
 
-static_assert(kMaxBest == kMaxLogprobs);
+static_assert(kMaxBest == kMaxRowLogprobs);
 
 // The column ranges of the maximal subtrees, by running the plan's merges over ranges.
 std::vector<Columns> output_ranges(const SumPlan& plan) {

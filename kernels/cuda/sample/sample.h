@@ -13,7 +13,7 @@
 
 namespace quire::cuda {
 
-constexpr int kMaxBest = 20;  // kMaxLogprobs of common/sampling_params.h
+constexpr int kMaxBest = 32;  // kMaxRowLogprobs of common/sampling_params.h
 constexpr int kMaxPieces = 64;
 constexpr int kMaxSampleVocab = 1 << 19;
 
