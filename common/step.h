@@ -18,7 +18,7 @@ namespace quire {
 struct AdmitRow {
   SlotId slot = 0;
   std::vector<TokenId> tokens;  // prompt, then everything generated before (recompute)
-  SlotId fork_of = -1;          // a slot that is in use and not admitted by this plan
+  SlotId fork_of = -1;          // a slot in use, also one that stands before in `admits`
   int num_prompt_tokens = 0;
   int sample_index = 0;  // which of the request's n choices: part of the Philox key
   SamplingParams params;
