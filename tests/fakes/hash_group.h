@@ -14,7 +14,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "coordinator/engine/engine.h"
-#include "tests/fakes/hash_model.h"
+#include "tests/fakes/hash_worker.h"
 
 namespace quire::test {
 

@@ -11,7 +11,7 @@
 
 #include "absl/status/status.h"
 #include "coordinator/schedule/scheduler.h"
-#include "tests/fakes/hash_model.h"
+#include "tests/fakes/hash_worker.h"
 
 namespace quire::test {
 

@@ -14,7 +14,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "fleet.grpc.pb.h"
-#include "tests/fakes/hash_model.h"
+#include "tests/fakes/hash_worker.h"
 
 namespace quire::test {
 

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "coordinator/schedule/scheduler.h"
-#include "tests/fakes/hash_model.h"
+#include "tests/fakes/hash_worker.h"
 
 namespace quire::test {
 
