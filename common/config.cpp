@@ -132,6 +132,10 @@ absl::Status check_together(const EngineConfig& config) {
   if (config.port != 0 && config.port == config.grpc_port) {
     return refuse("--port and --grpc-port are both ", config.port, "; they must differ.");
   }
+  if (!config.kv_offload_path.empty() && config.kv_offload_bytes == 0) {
+    return refuse("--kv-offload-path is ", config.kv_offload_path,
+                  ", but --kv-offload-bytes is 0; give the bytes that each rank may use there.");
+  }
   if ((config.rank < 0) != (config.world_size < 1)) {
     return refuse("--rank is ", config.rank, " and --world-size is ", config.world_size,
                   "; without MPI give both, with MPI neither.");

@@ -63,6 +63,8 @@ absl::StatusOr<SessionOptions> session_options(const EngineConfig& config, const
   options.instance_id = instance_id;
   options.block_size = config.block_size;
   options.kv_cache_memory_bytes = config.kv_cache_memory_bytes;
+  options.kv_offload_bytes = config.kv_offload_bytes;
+  options.kv_offload_path = config.kv_offload_path;
   options.max_num_seqs = config.max_num_seqs;
   options.max_model_len = config.max_model_len == 0
                               ? spec.max_positions

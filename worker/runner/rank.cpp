@@ -72,7 +72,8 @@ absl::Status Rank::start(const StepLimits& limits, const std::string& comm_name,
   options.first_local_rank = place_.first_local_rank;
   options.num_local_ranks = place_.num_local_ranks;
   QUIRE_ASSIGN_OR_RETURN(comm_, open_comm(options, collective_id));
-  const RunnerParts parts{&file_.spec, &shards_, &weights_, device_.get(), comm_.get()};
+  const RunnerParts parts{&file_.spec,   &shards_,    &weights_,
+                          device_.get(), comm_.get(), store_.get()};
   QUIRE_ASSIGN_OR_RETURN(runner_, Runner::create(parts, kv_shape(limits.block_size), limits));
   return absl::OkStatus();
 }

@@ -5,12 +5,14 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "absl/status/statusor.h"
 #include "common/model_file/model_file.h"
 #include "common/shard.h"
 #include "kernels/device.h"
 #include "worker/comm/comm.h"
+#include "worker/kv/host_store.h"
 #include "worker/kv/kv_arena.h"
 #include "worker/loader/progress.h"
 #include "worker/model/weights.h"
@@ -41,6 +43,10 @@ class Rank {
   absl::Status start(const StepLimits& limits, const std::string& comm_name,
                      const std::string& collective_id = "", int deadline_ms = 60000);
 
+  // Before start(): where plans may send blocks. Kept for every later start().
+  void keep_store(std::unique_ptr<HostStore> store) { store_ = std::move(store); }
+  HostStore* store() const { return store_.get(); }  // null: there is none
+
   Runner& runner() { return *runner_; }
   Comm& comm() { return *comm_; }
 
@@ -69,6 +75,7 @@ class Rank {
   std::unique_ptr<Device> device_;
   ModelWeights weights_;
   DType kv_dtype_ = DType::kF32;
+  std::unique_ptr<HostStore> store_;
   std::unique_ptr<Comm> comm_;
   std::unique_ptr<Runner> runner_;
 };

@@ -18,7 +18,7 @@ constexpr int kNumKvGroups = 1;
 Runner::Runner(const RunnerParts& parts, const StepLimits& limits, KvArena arena,
                BatchBuilder builder)
     : parts_(parts),
-      max_num_seqs_(limits.max_num_seqs),
+      limits_(limits),
       slots_(limits, parts.spec->vocab, kNumKvGroups),
       arena_(std::move(arena)),
       builder_(std::move(builder)),
@@ -34,7 +34,7 @@ Runner::~Runner() {
 }
 
 absl::Status Runner::allocate_ids() {
-  const std::size_t bytes = static_cast<std::size_t>(max_num_seqs_) * sizeof(TokenId);
+  const std::size_t bytes = static_cast<std::size_t>(limits_.max_picks()) * sizeof(TokenId);
   QUIRE_ASSIGN_OR_RETURN(picked_, DeviceBuffer::allocate(*parts_.device, bytes, "the picked ids"));
   for (DeviceBuffer& ids : ids_) {
     QUIRE_ASSIGN_OR_RETURN(ids,
@@ -57,7 +57,7 @@ absl::StatusOr<std::unique_ptr<Runner>> Runner::create(const RunnerParts& parts,
 }
 
 DecoderLimits decoder_limits(const StepLimits& limits, const Device& device) {
-  DecoderLimits decoder{limits.max_num_batched_tokens, limits.max_num_seqs, limits.max_model_len};
+  DecoderLimits decoder{limits.max_num_batched_tokens, limits.max_picks(), limits.max_model_len};
   // A record holds one gathering of logits.
   if (device.keeps_records()) decoder.logit_bytes = std::size_t{256} << 20;
   return decoder;
@@ -84,19 +84,33 @@ void Runner::enqueue_picks(const Gathered& logits, int first, int count, Step& s
 }
 
 void Runner::expect_picks(const StepPlan& plan, Step& step) {
-  step.rows = builder_.sampling_rows();
-  step.result.rows.resize(step.rows.size());
-  for (std::size_t i = 0; i < step.rows.size(); ++i) {
-    const SlotId id = plan.rows[static_cast<std::size_t>(step.rows[i])].slot;
-    const Slot& slot = slots_.at(id);
+  step.picks = builder_.picks();
+  step.result.rows.resize(step.picks.size());
+  for (std::size_t i = 0; i < step.picks.size(); ++i) {
+    const auto [row_index, offset] = step.picks[i];
+    const PlanRow& row = plan.rows[static_cast<std::size_t>(row_index)];
+    const Slot& slot = slots_.at(row.slot);
+    // The first pick of the row changes the slot's tokens; with drafts they stay as they are.
+    const std::size_t before = slot.tokens.size() - row.drafts.size();
     step.wishes.push_back(
-        make_sample_row(slot.params, slot.sample_index, static_cast<int>(slot.tokens.size())));
+        make_sample_row(slot.params, slot.sample_index, static_cast<int>(before) + offset));
     if (step.samples_here) {
-      step.wishes.back().adjustment = logit_states_.update(id, slot.admission, slot.params,
+      step.wishes.back().adjustment = logit_states_.update(row.slot, slot.admission, slot.params,
                                                            slot.num_prompt_tokens, slot.tokens);
     }
-    step.expected.push_back(slots_.expect(id, static_cast<int>(i)));
+    if (offset == 0 && slot.params.beam_width == 0) {
+      step.expected.push_back(slots_.expect(row.slot, i, row.drafts.size()));
+    }
   }
+}
+
+absl::Status Runner::enqueue_swaps(const StepPlan& plan) {
+  if (plan.saves.empty() && plan.loads.empty()) return absl::OkStatus();
+  if (parts_.store == nullptr) {
+    return absl::InvalidArgumentError(
+        "the plan saves or loads KV blocks, but this rank has no offload store");
+  }
+  return parts_.store->enqueue(plan.saves, plan.loads, arena_);
 }
 
 void Runner::enqueue_copies(const StepPlan& plan) {
@@ -114,7 +128,7 @@ void Runner::enqueue_rows(const StepPlan& plan, Step& step) {
   const Batch& batch = builder_.build(plan, slots_, picked);
   enqueue_copies(plan);
   expect_picks(plan, step);
-  const auto count = static_cast<int>(step.rows.size());
+  const auto count = static_cast<int>(step.picks.size());
   if (builder_.shape() != 0 && batch.num_samples <= decoder_->max_logit_rows()) {
     enqueue_picks(enqueue_record(batch), 0, count, step);
   } else {
@@ -125,7 +139,7 @@ void Runner::enqueue_rows(const StepPlan& plan, Step& step) {
     }
   }
   if (count == 0) return;
-  const std::size_t bytes = step.rows.size() * sizeof(TokenId);
+  const std::size_t bytes = step.picks.size() * sizeof(TokenId);
   parts_.comm->broadcast(picked, bytes, plan.sampling_rank);
   side_ = 1 - side_;
   step.ids = static_cast<const TokenId*>(ids_[side_].data());
@@ -159,10 +173,11 @@ absl::Status Runner::enqueue(const StepPlan& plan) {
   step.begun = absl::Now();
   step.result.epoch = plan.epoch;
   step.result.step = plan.step;
-  if (plan.rows.empty()) return absl::OkStatus();
+  if (plan.rows.empty() && plan.saves.empty() && plan.loads.empty()) return absl::OkStatus();
+  QUIRE_RETURN_IF_ERROR(enqueue_swaps(plan));
   step.settled = false;
   step.samples_here = parts_.comm->rank() == plan.sampling_rank;
-  enqueue_rows(plan, step);
+  if (!plan.rows.empty()) enqueue_rows(plan, step);
   parts_.device->end_step();
   return absl::OkStatus();
 }
@@ -177,16 +192,19 @@ absl::Status Runner::settle(Step& step) {
   if (step.settled) return absl::OkStatus();
   QUIRE_RETURN_IF_ERROR(parts_.device->wait_step());
   step.settled = true;
-  for (std::size_t i = 0; i < step.rows.size(); ++i) {
+  for (std::size_t i = 0; i < step.picks.size(); ++i) {
     RowResult& row = step.result.rows[i];
-    row.row = step.rows[i];
+    row.row = step.picks[i].row;
     row.token = step.ids[i];
     if (row.token < 0 || row.token >= parts_.spec->vocab) {
       return absl::InternalError(absl::StrCat("the pick of row ", row.row, " is id ", row.token,
                                               ", outside the vocabulary; the ",
                                               "model gave logits that are not numbers"));
     }
-    slots_.settle(step.expected[i], row.token);
+  }
+  const auto ids = absl::MakeConstSpan(step.ids, step.picks.size());
+  for (const SlotTable::Expected& expected : step.expected) {
+    slots_.settle(expected, ids.subspan(expected.first_pick, expected.num_picks));
   }
   return absl::OkStatus();
 }

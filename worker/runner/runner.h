@@ -15,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "common/step.h"
+#include "worker/kv/host_store.h"
 #include "worker/kv/kv_arena.h"
 #include "worker/model/decoder.h"
 #include "worker/runner/batch_builder.h"
@@ -31,6 +32,7 @@ struct RunnerParts {
   const ModelWeights* weights = nullptr;
   Device* device = nullptr;
   Comm* comm = nullptr;
+  HostStore* store = nullptr;  // null: plans save and load nothing
 };
 
 class Runner {
@@ -57,8 +59,8 @@ class Runner {
   struct Step {
     StepResult result;  // rows are filled in by the device
     bool samples_here = false;
-    std::vector<int> rows;  // of the plan, that sample
-    std::vector<SampleRow> wishes;
+    std::vector<Pick> picks;
+    std::vector<SampleRow> wishes;  // of each pick
     std::vector<SlotTable::Expected> expected;
     const TokenId* ids = nullptr;  // host memory
     absl::Time begun;
@@ -68,6 +70,7 @@ class Runner {
   absl::Status allocate_ids();
   bool reads_unseen_tokens(const StepPlan& plan) const;
   void enqueue_rows(const StepPlan& plan, Step& step);
+  absl::Status enqueue_swaps(const StepPlan& plan);
   void enqueue_copies(const StepPlan& plan);
   void expect_picks(const StepPlan& plan, Step& step);
   Gathered enqueue_record(const Batch& batch);
@@ -75,7 +78,7 @@ class Runner {
   absl::Status settle(Step& step);
 
   RunnerParts parts_;
-  const int max_num_seqs_;
+  const StepLimits limits_;
   SlotTable slots_;
   KvArena arena_;
   BatchBuilder builder_;
@@ -87,7 +90,7 @@ class Runner {
   std::unordered_map<std::uint64_t, Gathered> recorded_;  // logits of each kept record
 
   std::deque<Step> steps_;    // in flight, oldest first
-  DeviceBuffer picked_;       // [rows] of the newest step, in device memory
+  DeviceBuffer picked_;       // [picks] of the newest step, in device memory
   DeviceBuffer ids_[kSides];  // the same in host memory, by turns
   int side_ = 0;
   absl::Time last_finish_ = absl::InfinitePast();

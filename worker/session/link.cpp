@@ -50,6 +50,8 @@ v1::Up hello_message(const Introduction& in) {
   hello.set_device(in.device);
   hello.set_secret(in.secret);
   hello.set_collective(in.collective);
+  hello.set_host_blocks(in.host_blocks);
+  hello.set_saved_prefixes(in.saved_prefixes);
   v1::KvGroupSpec& group = *hello.add_kv_groups();
   group.set_k_dim(static_cast<std::uint32_t>(in.kv_group.k_dim));
   group.set_v_dim(static_cast<std::uint32_t>(in.kv_group.v_dim));
@@ -64,6 +66,7 @@ v1::Up hello_message(const Introduction& in) {
 absl::StatusOr<Admission> read_welcome(const v1::Welcome& in) {
   Admission out;
   out.epoch = in.epoch();
+  out.keep_saved = in.keep_saved();
   struct Field {
     const char* name;
     std::uint32_t value;
@@ -80,6 +83,7 @@ absl::StatusOr<Admission> read_welcome(const v1::Welcome& in) {
       {"sampling_rank", in.sampling_rank(), &out.sampling_rank, 0, 1u << 16},
       {"heartbeat_ms", in.heartbeat_ms(), &out.heartbeat_ms, 1, 60000},
       {"lease_ms", in.lease_ms(), &out.lease_ms, 1, 3600000},
+      {"host_blocks", in.host_blocks(), &out.host_blocks, 0, 1u << 30},
   };
   for (const Field& field : fields) {
     if (field.value < field.low || field.value > field.high) {
@@ -126,14 +130,15 @@ class Link::Impl {
     stream_.reset();
   }
 
-  // Waits for Welcome, a refusal, or the end of the stream.
+  // Waits for Welcome, Drain, a refusal, or the end of the stream.
   absl::Status await_admission() {
     absl::MutexLock lock(&mutex_);
     const auto settled = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-      return admission_.has_value() || !broken_.ok();
+      return admission_.has_value() || drained_ || !broken_.ok();
     };
     mutex_.Await(absl::Condition(&settled));
     if (!broken_.ok()) return broken_;
+    if (!admission_.has_value()) return absl::CancelledError("drained before it was admitted");
     ticker_ = std::thread([this] { keep_time(); });
     return absl::OkStatus();
   }
@@ -251,7 +256,7 @@ class Link::Impl {
           failure = take_id(down.collective_id());
           break;
         case v1::Down::kDrain:
-          events_.push_back(DrainMessage{});
+          events_.push_back(DrainMessage{down.drain().saved_prefixes()});
           drained_ = true;
           break;
         case v1::Down::kRefusal:

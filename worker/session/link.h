@@ -37,6 +37,8 @@ struct Introduction {
   int kv_local_heads = 0;
   bool kv_replicated = false;
   std::string collective;
+  std::uint64_t host_blocks = 0;
+  std::uint64_t saved_prefixes = 0;
 };
 
 // Welcome, see proto/fleet.proto.
@@ -50,12 +52,16 @@ struct Admission {
   int sampling_rank = 0;
   int heartbeat_ms = 0;
   int lease_ms = 0;
+  int host_blocks = 0;
+  bool keep_saved = false;
 };
 
 struct PlanMessage {
   std::string bytes;  // a serialised StepPlan
 };
-struct DrainMessage {};
+struct DrainMessage {
+  std::uint64_t saved_prefixes = 0;
+};
 using Event = std::variant<PlanMessage, DrainMessage>;
 
 class Link {
@@ -63,7 +69,7 @@ class Link {
   // Dials `address` and presents this rank, again and again with a growing pause for as long as
   // nobody answers, at most `patience`; then waits to be admitted with the rest of the group, for
   // as long as the stream holds. FailedPrecondition: refused, with the coordinator's reason.
-  // Unavailable: nobody answered in time, or the stream broke.
+  // Unavailable: nobody answered in time, or the stream broke. Cancelled: drained instead.
   static absl::StatusOr<std::unique_ptr<Link>> attach(const std::string& address,
                                                       const Introduction& introduction,
                                                       absl::Duration patience);

@@ -1,6 +1,7 @@
 // The step loop of a worker.
 #include "worker/session/session.h"
 
+#include <algorithm>
 #include <deque>
 #include <optional>
 #include <thread>
@@ -8,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/status.h"
 #include "common/wire.h"
+#include "kernels/host_memory.h"
 #include "spdlog/spdlog.h"
 #include "worker/session/capacity.h"
 #include "worker/session/link.h"
@@ -21,7 +23,35 @@ constexpr StepId kConfirmAtOnce = 2;
 // run.
 constexpr absl::Duration kPollPatience = absl::Seconds(5);
 
-absl::StatusOr<Introduction> introduce(const Rank& rank, const SessionOptions& options) {
+// What the store may take of the host's memory: `kv_cache_bytes` will be there too where the device
+// computes in it.
+std::int64_t free_for_store(const Rank& rank, std::int64_t kv_cache_bytes) {
+  const std::int64_t free = free_host_bytes() / rank.place().num_local_ranks;
+  if (free == 0) return 0;
+  const bool shared = !rank.device().runs_ahead();
+  return std::max<std::int64_t>(1, shared ? free - kv_cache_bytes : free);
+}
+
+absl::Status open_store(Rank& rank, const SessionOptions& options, std::int64_t kv_cache_bytes) {
+  if (options.kv_offload_bytes == 0 || rank.store() != nullptr) return absl::OkStatus();
+  HostStoreOptions store;
+  store.bytes = options.kv_offload_bytes;
+  store.folder = options.kv_offload_path;
+  store.free_bytes = free_for_store(rank, kv_cache_bytes);
+  store.rank = rank.place().rank;
+  store.world = rank.place().world;
+  store.model_hash = rank.file().hash;
+  store.layout = absl::StrCat(rank.numerics_id(), " ", rank.layout_digest(options.block_size));
+  QUIRE_ASSIGN_OR_RETURN(
+      std::unique_ptr<HostStore> opened,
+      HostStore::open(store, rank.kv_block_bytes(options.block_size), rank.device()));
+  spdlog::info("rank {}: KV offload store of {}{}", store.rank, opened->description(),
+               opened->saved() != 0 ? ", with blocks of an earlier life" : "");
+  rank.keep_store(std::move(opened));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Introduction> introduce(Rank& rank, const SessionOptions& options) {
   Introduction intro;
   intro.instance_id = options.instance_id;
   intro.rank = rank.place().rank;
@@ -46,6 +76,12 @@ absl::StatusOr<Introduction> introduce(const Rank& rank, const SessionOptions& o
                        rank.device().kv_share()}));
   intro.kv_capacity_blocks = static_cast<std::uint64_t>(capacity.blocks);
   spdlog::info("rank {}: KV cache {}", intro.rank, capacity.reason);
+  QUIRE_RETURN_IF_ERROR(
+      open_store(rank, options, capacity.blocks * static_cast<std::int64_t>(intro.kv_block_bytes)));
+  if (const HostStore* store = rank.store()) {
+    intro.host_blocks = static_cast<std::uint64_t>(store->num_blocks());
+    intro.saved_prefixes = store->saved();
+  }
   return intro;
 }
 
@@ -60,6 +96,11 @@ absl::Status check_admission(const Admission& admission, const Introduction& int
     return absl::FailedPreconditionError(
         absl::StrCat("the coordinator plans with ", admission.num_blocks,
                      " KV blocks, but we offered ", intro.kv_capacity_blocks));
+  }
+  if (static_cast<std::uint64_t>(admission.host_blocks) > intro.host_blocks) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the coordinator plans with ", admission.host_blocks,
+                     " blocks of the offload store, but we offered ", intro.host_blocks));
   }
   if (admission.max_model_len > spec.max_positions) {
     return absl::FailedPreconditionError(
@@ -83,6 +124,9 @@ absl::Status start(Rank& rank, Link& link, const SessionOptions& options) {
   const Admission& with = link.admission();
   const StepLimits limits{with.num_blocks, with.block_size, with.max_num_seqs,
                           with.max_num_batched_tokens, with.max_model_len};
+  if (HostStore* store = rank.store()) {
+    QUIRE_RETURN_IF_ERROR(store->begin_epoch(with.host_blocks, with.keep_saved));
+  }
   QUIRE_ASSIGN_OR_RETURN(const std::string id, agree_on_id(rank, link, options));
   QUIRE_RETURN_IF_ERROR(
       rank.start(limits, absl::StrCat("quire-", options.instance_id, "-", with.epoch), id));
@@ -109,6 +153,7 @@ class StepLoop {
         continue;
       }
       while (runner_.in_flight() > 0) QUIRE_RETURN_IF_ERROR(finish());
+      seal(std::get<DrainMessage>(*event).saved_prefixes);
       return absl::OkStatus();
     }
   }
@@ -160,6 +205,15 @@ class StepLoop {
     return absl::OkStatus();
   }
 
+  // A store that cannot be sealed holds nothing for a later life; that is no reason to end badly.
+  void seal(std::uint64_t saved_prefixes) {
+    if (saved_prefixes == 0 || rank_.store() == nullptr) return;
+    if (const absl::Status sealed = rank_.store()->seal(saved_prefixes); !sealed.ok()) {
+      spdlog::error("rank {}: its prefixes are not kept: {}", rank_.place().rank,
+                    std::string(sealed.message()));
+    }
+  }
+
   Rank& rank_;
   Runner& runner_;
   Link& link_;
@@ -181,8 +235,10 @@ absl::Status reason_of(Link& link, const absl::Status& status) {
 
 absl::Status run_session(Rank& rank, const SessionOptions& options) {
   QUIRE_ASSIGN_OR_RETURN(const Introduction intro, introduce(rank, options));
-  QUIRE_ASSIGN_OR_RETURN(const std::unique_ptr<Link> link,
-                         Link::attach(options.coordinator, intro, options.patience));
+  absl::StatusOr<std::unique_ptr<Link>> attached =
+      Link::attach(options.coordinator, intro, options.patience);
+  if (absl::IsCancelled(attached.status())) return absl::OkStatus();  // drained as a standby
+  QUIRE_ASSIGN_OR_RETURN(const std::unique_ptr<Link> link, std::move(attached));
   const Admission admission = link->admission();
   QUIRE_RETURN_IF_ERROR(check_admission(admission, intro, options, rank.file().spec));
   spdlog::info("rank {}: admitted to epoch {} with {} blocks", intro.rank, admission.epoch,

@@ -17,11 +17,15 @@ struct SessionOptions {
   std::string secret;
   int block_size = 16;  // offered; Welcome decides
   std::int64_t kv_cache_memory_bytes = 0;
+  std::int64_t kv_offload_bytes = 0;  // 0: no offload store
+  std::string kv_offload_path;        // folder; empty: the store is memory
   int max_num_seqs = 0;
   int max_model_len = 0;                        // already bounded by the model's
   absl::Duration patience = absl::Seconds(60);  // for a coordinator that does not answer
 };
 
+// Opens the rank's offload store, if it is to have one and has none yet.
+//
 // OK after Drain. Otherwise why it ended: FailedPrecondition (refused, wrong epoch, a gap in the
 // steps), Unavailable / DeadlineExceeded (coordinator or peer lost), others. Peers that wait in an
 // exchange have been told to give up.
