@@ -19,9 +19,10 @@ int aligned(int count) {
   return (count + kAlignment - 1) / kAlignment * kAlignment;
 }
 
-std::size_t ints_of(int tokens, int rows, int width) {
+std::size_t ints_of(int tokens, int rows, int samples, int width) {
   return 4 * static_cast<std::size_t>(aligned(tokens)) +
-         static_cast<std::size_t>(aligned(rows + 1) + 4 * aligned(rows) + aligned(4 * rows)) +
+         static_cast<std::size_t>(aligned(rows + 1) + 3 * aligned(rows) + aligned(4 * rows) +
+                                  aligned(samples)) +
          static_cast<std::size_t>(rows) * static_cast<std::size_t>(width);
 }
 
@@ -47,7 +48,8 @@ absl::StatusOr<BatchBuilder> BatchBuilder::create(const StepLimits& limits, Devi
   builder.device_ = &device;
   const int width = blocks_for(limits.max_model_len, limits.block_size);
   const std::size_t bytes =
-      ints_of(limits.max_num_batched_tokens, limits.max_num_seqs, width) * sizeof(std::int32_t);
+      ints_of(limits.max_num_batched_tokens, limits.max_num_seqs, limits.max_picks(), width) *
+      sizeof(std::int32_t);
   QUIRE_ASSIGN_OR_RETURN(builder.memory_, DeviceBuffer::allocate(device, bytes, "the batch"));
   for (DeviceBuffer& side : builder.host_) {
     QUIRE_ASSIGN_OR_RETURN(side, DeviceBuffer::allocate_host(device, bytes, "the batch"));
@@ -57,8 +59,10 @@ absl::StatusOr<BatchBuilder> BatchBuilder::create(const StepLimits& limits, Devi
 
 BatchBuilder::Counts BatchBuilder::count(const StepPlan& plan) const {
   Counts counts;
-  counts.rows = static_cast<int>(plan.rows.size());
   for (const PlanRow& row : plan.rows) {
+    if (row.samples) counts.samples += 1 + static_cast<int>(row.drafts.size());
+    if (row.num_tokens == 0) continue;
+    counts.rows += 1;
     counts.tokens += row.num_tokens;
     counts.width =
         std::max(counts.width, blocks_for(row.first_position + row.num_tokens, limits_.block_size));
@@ -66,6 +70,7 @@ BatchBuilder::Counts BatchBuilder::count(const StepPlan& plan) const {
   return counts;
 }
 
+// Of one token and one pick each: rows with drafts have more of both, forks' first ones less.
 bool BatchBuilder::is_decode(const StepPlan& plan) const {
   return std::all_of(plan.rows.begin(), plan.rows.end(),
                      [](const PlanRow& row) { return row.num_tokens == 1 && row.samples; });
@@ -74,7 +79,7 @@ bool BatchBuilder::is_decode(const StepPlan& plan) const {
 BatchBuilder::Counts BatchBuilder::rounded_up(const Counts& counts) const {
   const int most = std::min(limits_.max_num_seqs, limits_.max_num_batched_tokens);
   Counts more;
-  more.rows = more.tokens = std::min(row_bucket(counts.rows), most);
+  more.rows = more.tokens = more.samples = std::min(row_bucket(counts.rows), most);
   more.width =
       std::min(width_bucket(counts.width), blocks_for(limits_.max_model_len, limits_.block_size));
   return more;
@@ -90,7 +95,7 @@ void BatchBuilder::place(const Counts& counts) {
   sources_ = take(counts.tokens);
   row_begin_ = take(counts.rows + 1);
   context_ = take(counts.rows);
-  sample_tokens_ = take(counts.rows);
+  sample_tokens_ = take(counts.samples);
   shared_runs_ = take(4 * counts.rows);
   shared_rows_ = take(counts.rows);
   shared_of_row_ = take(counts.rows);
@@ -99,6 +104,7 @@ void BatchBuilder::place(const Counts& counts) {
   batch_ = Batch();
   batch_.num_tokens = counts.tokens;
   batch_.num_rows = counts.rows;
+  batch_.num_samples = counts.samples;
   batch_.block_size = limits_.block_size;
   batch_.max_blocks = counts.width;
   batch_.tokens = on_device(tokens_);
@@ -127,12 +133,24 @@ void BatchBuilder::add_row(const PlanRow& row, const Slot& slot, int index) {
   }
   row_begin_[index + 1] = t;
   context_[index] = row.first_position + row.num_tokens;
-  if (row.samples) {
-    sample_tokens_[sampling_rows_.size()] = t - 1;
-    sampling_rows_.push_back(index);
-  }
   std::copy_n(slot.tables[0].begin(), blocks_for(context_[index], limits_.block_size),
               block_tables_ + static_cast<std::ptrdiff_t>(index) * batch_.max_blocks);
+}
+
+// Once all rows are in place: a fork's parent may come after it.
+void BatchBuilder::add_picks(const StepPlan& plan, const SlotTable& slots) {
+  picks_.clear();
+  for (std::size_t i = 0; i < plan.rows.size(); ++i) {
+    const PlanRow& row = plan.rows[i];
+    if (!row.samples) continue;
+    const auto drafts = static_cast<int>(row.drafts.size());
+    const int source = row_of_plan_[static_cast<std::size_t>(slots.logits_row(row))];
+    const int first = row_begin_[source + 1] - 1 - drafts;
+    for (int offset = 0; offset <= drafts; ++offset) {
+      sample_tokens_[picks_.size()] = first + offset;
+      picks_.push_back({static_cast<int>(i), offset});
+    }
+  }
 }
 
 // One token a row, as in all rows before.
@@ -178,16 +196,18 @@ const Batch& BatchBuilder::build(const StepPlan& plan, const SlotTable& slots,
   const Counts counts = count(plan);
   const bool few_shapes = device_->keeps_records() && is_decode(plan);
   place(few_shapes ? rounded_up(counts) : counts);
-  sampling_rows_.clear();
   feeds_ = false;
   row_begin_[0] = 0;
-  for (int b = 0; b < counts.rows; ++b) {
-    const PlanRow& row = plan.rows[static_cast<std::size_t>(b)];
-    add_row(row, slots.at(row.slot), b);
+  row_of_plan_.clear();
+  int num_rows = 0;
+  for (const PlanRow& row : plan.rows) {
+    const bool has_tokens = row.num_tokens > 0;
+    if (has_tokens) add_row(row, slots.at(row.slot), num_rows);
+    row_of_plan_.push_back(has_tokens ? num_rows++ : -1);
   }
+  add_picks(plan, slots);
   if (few_shapes) pad(counts.rows);
   share(counts.rows);
-  batch_.num_samples = few_shapes ? batch_.num_rows : static_cast<int>(sampling_rows_.size());
   shape_ = few_shapes ? (static_cast<std::uint64_t>(batch_.num_rows) << 32) |
                             static_cast<std::uint64_t>(2 * batch_.max_blocks +
                                                        (batch_.num_shared_runs > 0 ? 1 : 0))

@@ -3,6 +3,8 @@
 // numbers of tokens, rows and blocks alone. Two host sides take turns, so that a step may be built
 // while the one before is on its way; the device's side is one, for steps run in order.
 //
+// A plan's row of no tokens is none here: it has a sample, of its parent's last token.
+//
 // A device that keeps records gets decoding steps in few shapes: rows and width of the tables are
 // rounded up, and the rows beyond the plan's have no tokens of their own. Their entries in `tokens`
 // name row -1: what is computed for them is stored nowhere.
@@ -20,6 +22,12 @@
 
 namespace quire {
 
+// One pick of a step: the `offset`-th of a row of the plan. Only rows with drafts have several.
+struct Pick {
+  int row = 0;
+  int offset = 0;
+};
+
 class BatchBuilder {
  public:
   static absl::StatusOr<BatchBuilder> create(const StepLimits& limits, Device& device);
@@ -27,15 +35,16 @@ class BatchBuilder {
   // `plan` was applied to `slots` and has rows. KV group 0's tables are used. Enqueues the copy,
   // and valid until the next call. `picked`: where the device holds what the step before picked.
   const Batch& build(const StepPlan& plan, const SlotTable& slots, const TokenId* picked);
-  // Indices into plan.rows of those that sample, in order.
-  const std::vector<int>& sampling_rows() const { return sampling_rows_; }
+  // What the batch's samples are, in order: that of the plan's rows.
+  const std::vector<Pick>& picks() const { return picks_; }
   // The shape of a step that comes again and again: equal for batches of the same arrays; 0: none.
   std::uint64_t shape() const { return shape_; }
 
  private:
   struct Counts {
     int tokens = 0;
-    int rows = 0;
+    int rows = 0;  // that have tokens
+    int samples = 0;
     int width = 0;  // blocks of the longest row
   };
   Counts count(const StepPlan& plan) const;
@@ -43,6 +52,7 @@ class BatchBuilder {
   Counts rounded_up(const Counts& counts) const;
   void place(const Counts& counts);
   void add_row(const PlanRow& row, const Slot& slot, int index);
+  void add_picks(const StepPlan& plan, const SlotTable& slots);
   void pad(int first_row);
   void share(int rows);
   void send(const TokenId* picked);
@@ -66,14 +76,15 @@ class BatchBuilder {
   std::int32_t* sources_ = nullptr;        // [T], see Ops::feed
   std::int32_t* row_begin_ = nullptr;      // [B + 1]
   std::int32_t* context_ = nullptr;        // [B]
-  std::int32_t* sample_tokens_ = nullptr;  // [B]
+  std::int32_t* sample_tokens_ = nullptr;  // [samples]
   std::int32_t* shared_runs_ = nullptr;    // [B][4], see Batch
   std::int32_t* shared_rows_ = nullptr;    // [B]
   std::int32_t* shared_of_row_ = nullptr;  // [B]
   BlockId* block_tables_ = nullptr;        // [B][width]
   std::int32_t* end_ = nullptr;
-  bool feeds_ = false;  // some token is one that the host has not seen
-  std::vector<int> sampling_rows_;
+  bool feeds_ = false;            // some token is one that the host has not seen
+  std::vector<int> row_of_plan_;  // [plan rows], the row that each became; -1: none
+  std::vector<Pick> picks_;
   SharedRuns found_runs_;
   std::uint64_t shape_ = 0;
   Batch batch_;
