@@ -230,7 +230,7 @@ absl::StatusOr<std::vector<Output>> generate(RankGroup& group, const std::vector
   for (std::size_t i = 0; i < prompts.size(); ++i) {
     const Prompt& prompt = prompts[i];
     const auto length = static_cast<int>(prompt.ids.size());
-    plan.admits.push_back({static_cast<SlotId>(i), prompt.ids, length - prompt.num_output,
+    plan.admits.push_back({static_cast<SlotId>(i), prompt.ids, -1, length - prompt.num_output,
                            prompt.sample_index, prompt.params});
     running.push_back({&prompt, length, 0, 0, {}});
   }
@@ -281,7 +281,7 @@ absl::StatusOr<std::vector<Output>> teacher_force(RankGroup& group,
       const auto slot = static_cast<SlotId>(i);
       if (text.computed > 0) plan.releases.push_back(slot);
       plan.admits.push_back(
-          {slot, text.tokens, static_cast<int>(text.text->prompt.size()), 0, prompt.params});
+          {slot, text.tokens, -1, static_cast<int>(text.text->prompt.size()), 0, prompt.params});
       plan.rows.push_back(text.grant(slot, tokens, group.limits().block_size, blocks));
       budget -= tokens;
     }

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -56,6 +57,18 @@ class RankGroup {
   std::vector<std::unique_ptr<Rank>> ranks_;
   StepId step_ = 0;
 };
+
+// A row of a plan for a model of one KV group.
+inline PlanRow plan_row(SlotId slot, int first_position, int num_tokens, bool samples,
+                        std::vector<BlockId> new_blocks = {}) {
+  PlanRow row;
+  row.slot = slot;
+  row.first_position = first_position;
+  row.num_tokens = num_tokens;
+  row.samples = samples;
+  row.new_blocks.push_back(std::move(new_blocks));
+  return row;
+}
 
 struct Prompt {
   std::vector<TokenId> ids;

@@ -57,8 +57,8 @@ absl::Status Scorer::score(const std::vector<TokenId>& ids, const LogitObserver&
       }
       const auto slot = static_cast<SlotId>(i);
       const auto end = ids.begin() + static_cast<std::ptrdiff_t>(length);
-      plan.admits.push_back({slot, {ids.begin(), end}, 1, 0, SamplingParams()});
-      plan.rows.push_back({slot, static_cast<int>(length) - 1, 1, true, {table}});
+      plan.admits.push_back({slot, {ids.begin(), end}, -1, 1, 0, SamplingParams()});
+      plan.rows.push_back(plan_row(slot, static_cast<int>(length) - 1, 1, true, table));
     }
     QUIRE_RETURN_IF_ERROR(step(plan, first, observe));
   }

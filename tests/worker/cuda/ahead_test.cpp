@@ -22,7 +22,7 @@ class Script {
   void admit(SlotId slot, int length, const SamplingParams& params) {
     sequences_[slot] = {length, 0, 0};
     plan().admits.push_back({slot,
-                             random_ids(static_cast<std::uint64_t>(7 + slot + length), length),
+                             random_ids(static_cast<std::uint64_t>(7 + slot + length), length), -1,
                              length, slot, params});
   }
   void release(SlotId slot) { plan().releases.push_back(slot); }

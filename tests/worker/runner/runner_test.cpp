@@ -33,8 +33,8 @@ TEST(BatchBuilder, FlattensRowsInPlanOrder) {
   ASSERT_TRUE(builder.ok()) << builder.status();
   SlotTable slots(kLimits, 2500, 1);
   StepPlan plan;
-  plan.admits = {{2, {5, 31, 33}, 3, 0, {}}, {0, std::vector<TokenId>(40, 8), 40, 0, {}}};
-  plan.rows = {{2, 1, 2, true, {{9}}}, {0, 0, 3, false, {{4, 6}}}};
+  plan.admits = {{2, {5, 31, 33}, -1, 3, 0, {}}, {0, std::vector<TokenId>(40, 8), -1, 40, 0, {}}};
+  plan.rows = {test::plan_row(2, 1, 2, true, {9}), test::plan_row(0, 0, 3, false, {4, 6})};
   ASSERT_TRUE(slots.apply(plan).ok());
   const Batch& batch = builder->build(plan, slots, nullptr);
   ASSERT_TRUE((*device)->wait().ok());  // the arrays are there
@@ -48,7 +48,8 @@ TEST(BatchBuilder, FlattensRowsInPlanOrder) {
   EXPECT_EQ(batch.max_blocks, 1);  // only blocks that hold positions of this step's contexts
   EXPECT_THAT(list(batch.block_tables, 2), ElementsAre(9, 4));
   EXPECT_THAT(list(batch.sample_tokens, batch.num_samples), ElementsAre(1));
-  EXPECT_THAT(builder->sampling_rows(), ElementsAre(0));
+  ASSERT_THAT(builder->picks(), testing::SizeIs(1));
+  EXPECT_EQ(builder->picks()[0].row, 0);
 }
 
 // Slots 0 and 1 have a prefix of 300 positions in common, slot 2 is another's.
@@ -68,8 +69,8 @@ TEST(BatchBuilder, TellsWhichRowsShareABeginning) {
   StepPlan plan;
   for (int s = 0; s < 3; ++s) {
     tables[static_cast<std::size_t>(s)].push_back(30 + s);
-    plan.admits.push_back({s, std::vector<TokenId>(301, 8), 301, 0, {}});
-    plan.rows.push_back({s, 300, 1, true, {tables[static_cast<std::size_t>(s)]}});
+    plan.admits.push_back({s, std::vector<TokenId>(301, 8), -1, 301, 0, {}});
+    plan.rows.push_back(test::plan_row(s, 300, 1, true, tables[static_cast<std::size_t>(s)]));
   }
   SlotTable slots(limits, 2500, 1);
   ASSERT_TRUE(slots.apply(plan).ok());
@@ -110,8 +111,8 @@ TEST_F(RunnerTest, AnyRankMaySample) {
     StepPlan plan;
     plan.sampling_rank = rank;
     if (rank > 0) plan.releases = {0};
-    plan.admits = {{0, prompt.ids, 3, 0, prompt.params}};
-    plan.rows = {{0, 0, 3, true, {{1}}}};
+    plan.admits = {{0, prompt.ids, -1, 3, 0, prompt.params}};
+    plan.rows = {test::plan_row(0, 0, 3, true, {1})};
     const auto result = group_->step(plan);
     ASSERT_TRUE(result.ok()) << result.status();
     EXPECT_EQ(result->rows[0].logprobs.size(), 4u);
@@ -126,21 +127,23 @@ TEST_F(RunnerTest, AForkWritesToItsOwnCopy) {
   std::vector<TokenId> ids = test::random_ids(5, 20);
   const test::Prompt prompt = test::greedy(ids, 4, 3);
   StepPlan plan;
-  plan.admits = {{0, ids, 20, 0, prompt.params}};
-  plan.rows = {{0, 0, 20, true, {{1, 2}}}};
+  plan.admits = {{0, ids, -1, 20, 0, prompt.params}};
+  plan.rows = {test::plan_row(0, 0, 20, true, {1, 2})};
   auto first = group_->step(plan);
   ASSERT_TRUE(first.ok()) << first.status();
   // The fork's next token is another one, forced by admitting it.
   std::vector<TokenId> forked = ids;
   forked.push_back((first->rows[0].token + 7) % 100);
   plan = StepPlan();
-  plan.admits = {{1, forked, 20, 1, prompt.params}, {2, forked, 20, 1, prompt.params}};
+  plan.admits = {{1, forked, -1, 20, 1, prompt.params}, {2, forked, -1, 20, 1, prompt.params}};
   plan.copies = {{0, 2, 5}};
-  plan.rows = {{0, 20, 1, true, {{}}}, {1, 20, 1, true, {{1, 5}}}, {2, 0, 21, true, {{7, 8}}}};
+  plan.rows = {test::plan_row(0, 20, 1, true, {}), test::plan_row(1, 20, 1, true, {1, 5}),
+               test::plan_row(2, 0, 21, true, {7, 8})};
   const auto second = group_->step(plan);
   ASSERT_TRUE(second.ok()) << second.status();
   plan = StepPlan();
-  plan.rows = {{0, 21, 1, true, {{}}}, {1, 21, 1, true, {{}}}, {2, 21, 1, true, {{}}}};
+  plan.rows = {test::plan_row(0, 21, 1, true, {}), test::plan_row(1, 21, 1, true, {}),
+               test::plan_row(2, 21, 1, true, {})};
   const auto third = group_->step(plan);
   ASSERT_TRUE(third.ok()) << third.status();
   for (const StepResult* result : {&*second, &*third}) {
@@ -155,8 +158,8 @@ TEST_F(RunnerTest, AForkWritesToItsOwnCopy) {
   continued.push_back(first->rows[0].token);
   continued.push_back(second->rows[0].token);
   plan = StepPlan();
-  plan.admits = {{3, continued, 20, 0, prompt.params}};
-  plan.rows = {{3, 0, 22, true, {{11, 12}}}};
+  plan.admits = {{3, continued, -1, 20, 0, prompt.params}};
+  plan.rows = {test::plan_row(3, 0, 22, true, {11, 12})};
   const auto fresh = group_->step(plan);
   ASSERT_TRUE(fresh.ok()) << fresh.status();
   EXPECT_EQ(fresh->rows[0].token, third->rows[0].token);

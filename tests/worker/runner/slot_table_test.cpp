@@ -27,7 +27,11 @@ AdmitRow admit(SlotId slot, int length) {
 }
 
 PlanRow row(SlotId slot, int first, int count, bool samples, std::vector<BlockId> blocks) {
-  return {slot, first, count, samples, {std::move(blocks)}};
+  return {.slot = slot,
+          .first_position = first,
+          .num_tokens = count,
+          .samples = samples,
+          .new_blocks = {std::move(blocks)}};
 }
 
 // Slot 1 holds 20 tokens, all computed but none picked yet.
@@ -45,7 +49,7 @@ class SlotTableTest : public testing::Test {
 
 TEST_F(SlotTableTest, FollowsASequence) {
   EXPECT_EQ(slots_.at(1).num_computed, 20);
-  slots_.settle(slots_.expect(1, 0), 9);
+  slots_.settle(slots_.expect(1, 0), {9});
   StepPlan plan;
   plan.rows = {row(1, 20, 1, true, {})};
   ASSERT_TRUE(slots_.apply(plan).ok());
