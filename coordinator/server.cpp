@@ -76,7 +76,7 @@ class Server::Impl {
     if (engine_ != nullptr) engine_->stop();
     if (generation_ != nullptr) generation_->stop(absl::Seconds(2));
     if (http_ != nullptr) http_->stop();
-    if (fleet_ != nullptr) fleet_->shutdown(absl::Seconds(3));
+    if (fleet_ != nullptr) fleet_->shutdown(absl::Seconds(3), 0);
     if (grpc_ != nullptr) {
       grpc_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(1));
       grpc_->Wait();

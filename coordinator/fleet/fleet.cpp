@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <deque>
+#include <limits>
 #include <random>
 #include <thread>
 #include <unordered_map>
@@ -45,6 +46,7 @@ GroupRules rules_of(const EngineConfig& config, std::uint64_t model_hash,
   rules.secret = options.secret;
   rules.lease = options.lease;
   rules.step_deadline = options.step_deadline;
+  rules.known_saved_prefixes = options.known_saved_prefixes;
   rules.nonce = random_nonce;
   return rules;
 }
@@ -65,6 +67,9 @@ RankHello from_proto(const v1::Hello& in) {
   out.secret = in.secret();
   out.num_kv_groups = std::max(1, in.kv_groups_size());
   out.collective = in.collective();
+  out.host_blocks = static_cast<std::int64_t>(
+      std::min<std::uint64_t>(in.host_blocks(), std::numeric_limits<std::int64_t>::max()));
+  out.saved_prefixes = in.saved_prefixes();
   return out;
 }
 
@@ -132,13 +137,19 @@ class Fleet::Impl final : public v1::Fleet::CallbackService, public LinkOwner {
     if (!stopping_) run(group_.end_epoch(why, absl::Now()));
   }
 
-  void shutdown(absl::Duration deadline) {
+  void shutdown(absl::Duration deadline, std::uint64_t saved_prefixes) {
     absl::MutexLock lock(&mutex_);
     stopping_ = true;
-    v1::Down drain;
-    drain.mutable_drain()->set_epoch(group_.epoch());
-    const auto shared = std::make_shared<const v1::Down>(std::move(drain));
-    for (auto& [id, entry] : links_) entry.link->send(shared);
+    const std::vector<LinkId> ready = group_.ready_links();
+    for (auto& [id, entry] : links_) {
+      v1::Down down;
+      v1::Drain* drain = down.mutable_drain();
+      drain->set_epoch(group_.epoch());
+      // A standby's store holds nothing of this.
+      const bool saves = std::find(ready.begin(), ready.end(), id) != ready.end();
+      if (saves) drain->set_saved_prefixes(saved_prefixes);
+      entry.link->send(std::make_shared<const v1::Down>(std::move(down)));
+    }
     if (await_no_links(deadline)) return;
     spdlog::warn("{} worker streams did not close within {}; cancelling them", links_.size(),
                  absl::FormatDuration(deadline));
@@ -217,8 +228,9 @@ class Fleet::Impl final : public v1::Fleet::CallbackService, public LinkOwner {
   }
 
   void perform(action::Welcome& what, Todo& todo) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    spdlog::info("{} ({} KV blocks of {} tokens)", log_text(group_.describe()), what.num_blocks,
-                 config_.block_size);
+    spdlog::info("{} ({} KV blocks of {} tokens, {} in the offload store{})",
+                 log_text(group_.describe()), what.num_blocks, config_.block_size,
+                 what.num_host_blocks, what.keep_saved ? ", with saved prefixes" : "");
     v1::Down down;
     v1::Welcome* welcome = down.mutable_welcome();
     welcome->set_epoch(what.epoch);
@@ -232,6 +244,8 @@ class Fleet::Impl final : public v1::Fleet::CallbackService, public LinkOwner {
     welcome->set_heartbeat_ms(
         static_cast<std::uint32_t>(absl::ToInt64Milliseconds(options_.heartbeat)));
     welcome->set_lease_ms(static_cast<std::uint32_t>(absl::ToInt64Milliseconds(options_.lease)));
+    welcome->set_host_blocks(static_cast<std::uint32_t>(what.num_host_blocks));
+    welcome->set_keep_saved(what.keep_saved);
     send_all(what.links, std::make_shared<const v1::Down>(std::move(down)), todo);
   }
 
@@ -340,8 +354,8 @@ void Fleet::send(const StepPlan& plan) {
 void Fleet::end_epoch(const std::string& why) {
   impl_->end_epoch(why);
 }
-void Fleet::shutdown(absl::Duration deadline) {
-  impl_->shutdown(deadline);
+void Fleet::shutdown(absl::Duration deadline, std::uint64_t saved_prefixes) {
+  impl_->shutdown(deadline, saved_prefixes);
 }
 std::string Fleet::describe() const {
   return impl_->describe();

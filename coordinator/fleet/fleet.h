@@ -5,6 +5,7 @@
 // group.h holds the rules, worker_link.h one stream; this joins them under one lock and keeps time.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -33,6 +34,8 @@ struct FleetOptions {
   absl::Duration heartbeat = absl::Milliseconds(250);
   absl::Duration lease = absl::Seconds(5);
   absl::Duration step_deadline = absl::Minutes(5);
+  // The id under which an earlier coordinator noted what lies in the offload stores; 0: none.
+  std::uint64_t known_saved_prefixes = 0;
 };
 
 class Fleet final : public GroupPort {
@@ -47,8 +50,9 @@ class Fleet final : public GroupPort {
   void send(const StepPlan& plan) override;
   void end_epoch(const std::string& why) override;
   // Drain to every rank, then closes the streams; returns when all are closed or after the
-  // deadline (those left are then cancelled). No event comes after the call has begun.
-  void shutdown(absl::Duration deadline);
+  // deadline (those left are then cancelled). No event comes after the call has begun. The ranks of
+  // a ready epoch note `saved_prefixes` (0: nothing) with what then lies in their offload stores.
+  void shutdown(absl::Duration deadline, std::uint64_t saved_prefixes);
   std::string describe() const;         // "epoch 3: 2 ranks on host0" for logs and metrics
   std::uint64_t stale_dropped() const;  // messages of past epochs
 

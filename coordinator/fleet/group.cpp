@@ -17,6 +17,7 @@ namespace {
 
 constexpr std::size_t kMaxStandbyInstances = 8;
 constexpr std::size_t kMaxUnproven = 16;
+constexpr std::int64_t kMaxHostBlocks = 1 << 30;  // as plans can name
 
 std::string place(const RankHello& hello) {
   return absl::StrCat("rank ", hello.rank, " on ", hello.host, " (pid ", hello.pid, ")");
@@ -188,8 +189,12 @@ void Group::form(absl::Time now, GroupActions& out) {
 
 void Group::begin_epoch(Instance instance, absl::Time now, GroupActions& out) {
   std::int64_t blocks = std::numeric_limits<int>::max();
+  std::int64_t host_blocks = kMaxHostBlocks;
+  std::uint64_t saved = rules_.known_saved_prefixes;
   for (auto& [rank, member] : instance.ranks) {
     blocks = std::min(blocks, member.hello.kv_capacity_blocks);
+    host_blocks = std::min(host_blocks, member.hello.host_blocks);
+    if (member.hello.saved_prefixes != saved) saved = 0;  // some rank lacks its part
     member.last_heard = now;
     member.confirmed = 0;
   }
@@ -197,10 +202,13 @@ void Group::begin_epoch(Instance instance, absl::Time now, GroupActions& out) {
   live_->instance = std::move(instance);
   live_->epoch = ++last_epoch_;
   live_->num_blocks = static_cast<int>(blocks);
+  live_->num_host_blocks = static_cast<int>(host_blocks);
+  live_->saved_prefixes = saved;
   live_->digests = {0};
   live_->awaits_id = !live_->instance.ranks.at(0).hello.collective.empty();
   live_->id_due = now + rules_.id_deadline;
-  out.push_back(action::Welcome{live_links(), live_->epoch, rules_.nonce(), live_->num_blocks});
+  out.push_back(action::Welcome{live_links(), live_->epoch, rules_.nonce(), live_->num_blocks,
+                                live_->num_host_blocks, saved != 0});
   advance_proof(now, out);
 }
 
@@ -275,6 +283,10 @@ std::vector<LinkId> Group::live_links() const {
   std::vector<LinkId> links;
   for (const auto& [rank, member] : live_->instance.ranks) links.push_back(member.link);
   return links;
+}
+
+std::vector<LinkId> Group::ready_links() const {
+  return ready() ? live_links() : std::vector<LinkId>();
 }
 
 std::string Group::describe() const {

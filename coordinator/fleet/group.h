@@ -41,7 +41,9 @@ struct RankHello {
   std::int64_t kv_capacity_blocks = 0;
   std::string secret;
   int num_kv_groups = 1;
-  std::string collective;  // by what the ranks meet; empty: in host memory
+  std::string collective;            // by what the ranks meet; empty: in host memory
+  std::int64_t host_blocks = 0;      // of its offload store
+  std::uint64_t saved_prefixes = 0;  // what that still holds of an earlier life; 0: nothing
 };
 
 // What a group must match, and its deadlines.
@@ -49,7 +51,8 @@ struct GroupRules {
   std::string build;
   int world = 1;
   std::uint64_t model_hash = 0;
-  std::string secret;  // empty: none is asked for
+  std::string secret;                      // empty: none is asked for
+  std::uint64_t known_saved_prefixes = 0;  // what the coordinator can make use of; 0: nothing
   absl::Duration lease = absl::Seconds(5);
   absl::Duration step_deadline = absl::Minutes(5);
   absl::Duration id_deadline = absl::Seconds(30);  // for rank 0 to make its collective's id
@@ -66,6 +69,8 @@ struct Welcome {
   EpochId epoch;
   std::uint64_t nonce;
   int num_blocks;
+  int num_host_blocks = 0;
+  bool keep_saved = false;
 };
 struct Relay {  // rank 0's id of the epoch's collective, to every rank
   std::vector<LinkId> links;
@@ -115,6 +120,7 @@ class Group {
   EpochId epoch() const { return live_ ? live_->epoch : 0; }
   StepId last_step() const { return live_ ? live_->sent : 0; }
   bool ready() const { return live_ && live_->ready; }
+  std::vector<LinkId> ready_links() const;  // of the epoch's ranks, once it is ready
   std::uint64_t stale_dropped() const { return stale_dropped_; }
   std::string describe() const;
 
@@ -133,6 +139,8 @@ class Group {
     Instance instance;
     EpochId epoch = 0;
     int num_blocks = 0;
+    int num_host_blocks = 0;
+    std::uint64_t saved_prefixes = 0;  // kept by every rank
     bool ready = false;
     bool awaits_id = false;  // of the collective: no step is sent before
     absl::Time id_due;

@@ -68,7 +68,8 @@ void Group::advance_proof(absl::Time now, GroupActions& out) {
   }
   live_->ready = true;
   out.push_back(
-      action::Ready{GroupReady{live_->epoch, live_->num_blocks, rules_.world, kDummySteps + 1}});
+      action::Ready{GroupReady{live_->epoch, live_->num_blocks, rules_.world, kDummySteps + 1,
+                               live_->num_host_blocks, live_->saved_prefixes}});
 }
 
 GroupActions Group::heartbeat(LinkId link, EpochId epoch, StepId step, std::uint64_t digest,

@@ -42,6 +42,8 @@ FakeWorker::FakeWorker(const std::string& address, int rank, int world, const st
   hello_.set_kv_capacity_blocks(static_cast<std::uint64_t>(script_.num_blocks));
   hello_.add_kv_groups()->set_num_layers(1);
   hello_.set_collective(script_.collective);
+  hello_.set_host_blocks(script_.host_blocks);
+  hello_.set_saved_prefixes(script_.saved_prefixes);
   if (spoil) spoil(hello_);
   grpc::ChannelArguments args;
   args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
@@ -82,6 +84,16 @@ std::string FakeWorker::collective_id() const {
   return collective_id_;
 }
 
+v1::Welcome FakeWorker::welcome() const {
+  absl::MutexLock lock(&mutex_);
+  return welcome_;
+}
+
+std::uint64_t FakeWorker::sealed() const {
+  absl::MutexLock lock(&mutex_);
+  return sealed_;
+}
+
 StepId FakeWorker::last_step() const {
   absl::MutexLock lock(&mutex_);
   return last_step_;
@@ -105,8 +117,10 @@ void FakeWorker::run() {
 // False when the worker is to end by itself.
 bool FakeWorker::take(const v1::Down& down) {
   switch (down.kind_case()) {
-    case v1::Down::kWelcome:
+    case v1::Down::kWelcome: {
+      absl::MutexLock lock(&mutex_);
       welcome_ = down.welcome();
+    }
       digest_ = 0;
       if (rank_ == 0 && !script_.collective_id.empty()) {
         v1::Up up;
@@ -128,6 +142,7 @@ bool FakeWorker::take(const v1::Down& down) {
       stream_->WritesDone();
       absl::MutexLock lock(&mutex_);
       drained_ = true;
+      sealed_ = down.drain().saved_prefixes();
       return true;
     }
     case v1::Down::kRefusal: {

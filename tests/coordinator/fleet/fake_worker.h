@@ -23,7 +23,8 @@ inline constexpr std::uint64_t kModelHash = 42;
 
 struct FakeWorkerScript {
   int num_blocks = 64;
-  std::string collective;                     // what its Hello names
+  std::uint64_t host_blocks = 0, saved_prefixes = 0;  // what its Hello says of its store
+  std::string collective;                             // what its Hello names
   std::string collective_id;                  // what rank 0 sends after Welcome; empty: nothing
   StepId wrong_digest_at = 0;                 // a step whose digest it reports wrongly
   StepId silent_from = 0;                     // a step from which it says nothing any more
@@ -60,6 +61,8 @@ class FakeWorker {
   std::string broken() const;         // the rule that a message broke
   std::string collective_id() const;  // relayed to it
   StepId last_step() const;
+  v1::Welcome welcome() const;
+  std::uint64_t sealed() const;  // the id that came with Drain
 
  private:
   void run();
@@ -83,6 +86,7 @@ class FakeWorker {
   bool done_ = false;
   bool drained_ = false;
   StepId last_step_ = 0;
+  std::uint64_t sealed_ = 0;
   std::string refusal_, broken_, collective_id_;
   grpc::Status status_;
   std::thread thread_;

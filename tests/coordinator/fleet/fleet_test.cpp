@@ -133,7 +133,7 @@ TEST_F(FleetTest, APartialGroupWaits) {
 TEST_F(FleetTest, ShutdownDrainsEveryRank) {
   FakeGroup group(address_, kWorld, "A");
   ASSERT_TRUE(wait_ready());
-  fleet_->shutdown(absl::Seconds(20));
+  fleet_->shutdown(absl::Seconds(20), 0);
   for (int r = 0; r < kWorld; ++r) {
     EXPECT_TRUE(group.rank(r).wait().ok());
     EXPECT_TRUE(group.rank(r).drained());
@@ -141,6 +141,63 @@ TEST_F(FleetTest, ShutdownDrainsEveryRank) {
   FakeWorker late(address_, 0, kWorld, "B");
   late.wait();
   EXPECT_THAT(late.refusal(), HasSubstr("stopping"));
+}
+
+class SavedPrefixesTest : public FleetTest {
+ protected:
+  static constexpr std::uint64_t kKnown = 0xfeedbeef12345678;
+  FleetOptions make_fleet_options() override {
+    FleetOptions options = FleetTest::make_fleet_options();
+    options.known_saved_prefixes = kKnown;
+    return options;
+  }
+  static FakeWorkerScript with_store(std::uint64_t blocks, std::uint64_t saved) {
+    FakeWorkerScript script;
+    script.host_blocks = blocks;
+    script.saved_prefixes = saved;
+    return script;
+  }
+};
+
+TEST_F(SavedPrefixesTest, AStoreThatIsKnownIsKeptAndSealedAgain) {
+  FakeGroup group(address_, kWorld, "A", with_store(12, kKnown));
+  ASSERT_TRUE(wait_ready());
+  fleet_->shutdown(absl::Seconds(20), 99);
+  for (int r = 0; r < kWorld; ++r) {
+    ASSERT_TRUE(group.rank(r).wait().ok());
+    EXPECT_EQ(group.rank(r).welcome().host_blocks(), 12u);
+    EXPECT_TRUE(group.rank(r).welcome().keep_saved());
+    EXPECT_EQ(group.rank(r).sealed(), 99u);
+  }
+}
+
+TEST_F(SavedPrefixesTest, OneRankWithAnotherStoreLosesThemForAll) {
+  FakeWorker zero(address_, 0, kWorld, "A", with_store(12, kKnown));
+  FakeWorker one(address_, 1, kWorld, "A", with_store(5, kKnown + 1));
+  ASSERT_TRUE(wait_ready());
+  fleet_->shutdown(absl::Seconds(20), 0);
+  for (FakeWorker* worker : {&zero, &one}) {
+    ASSERT_TRUE(worker->wait().ok());
+    EXPECT_EQ(worker->welcome().host_blocks(), 5u);
+    EXPECT_FALSE(worker->welcome().keep_saved());
+    EXPECT_EQ(worker->sealed(), 0u);
+  }
+}
+
+TEST_F(SavedPrefixesTest, AStandbySealsNothing) {
+  FakeGroup group(address_, kWorld, "A", with_store(12, 0));
+  ASSERT_TRUE(wait_ready());
+  FakeGroup standby(address_, kWorld, "B", with_store(12, 0));
+  ASSERT_TRUE(wait_until(
+      [&] { return fleet_->describe().find("2 of 2 ranks of B wait") != std::string::npos; }));
+  fleet_->shutdown(absl::Seconds(20), 99);
+  for (int r = 0; r < kWorld; ++r) {
+    ASSERT_TRUE(group.rank(r).wait().ok());
+    ASSERT_TRUE(standby.rank(r).wait().ok());
+    EXPECT_EQ(group.rank(r).sealed(), 99u);
+    EXPECT_TRUE(standby.rank(r).drained());
+    EXPECT_EQ(standby.rank(r).sealed(), 0u);
+  }
 }
 
 class ShortLeaseTest : public FleetTest {

@@ -107,6 +107,76 @@ class GroupTest : public ::testing::Test {
   Mirror mirror_;
 };
 
+// Two ranks of one instance and what their offload stores hold; what becomes of it.
+struct StoreCase {
+  const char* name;
+  std::uint64_t known;
+  std::int64_t blocks[2];
+  std::uint64_t saved[2];
+  int want_blocks;
+  std::uint64_t want_saved;
+};
+class Stores : public GroupTest, public ::testing::WithParamInterface<StoreCase> {};
+
+TEST_P(Stores, TheEpochHasWhatEveryRankHas) {
+  const StoreCase& c = GetParam();
+  GroupRules with = rules();
+  with.known_saved_prefixes = c.known;
+  group_ = Group(with);
+  GroupActions all;
+  for (int rank = 0; rank < kWorld; ++rank) {
+    RankHello h = hello(rank);
+    h.host_blocks = c.blocks[rank];
+    h.saved_prefixes = c.saved[rank];
+    for (auto& action : group_.hello(static_cast<LinkId>(rank) + 1, h, now_)) {
+      all.push_back(std::move(action));
+    }
+  }
+  const auto welcome = only<action::Welcome>(all);
+  ASSERT_THAT(welcome, SizeIs(1));
+  EXPECT_EQ(welcome[0].num_host_blocks, c.want_blocks);
+  EXPECT_EQ(welcome[0].keep_saved, c.want_saved != 0);
+  EXPECT_THAT(group_.ready_links(), IsEmpty());
+  mirror_ = {};
+  mirror_.take(all);
+  const auto ready = only<action::Ready>(prove(1));
+  ASSERT_THAT(ready, SizeIs(1));
+  EXPECT_EQ(ready[0].group.num_host_blocks, c.want_blocks);
+  EXPECT_EQ(ready[0].group.saved_prefixes, c.want_saved);
+  EXPECT_THAT(group_.ready_links(), ElementsAre(1, 2));
+}
+
+constexpr std::uint64_t kId = 0x8000000000000001;  // all of its bits count
+INSTANTIATE_TEST_SUITE_P(
+    Group, Stores,
+    ::testing::Values(
+        StoreCase{"none", 0, {0, 0}, {0, 0}, 0, 0},
+        StoreCase{"smallest", 0, {70, 30}, {0, 0}, 30, 0},
+        StoreCase{"one_has_none", kId, {70, 0}, {0, 0}, 0, 0},
+        StoreCase{"more_than_plans_can_name", 0, {1ll << 40, 1ll << 41}, {0, 0}, 1 << 30, 0},
+        StoreCase{"kept", kId, {70, 70}, {kId, kId}, 70, kId},
+        StoreCase{"unknown", 5, {70, 70}, {kId, kId}, 70, 0},
+        StoreCase{"nothing_is_known", 0, {70, 70}, {kId, kId}, 70, 0},
+        StoreCase{"one_lost_it", kId, {70, 70}, {kId, 0}, 70, 0},
+        StoreCase{"the_other_lost_it", kId, {70, 70}, {0, kId}, 70, 0},
+        StoreCase{"two_different", kId, {70, 70}, {kId, kId + 1}, 70, 0},
+        StoreCase{"all_lost_it", kId, {70, 70}, {0, 0}, 70, 0}),
+    [](const auto& each) { return std::string(each.param.name); });
+
+// The plan that saves what is left has no rows; its result is passed on as any other's.
+TEST_F(GroupTest, APlanOfSavesAloneIsAnswered) {
+  make_ready(1);
+  StepPlan flush = plan(3);
+  flush.saves = {{4, 0}, {9, 1}};
+  const auto sent = only<action::Broadcast>(group_.plan(flush, now_));
+  ASSERT_THAT(sent, SizeIs(1));
+  EXPECT_EQ(wire::decode_plan(sent[0].plan)->saves, flush.saves);
+  const auto results = only<action::Result>(group_.result(1, answer(3, 0), now_));
+  ASSERT_THAT(results, SizeIs(1));
+  EXPECT_EQ(results[0].result.step, 3u);
+  EXPECT_THAT(results[0].result.rows, IsEmpty());
+}
+
 TEST_F(GroupTest, WelcomesOnlyWhenEveryRankHasPresentedItself) {
   EXPECT_THAT(group_.hello(7, hello(1), now_), IsEmpty());
   EXPECT_EQ(group_.epoch(), 0u);

@@ -116,7 +116,7 @@ class ServingFixture : public ::testing::Test {
     if (server_ == nullptr) return;
     engine_->stop();
     stop_services();
-    fleet_->shutdown(absl::Seconds(10));
+    fleet_->shutdown(absl::Seconds(10), 0);
     server_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(10));
     server_->Wait();
   }
