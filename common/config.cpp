@@ -136,6 +136,22 @@ absl::Status check_together(const EngineConfig& config) {
     return refuse("--kv-offload-path is ", config.kv_offload_path,
                   ", but --kv-offload-bytes is 0; give the bytes that each rank may use there.");
   }
+  if (config.kv_offload_bytes > 0 && config.no_prefix_caching) {
+    return refuse("--kv-offload-bytes is ", config.kv_offload_bytes,
+                  ", but with --no-enable-prefix-caching nothing that leaves the KV cache could be "
+                  "found again; leave one of them out.");
+  }
+  if (config.prompt_lookup_min > config.prompt_lookup_max) {
+    return refuse("--prompt-lookup-min is ", config.prompt_lookup_min,
+                  ", but must be at most --prompt-lookup-max, which is ", config.prompt_lookup_max,
+                  ".");
+  }
+  if (!config.tenants_file.empty() && !config.api_key.empty()) {
+    return refuse(
+        "--tenants and --api-key (or --api-key-file) are both given; the keys of --tenants are the "
+        "ones that are asked for: make the other one a tenant in ",
+        config.tenants_file, ", or leave it out.");
+  }
   if ((config.rank < 0) != (config.world_size < 1)) {
     return refuse("--rank is ", config.rank, " and --world-size is ", config.world_size,
                   "; without MPI give both, with MPI neither.");

@@ -285,6 +285,10 @@ constexpr Option kOptions[] = {
      kApi, set_api_key, get_api_key},
     {"--api-key-file", "Serving", "FILE", "file that holds the key that clients must send", kApi,
      set_api_key_file, get_text<&C::api_key_file>},
+    {"--tenants", "Serving", "FILE",
+     "YAML list of the server's users, each with name, key and weight (default 1): their keys are "
+     "asked for, and --scheduling-policy fair divides the server by their weights",
+     kApi, set_text<&C::tenants_file>, get_text<&C::tenants_file>},
     {"--log-level", "Serving", "LEVEL", "trace, debug, info, warning, error or off", kAll,
      set_choice<&C::log_level, kLogLevels>, get_text<&C::log_level>},
     {"--progress", "Serving", "HOW", "while loading: auto, bar, lines or none", kRanks,

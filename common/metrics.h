@@ -23,6 +23,8 @@ enum class Metric {
   kEpoch,
   kKvBlocks,
   kKvBlocksUsed,
+  kKvBlocksCached,
+  kKvWasteRatio,
   kPlanUs,
   kStepUs,
   // counters
@@ -33,6 +35,15 @@ enum class Metric {
   kSteps,
   kGroupLosses,
   kStaleRepliesDropped,
+  kPrefixCacheQueries,
+  kPrefixCacheHits,
+  kPromptTokensCached,
+  kDrafts,
+  kDraftTokens,
+  kAcceptedDraftTokens,
+  kAdmissionRejections,  // label reason: max_num_queued_reqs, max_num_queued_tokens, deadline
+  kOffloadSavedBlocks,
+  kOffloadLoadedBlocks,
   // histograms
   kTimeToFirstToken,
   kInterTokenLatency,

@@ -92,6 +92,12 @@ TEST(ConfigTest, ValuesOutOfRangeNameOptionValueAndRange) {
       {{"--kv-cache-memory-bytes", "4GG"}, {"'4GG'"}},
       {{"--api-key="}, {"--api-key", "empty"}},
       {{"--port", "7", "--grpc-port", "7"}, {"--port and --grpc-port", "7"}},
+      {{"--prompt-lookup-min", "5"},
+       {"--prompt-lookup-min is 5", "--prompt-lookup-max, which is 4"}},
+      {{"--kv-offload-bytes", "1K", "--no-enable-prefix-caching"},
+       {"--kv-offload-bytes is 1024", "--no-enable-prefix-caching"}},
+      {{"--api-key", "k", "--tenants", "t.yaml"}, {"--tenants and --api-key", "t.yaml"}},
+      {{"--scheduling-policy", "lifo"}, {"auto, fcfs, priority, spf, lpm, fair"}},
       {{"--port"}, {"--port needs a value: --port PORT"}},
       {{"--port", "--host", "x"}, {"--port needs a value"}},
       {{"one.gguf", "two.gguf"}, {"'two.gguf'"}},
@@ -104,6 +110,16 @@ TEST(ConfigTest, ValuesOutOfRangeNameOptionValueAndRange) {
   EXPECT_THAT(error(kWorker, {"--coordinator", "host:0"}), HasSubstr("HOST:PORT"));
   EXPECT_THAT(error(kWorker, {"--rank", "1"}), HasSubstr("give both"));
   EXPECT_THAT(error(kWorker, {"--rank", "2", "--world-size", "2"}), HasSubstr("below"));
+}
+
+TEST(ConfigTest, OptionsThatGoTogether) {
+  EXPECT_EQ(good(kServe, {"--prompt-lookup-min", "4"}).prompt_lookup_min, 4);
+  EXPECT_EQ(good(kServe, {"--kv-offload-bytes", "1K"}).kv_offload_bytes, 1024);
+  EXPECT_TRUE(good(kServe, {"--no-enable-prefix-caching"}).no_prefix_caching);
+  EXPECT_EQ(good(kServe, {"--tenants", "t.yaml"}).tenants_file, "t.yaml");
+  for (const char* policy : {"auto", "fcfs", "priority", "spf", "lpm", "fair"}) {
+    EXPECT_EQ(good(kServe, {"--scheduling-policy", policy}).scheduling_policy, policy);
+  }
 }
 
 TEST(ConfigTest, UnknownOptionSuggestsTheNearest) {
@@ -181,11 +197,29 @@ TEST(ConfigTest, TableIsSound) {
 
 TEST(ConfigTest, ArgumentsRoundTrip) {
   EXPECT_THAT(to_arguments(EngineConfig{}, kServe), IsEmpty());
-  const EngineConfig config =
-      good(kServe,
-           {"/models/a b.gguf", "--tensor-parallel-size", "4", "--kv-cache-memory-bytes", "1G",
-            "--seed", "18446744073709551615", "--host", "::", "--api-key", "k", "--dtype",
-            "float32", "--kv-cache-dtype", "fp8", "--hostfile", "hosts", "--log-level", "debug"});
+  const EngineConfig config = good(kServe, {"/models/a b.gguf",
+                                            "--tensor-parallel-size",
+                                            "4",
+                                            "--kv-cache-memory-bytes",
+                                            "1G",
+                                            "--seed",
+                                            "18446744073709551615",
+                                            "--host",
+                                            "::",
+                                            "--api-key",
+                                            "k",
+                                            "--dtype",
+                                            "float32",
+                                            "--kv-cache-dtype",
+                                            "fp8",
+                                            "--hostfile",
+                                            "hosts",
+                                            "--log-level",
+                                            "debug",
+                                            "--kv-offload-bytes",
+                                            "2G",
+                                            "--scheduling-policy",
+                                            "priority"});
   for (const ProgramMask program : {kServe, kCoordinator, kWorker}) {
     const std::vector<std::string> arguments = to_arguments(config, program);
     std::vector<const char*> words;

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -45,6 +46,9 @@ TEST(MetricsTest, ValuesAppear) {
   metrics.add(Metric::kGenerationTokens, 5);
   metrics.add(Metric::kGenerationTokens);
   metrics.add(Metric::kRequestSuccess, 1, "stop");
+  metrics.raise_to(Metric::kAdmissionRejections, 3, "deadline");
+  metrics.raise_to(Metric::kPrefixCacheHits, 48);
+  metrics.set(Metric::kKvWasteRatio, 0.02);
   metrics.observe(Metric::kTimeToFirstToken, 0.03);
   const std::string text = metrics.text();
   const std::string labels = kLabels;
@@ -53,6 +57,10 @@ TEST(MetricsTest, ValuesAppear) {
   EXPECT_THAT(text, HasSubstr("vllm:generation_tokens_total" + labels + " 6"));
   EXPECT_THAT(text, HasSubstr(R"(finished_reason="stop"} 1)"));
   EXPECT_THAT(text, HasSubstr(R"(finished_reason="abort"} 0)"));
+  EXPECT_THAT(text, HasSubstr(R"(reason="deadline"} 3)"));
+  EXPECT_THAT(text, HasSubstr(R"(reason="max_num_queued_tokens"} 0)"));
+  EXPECT_THAT(text, HasSubstr("vllm:prefix_cache_hits_total" + labels + " 48"));
+  EXPECT_THAT(text, HasSubstr("quire_kv_waste_ratio" + labels + " 0.02"));
   EXPECT_THAT(text, HasSubstr(R"(le="0.02"} 0)"));
   EXPECT_THAT(text, HasSubstr(R"(le="0.04"} 1)"));
   EXPECT_THAT(text, HasSubstr("vllm:time_to_first_token_seconds_count" + labels + " 1"));
@@ -109,6 +117,11 @@ TEST(MetricsDeathTest, WrongKindOrLabelIsOurBug) {
   EXPECT_DEATH(metrics.add(Metric::kRequestSuccess, 1, "boredom"), "CHECK");
 }
 
+// Counters of vllm/v1/spec_decode/metrics.py that the list, made by a scan of its sources, misses.
+constexpr const char* kNotInTheList[] = {"vllm:spec_decode_num_drafts",
+                                         "vllm:spec_decode_num_draft_tokens",
+                                         "vllm:spec_decode_num_accepted_tokens"};
+
 TEST(MetricsTest, NamesAndKindsAreVllms) {
   const auto file = test::data_root() / "data/metrics/vllm-0.33.0/metric_names.json";
   QUIRE_NEED_DATA(file);
@@ -118,6 +131,10 @@ TEST(MetricsTest, NamesAndKindsAreVllms) {
     std::string name = row.name;
     if (!name.starts_with("vllm:") || row.id == Metric::kCacheConfigInfo) continue;
     if (name.ends_with("_total")) name.resize(name.size() - 6);
+    if (std::ranges::find(kNotInTheList, name) != std::end(kNotInTheList)) {
+      EXPECT_EQ(row.kind, MetricKind::kCounter);
+      continue;
+    }
     ASSERT_TRUE(known.contains(name)) << name;
     const std::string kind = known[name]["kind"];
     EXPECT_EQ(kind.substr(0, kind.find('_')), row.kind == MetricKind::kGauge     ? "gauge"
