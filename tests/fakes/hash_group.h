@@ -92,7 +92,12 @@ class HashGroup final : public GroupPort {
   void start_life() {
     worker_ = std::make_unique<HashWorker>(config_);
     hanging_ = false;
-    engine_->on_ready({config_.epoch, config_.num_blocks, 1, config_.first_step});
+    GroupReady ready;
+    ready.epoch = config_.epoch;
+    ready.num_blocks = config_.num_blocks;
+    ready.num_host_blocks = config_.num_host_blocks;
+    ready.next_step = config_.first_step;
+    engine_->on_ready(ready);
   }
   void end_life(const std::string& why) {
     if (worker_ == nullptr) return;
