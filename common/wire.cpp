@@ -3,6 +3,7 @@
 // for the room that owns it.
 #include "common/wire.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -23,6 +24,10 @@ constexpr int kMaxPosition = 1 << 30;
 constexpr int kMaxBlock = 1 << 30;
 constexpr int kMaxKvGroups = 64;
 
+// First guesses at what a plan's message takes, and each row of it.
+constexpr std::size_t kPlanArenaBytes = 4096;
+constexpr std::size_t kRowArenaBytes = 256;
+
 template <typename... Where>
 absl::Status bad(const Where&... sentence) {
   return absl::InvalidArgumentError(absl::StrCat(sentence...));
@@ -37,11 +42,14 @@ absl::Status in_range(std::int64_t value, std::int64_t low, std::int64_t high, c
 
 absl::Status check_slots(const std::vector<SlotId>& slots, const std::string& plan,
                          const char* list) {
-  absl::flat_hash_set<SlotId> seen;
+  std::vector<bool> seen;  // [slot], as long as the highest one so far
   for (std::size_t i = 0; i < slots.size(); ++i) {
     const auto where = [&] { return absl::StrCat(plan, list, " entry ", i, ": the slot"); };
     QUIRE_RETURN_IF_ERROR(in_range(slots[i], 0, kMaxSlots - 1, where));
-    if (!seen.insert(slots[i]).second) return bad(where(), " ", slots[i], " is named twice.");
+    const auto slot = static_cast<std::size_t>(slots[i]);
+    if (slot >= seen.size()) seen.resize(slot + 1);
+    if (seen[slot]) return bad(where(), " ", slots[i], " is named twice.");
+    seen[slot] = true;
   }
   return absl::OkStatus();
 }
@@ -131,19 +139,21 @@ absl::Status decode_sampling(const v1::Sampling& in, const std::string& where,
   return params.ok() ? params : bad(where, ": ", params.message());
 }
 
+template <typename Name>
 absl::Status decode_tokens(const google::protobuf::RepeatedField<std::int32_t>& in,
-                           const std::string& where, const char* field, std::vector<TokenId>* out) {
+                           const Name& where, const char* field, std::vector<TokenId>* out) {
   out->assign(in.begin(), in.end());
   for (std::size_t i = 0; i < out->size(); ++i) {
     if ((*out)[i] >= 0) continue;
-    return bad(where, ".", field, "[", i, "] is ", (*out)[i], ", but ids are not negative.");
+    return bad(where(), ".", field, "[", i, "] is ", (*out)[i], ", but ids are not negative.");
   }
   return absl::OkStatus();
 }
 
 absl::Status decode_admit(const v1::AdmitRow& in, const std::string& where, AdmitRow* out) {
   out->slot = in.slot();
-  QUIRE_RETURN_IF_ERROR(decode_tokens(in.tokens(), where, "tokens", &out->tokens));
+  const auto name = [&] { return where; };
+  QUIRE_RETURN_IF_ERROR(decode_tokens(in.tokens(), name, "tokens", &out->tokens));
   std::int64_t most_prompt_tokens = in.tokens_size();
   if (in.has_fork_of()) {
     QUIRE_RETURN_IF_ERROR(
@@ -164,13 +174,16 @@ absl::Status decode_admit(const v1::AdmitRow& in, const std::string& where, Admi
   return decode_sampling(in.sampling(), absl::StrCat(where, ".sampling"), &out->params);
 }
 
-absl::Status decode_row(const v1::PlanRow& in, const std::string& where, PlanRow* out) {
+// Rows are many: their names (`where`, called) are only made for what is wrong.
+template <typename Name>
+absl::Status decode_row(const v1::PlanRow& in, const Name& where, PlanRow* out) {
   QUIRE_RETURN_IF_ERROR(in_range(in.first_position(), 0, kMaxPosition,
-                                 [&] { return absl::StrCat(where, ".first_position"); }));
+                                 [&] { return absl::StrCat(where(), ".first_position"); }));
   QUIRE_RETURN_IF_ERROR(in_range(in.num_tokens(), 0, kMaxPosition - in.first_position(),
-                                 [&] { return absl::StrCat(where, ".num_tokens"); }));
-  QUIRE_RETURN_IF_ERROR(in_range(in.new_blocks_size(), 0, kMaxKvGroups,
-                                 [&] { return absl::StrCat(where, ": the number of KV groups"); }));
+                                 [&] { return absl::StrCat(where(), ".num_tokens"); }));
+  QUIRE_RETURN_IF_ERROR(in_range(in.new_blocks_size(), 0, kMaxKvGroups, [&] {
+    return absl::StrCat(where(), ": the number of KV groups");
+  }));
   out->slot = in.slot();
   out->first_position = in.first_position();
   out->num_tokens = in.num_tokens();
@@ -178,14 +191,14 @@ absl::Status decode_row(const v1::PlanRow& in, const std::string& where, PlanRow
   for (const v1::BlockList& list : in.new_blocks()) {
     for (int i = 0; i < list.blocks_size(); ++i) {
       QUIRE_RETURN_IF_ERROR(in_range(list.blocks(i), 0, kMaxBlock, [&] {
-        return absl::StrCat(where, ".new_blocks[", out->new_blocks.size(), "][", i, "]");
+        return absl::StrCat(where(), ".new_blocks[", out->new_blocks.size(), "][", i, "]");
       }));
     }
     out->new_blocks.emplace_back(list.blocks().begin(), list.blocks().end());
   }
   if (in.has_keep_blocks()) {
     QUIRE_RETURN_IF_ERROR(in_range(in.keep_blocks(), 0, kMaxBlock,
-                                   [&] { return absl::StrCat(where, ".keep_blocks"); }));
+                                   [&] { return absl::StrCat(where(), ".keep_blocks"); }));
     out->keep_blocks = in.keep_blocks();
   }
   QUIRE_RETURN_IF_ERROR(decode_tokens(in.tokens(), where, "tokens", &out->tokens));
@@ -209,21 +222,22 @@ absl::Status decode_swaps(const google::protobuf::RepeatedPtrField<v1::BlockSwap
   return absl::OkStatus();
 }
 
-absl::Status decode_result_row(const v1::RowResult& in, const std::string& where, RowResult* out) {
+template <typename Name>
+absl::Status decode_result_row(const v1::RowResult& in, const Name& where, RowResult* out) {
   out->row = in.row();
   out->token = in.token();
-  if (in.token() < 0) return bad(where, ".token is ", in.token(), ", but ids are not negative.");
+  if (in.token() < 0) return bad(where(), ".token is ", in.token(), ", but ids are not negative.");
   if (in.logprob_tokens_size() != in.logprobs_size()) {
-    return bad(where, " has ", in.logprob_tokens_size(), " logprob_tokens but ", in.logprobs_size(),
-               " logprobs.");
+    return bad(where(), " has ", in.logprob_tokens_size(), " logprob_tokens but ",
+               in.logprobs_size(), " logprobs.");
   }
   if (in.logprobs_size() > kMaxRowLogprobs + 1) {
-    return bad(where, " has ", in.logprobs_size(), " logprobs, but at most ", kMaxRowLogprobs + 1,
+    return bad(where(), " has ", in.logprobs_size(), " logprobs, but at most ", kMaxRowLogprobs + 1,
                " are possible.");
   }
   for (int i = 0; i < in.logprobs_size(); ++i) {
     if (in.logprob_tokens(i) < 0 || std::isnan(in.logprobs(i))) {
-      return bad(where, ".logprobs[", i, "] is ", in.logprobs(i), " for token ",
+      return bad(where(), ".logprobs[", i, "] is ", in.logprobs(i), " for token ",
                  in.logprob_tokens(i), ", but must be a number for an id that is not negative.");
     }
     out->logprobs.push_back({in.logprob_tokens(i), in.logprobs(i)});
@@ -258,7 +272,12 @@ absl::Status decode_copies(const v1::StepPlan& in, const std::string& plan,
 }  // namespace
 
 std::string encode(const StepPlan& plan) {
-  v1::StepPlan out;
+  // One arena holds the whole message: thousands of rows are no thousands of allocations.
+  google::protobuf::ArenaOptions options;
+  options.start_block_size = kPlanArenaBytes + plan.rows.size() * kRowArenaBytes;
+  options.max_block_size = std::max(options.start_block_size, options.max_block_size);
+  google::protobuf::Arena arena(options);
+  v1::StepPlan& out = *google::protobuf::Arena::CreateMessage<v1::StepPlan>(&arena);
   out.set_epoch(plan.epoch);
   out.set_step(plan.step);
   out.set_sampling_rank(static_cast<std::uint32_t>(plan.sampling_rank));
@@ -272,6 +291,7 @@ std::string encode(const StepPlan& plan) {
   }
   encode_swaps(plan.saves, out.mutable_saves());
   encode_swaps(plan.loads, out.mutable_loads());
+  out.mutable_rows()->Reserve(static_cast<int>(plan.rows.size()));
   for (const PlanRow& row : plan.rows) encode_row(row, out.add_rows());
   return out.SerializeAsString();
 }
@@ -304,8 +324,10 @@ absl::StatusOr<StepPlan> decode_plan(absl::string_view bytes) {
   QUIRE_RETURN_IF_ERROR(decode_swaps(in.loads(), name, "loads", false, &plan.loads));
   QUIRE_RETURN_IF_ERROR(decode_copies(in, name, &plan.copies));
   slots.clear();
+  slots.reserve(static_cast<std::size_t>(in.rows_size()));
+  plan.rows.reserve(static_cast<std::size_t>(in.rows_size()));
   for (const v1::PlanRow& row : in.rows()) {
-    const std::string where = absl::StrCat(name, "rows[", plan.rows.size(), "]");
+    const auto where = [&, i = plan.rows.size()] { return absl::StrCat(name, "rows[", i, "]"); };
     QUIRE_RETURN_IF_ERROR(decode_row(row, where, &plan.rows.emplace_back()));
     slots.push_back(row.slot());
   }
@@ -337,12 +359,13 @@ absl::StatusOr<StepResult> decode(const v1::StepResult& in) {
   result.epoch = in.epoch();
   result.step = in.step();
   result.busy_us = in.busy_us();
+  result.rows.reserve(static_cast<std::size_t>(in.rows_size()));
   for (const v1::RowResult& row : in.rows()) {
-    const std::string where = absl::StrCat(name, "rows[", result.rows.size(), "]");
+    const auto where = [&, i = result.rows.size()] { return absl::StrCat(name, "rows[", i, "]"); };
     // Plan order; a row with drafts has several picks.
     const int lowest = result.rows.empty() ? 0 : result.rows.back().row;
     QUIRE_RETURN_IF_ERROR(
-        in_range(row.row(), lowest, kMaxRows, [&] { return absl::StrCat(where, ".row"); }));
+        in_range(row.row(), lowest, kMaxRows, [&] { return absl::StrCat(where(), ".row"); }));
     QUIRE_RETURN_IF_ERROR(decode_result_row(row, where, &result.rows.emplace_back()));
   }
   return result;

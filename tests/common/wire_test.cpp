@@ -76,13 +76,29 @@ StepPlan random_plan(std::mt19937& random) {
     if (below(2) == 0) adjust(row.params, below);
     plan.admits.push_back(row);
   }
+  for (int i = 1 + below(3); i > 1; --i) {
+    AdmitRow& fork = plan.admits.emplace_back();
+    fork.slot = 10 + i;
+    fork.fork_of = below(5);
+    fork.num_prompt_tokens = 1 + below(9);
+    fork.params.beam_width = below(kMaxBeamWidth + 1);
+    fork.params.logprobs = fork.params.beam_width > 0 ? 2 * fork.params.beam_width : -1;
+  }
   for (int i = below(4); i > 0; --i) plan.copies.push_back({below(2), 100 + below(9), i});
+  for (int i = below(4); i > 0; --i) plan.saves.push_back({below(100), i});
+  for (int i = below(4); i > 0; --i) plan.loads.push_back({i, below(100)});
   for (int i = below(20); i > 0; --i) {
-    PlanRow row{i, below(100000), 1 + below(512), below(2) == 1, {}};
+    PlanRow row{.slot = i,
+                .first_position = below(100000),
+                .num_tokens = below(512),
+                .samples = below(2) == 1};
     for (int g = below(3); g > 0; --g) {
       row.new_blocks.emplace_back();
       for (int b = below(6); b > 0; --b) row.new_blocks.back().push_back(below(1 << 20));
     }
+    if (below(4) == 0) row.keep_blocks = below(100);
+    for (int t = below(3); t > 0; --t) row.tokens.push_back(below(200000));
+    for (int t = below(3); t > 0; --t) row.drafts.push_back(below(200000));
     plan.rows.push_back(row);
   }
   return plan;
@@ -94,11 +110,15 @@ void expect_equal(const StepPlan& a, const StepPlan& b) {
   EXPECT_EQ(a.sampling_rank, b.sampling_rank);
   EXPECT_EQ(a.releases, b.releases);
   EXPECT_EQ(a.copies, b.copies);
+  EXPECT_EQ(a.saves, b.saves);
+  EXPECT_EQ(a.loads, b.loads);
   ASSERT_EQ(a.admits.size(), b.admits.size());
   for (std::size_t i = 0; i < a.admits.size(); ++i) {
     const AdmitRow &x = a.admits[i], &y = b.admits[i];
     EXPECT_EQ(x.slot, y.slot);
     EXPECT_EQ(x.tokens, y.tokens);
+    EXPECT_EQ(x.fork_of, y.fork_of);
+    EXPECT_EQ(x.params.beam_width, y.params.beam_width);
     EXPECT_EQ(x.num_prompt_tokens, y.num_prompt_tokens);
     EXPECT_EQ(x.sample_index, y.sample_index);
     EXPECT_EQ(x.params.temperature, y.params.temperature);
@@ -124,6 +144,9 @@ void expect_equal(const StepPlan& a, const StepPlan& b) {
     EXPECT_EQ(x.num_tokens, y.num_tokens);
     EXPECT_EQ(x.samples, y.samples);
     EXPECT_EQ(x.new_blocks, y.new_blocks);
+    EXPECT_EQ(x.keep_blocks, y.keep_blocks);
+    EXPECT_EQ(x.tokens, y.tokens);
+    EXPECT_EQ(x.drafts, y.drafts);
   }
 }
 
@@ -212,10 +235,39 @@ TEST(WireTest, HostilePlansAreRefusedByName) {
       {"rows entry 0", [](StepPlan& p) { p.rows[0].slot = -1; }},
       {"rows entry 1", [](StepPlan& p) { p.rows.push_back(p.rows[0]); }},
       {"first_position", [](StepPlan& p) { p.rows[0].first_position = -1; }},
-      {"num_tokens", [](StepPlan& p) { p.rows[0].num_tokens = 0; }},
+      {"num_tokens", [](StepPlan& p) { p.rows[0].num_tokens = -1; }},
       {"num_tokens", [](StepPlan& p) { p.rows[0].num_tokens = kMax; }},
       {"num_tokens", [](StepPlan& p) { p.rows[0].first_position = 1 << 30; }},
       {"new_blocks[0][1]", [](StepPlan& p) { p.rows[0].new_blocks[0][1] = -3; }},
+      {"keep_blocks", [](StepPlan& p) { p.rows[0].keep_blocks = kMax; }},
+      {"rows[0].tokens[0]", [](StepPlan& p) { p.rows[0].tokens = {-1}; }},
+      {"rows[0].drafts[1]",
+       [](StepPlan& p) {
+         p.rows[0].drafts = {1, -1};
+       }},
+      {"has tokens, but a fork", [](StepPlan& p) { p.admits[0].fork_of = 5; }},
+      {"fork_of",
+       [](StepPlan& p) {
+         p.admits[0].tokens.clear();
+         p.admits[0].fork_of = kMax;
+       }},
+      {"beam_width", [](StepPlan& p) { p.admits[0].params.beam_width = kMaxBeamWidth + 1; }},
+      {"saves[1]: its target is written twice",
+       [](StepPlan& p) {
+         p.saves = {{1, 7}, {2, 7}};
+       }},
+      {"loads[1]: its target is written twice",
+       [](StepPlan& p) {
+         p.loads = {{3, 7}, {3, 8}};
+       }},
+      {"loads[0]",
+       [](StepPlan& p) {
+         p.loads = {{-1, 7}};
+       }},
+      {"saves[0]",
+       [](StepPlan& p) {
+         p.saves = {{1, -7}};
+       }},
       {"KV groups", [](StepPlan& p) { p.rows[0].new_blocks.resize(65); }},
   };
   for (const Case& c : cases) {
@@ -274,14 +326,14 @@ TEST(WireTest, HostileResultsAreRefusedByName) {
   };
   const Case cases[] = {
       {"rows[0].row", [](v1::StepResult& r) { r.mutable_rows(0)->set_row(-1); }},
-      {"rows[1].row", [](v1::StepResult& r) { r.mutable_rows(1)->set_row(0); }},
+      {"rows[1].row", [](v1::StepResult& r) { r.mutable_rows(0)->set_row(3); }},
       {"rows[1].row", [](v1::StepResult& r) { r.mutable_rows(1)->set_row(1 << 30); }},
       {"rows[0].token", [](v1::StepResult& r) { r.mutable_rows(0)->set_token(-1); }},
       {"1 logprob_tokens but 0",
        [](v1::StepResult& r) { r.mutable_rows(0)->add_logprob_tokens(1); }},
-      {"22 logprobs",
+      {"34 logprobs",
        [](v1::StepResult& r) {
-         for (int i = 0; i < 22; ++i) {
+         for (int i = 0; i < kMaxRowLogprobs + 2; ++i) {
            r.mutable_rows(0)->add_logprob_tokens(1);
            r.mutable_rows(0)->add_logprobs(-1.0f);
          }
