@@ -6,10 +6,12 @@
 #include <thread>
 #include <utility>
 
+#include "absl/time/clock.h"
 #include "common/check.h"
 #include "common/status.h"
 #include "coordinator/engine/admission.h"
 #include "coordinator/engine/mailbox.h"
+#include "coordinator/engine/queue_gate.h"
 #include "coordinator/engine/step_loop.h"
 
 namespace quire {
@@ -20,6 +22,10 @@ namespace {
 // really died is noticed by its streams long before; this only bounds a silent hang.
 constexpr absl::Duration kMinStepDeadline = absl::Seconds(60);
 constexpr absl::Duration kStepDeadlinePerToken = absl::Milliseconds(100);
+
+// In order of arrival a request counts as due a minute after it came (schedule/policy.h): one whose
+// deadline is nearer goes before others.
+constexpr absl::Duration kDueWithin = absl::Minutes(1);
 
 absl::Duration step_deadline_of(const EngineConfig& config) {
   return std::max(kMinStepDeadline, kStepDeadlinePerToken * config.max_num_batched_tokens);
@@ -40,12 +46,51 @@ SchedulerConfig scheduler_config(const EngineConfig& config, const ModelSpec& sp
           .eos = spec.eos};
 }
 
+RequestLimits request_limits(const EngineConfig& config, const ModelSpec& spec,
+                             const std::vector<Tenant>& tenants) {
+  return {.vocab = spec.vocab,
+          .max_model_len = max_model_len_of(config, spec),
+          .block_size = config.block_size,
+          .total_blocks = 0,
+          .max_num_seqs = config.max_num_seqs,
+          .num_tenants = std::max(1, static_cast<int>(tenants.size()))};
+}
+
+QueueGate::Limits queue_limits(const EngineConfig& config, const std::vector<Tenant>& tenants) {
+  const bool fcfs = config.scheduling_policy == "fcfs" ||
+                    (config.scheduling_policy == "auto" && tenants.size() <= 1);
+  return {.max_requests = config.max_num_queued_reqs,
+          .max_tokens = config.max_num_queued_tokens,
+          .behind_all_from = fcfs ? kDueWithin : absl::InfiniteDuration()};
+}
+
+LoopQueue queue_of(const EngineStats& stats) {
+  return {.taken_requests = stats.taken_requests,
+          .taken_tokens = stats.taken_tokens,
+          .waiting = stats.waiting,
+          .waiting_tokens = stats.waiting_tokens};
+}
+
+// Tells the gate when the first token comes.
+DeliverFn watch_first_token(DeliverFn deliver, QueueGate* gate, std::int64_t prompt_tokens,
+                            absl::Time arrival) {
+  return [deliver = std::move(deliver), gate, prompt_tokens, arrival,
+          first = true](OutputDelta delta) mutable {
+    if (std::exchange(first, false) && !delta.tokens.empty()) {
+      gate->on_first_token(prompt_tokens, absl::Now() - arrival);
+    }
+    deliver(std::move(delta));
+  };
+}
+
 }  // namespace
 
 class Engine::Impl {
  public:
-  Impl(const EngineConfig& config, const ModelSpec& spec, absl::Duration step_deadline)
-      : limits_{spec.vocab, max_model_len_of(config, spec), config.block_size, 0},
+  Impl(const EngineConfig& config, const ModelSpec& spec, absl::Duration step_deadline,
+       const std::vector<Tenant>& tenants)
+      : limits_(request_limits(config, spec, tenants)),
+        gate_(queue_limits(config, tenants)),
         loop_(scheduler_config(config, spec),
               step_deadline > absl::ZeroDuration() ? step_deadline : step_deadline_of(config),
               &mailbox_) {}
@@ -56,6 +101,15 @@ class Engine::Impl {
     RequestLimits limits = limits_;
     limits.total_blocks = total_blocks_.load();
     QUIRE_RETURN_IF_ERROR(check_request(request, limits));
+    request.arrival = absl::Now();
+    const auto prompt_tokens = static_cast<std::int64_t>(request.prompt.size());
+    bool at_once = false;
+    QUIRE_RETURN_IF_ERROR(gate_.enter(queue_of(loop_.stats()), prompt_tokens, request.deadline,
+                                      request.arrival, &at_once));
+    if (at_once && request.beams.width == 0) {  // beams are delivered at their end
+      request.deliver =
+          watch_first_token(std::move(request.deliver), &gate_, prompt_tokens, request.arrival);
+    }
     const RequestId id = next_id_.fetch_add(1);
     request.id = id;
     if (!mailbox_.push(std::move(request))) {
@@ -67,6 +121,22 @@ class Engine::Impl {
   void on_ready(const GroupReady& ready) {
     total_blocks_.store(ready.num_blocks);
     mailbox_.push(ready);
+  }
+
+  void on_result(StepResult result) {
+    gate_.on_step(queue_of(loop_.stats()), absl::Now());
+    mailbox_.push(std::move(result));
+  }
+
+  absl::Duration retry_after() const { return gate_.retry_after(queue_of(loop_.stats())); }
+
+  EngineStats stats() const {
+    EngineStats stats = loop_.stats();
+    const QueueGate::Refusals refusals = gate_.refusals();
+    stats.rejected_queued_reqs = refusals.requests;
+    stats.rejected_queued_tokens = refusals.tokens;
+    stats.rejected_deadline = refusals.deadline;
+    return stats;
   }
 
   void start(GroupPort* group) {
@@ -85,21 +155,22 @@ class Engine::Impl {
   }
 
   Mailbox& mailbox() { return mailbox_; }
-  const StepLoop& loop() const { return loop_; }
   int max_model_len() const { return limits_.max_model_len; }
 
  private:
   const RequestLimits limits_;         // without the group's blocks
   std::atomic<int> total_blocks_ = 0;  // of the last group that was ready
   std::atomic<RequestId> next_id_ = 1;
+  QueueGate gate_;
   Mailbox mailbox_;
   StepLoop loop_;
   std::thread thread_;
   bool stopped_ = false;  // the owner's
 };
 
-Engine::Engine(const EngineConfig& config, const ModelSpec& spec, absl::Duration step_deadline)
-    : impl_(std::make_unique<Impl>(config, spec, step_deadline)) {}
+Engine::Engine(const EngineConfig& config, const ModelSpec& spec, absl::Duration step_deadline,
+               std::vector<Tenant> tenants)
+    : impl_(std::make_unique<Impl>(config, spec, step_deadline, tenants)) {}
 Engine::~Engine() = default;
 
 absl::StatusOr<RequestId> Engine::submit(Request request) {
@@ -112,10 +183,10 @@ void Engine::stop_choice(RequestId id, int choice) {
   impl_->mailbox().push(StopChoice{id, choice});
 }
 absl::Duration Engine::retry_after() const {
-  return absl::Seconds(1);
+  return impl_->retry_after();
 }
 EngineStats Engine::stats() const {
-  return impl_->loop().stats();
+  return impl_->stats();
 }
 int Engine::max_model_len() const {
   return impl_->max_model_len();
@@ -125,7 +196,7 @@ void Engine::on_ready(const GroupReady& ready) {
   impl_->on_ready(ready);
 }
 void Engine::on_result(StepResult result) {
-  impl_->mailbox().push(std::move(result));
+  impl_->on_result(std::move(result));
 }
 void Engine::on_lost(const std::string& why) {
   impl_->mailbox().push(GroupLost{why});

@@ -30,6 +30,8 @@ struct EngineStats {
   std::uint64_t drafts = 0, draft_tokens = 0, accepted_draft_tokens = 0;
   std::uint64_t rejected_queued_reqs = 0, rejected_queued_tokens = 0, rejected_deadline = 0;
   std::int64_t waiting_tokens = 0;  // of prompts
+  // Everything that the loop has taken from the mailbox since the start: requests, their prompts.
+  std::uint64_t taken_requests = 0, taken_tokens = 0;
   int cached_blocks = 0;            // unreferenced, of the prefix cache; not in used_blocks
   double kv_waste = 0;              // 1 - filled / allocated slots, now
   double plan_us = 0, step_us = 0;  // exponential means
@@ -63,8 +65,9 @@ struct Tenant {
 class Engine {
  public:
   // A step that stays unanswered for `step_deadline` ends the epoch; zero = the engine's own rule.
+  // No tenants: everybody is one.
   Engine(const EngineConfig& config, const ModelSpec& spec,
-         absl::Duration step_deadline = absl::ZeroDuration());
+         absl::Duration step_deadline = absl::ZeroDuration(), std::vector<Tenant> tenants = {});
   ~Engine();
 
   // --- any thread ---

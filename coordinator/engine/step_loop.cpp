@@ -84,6 +84,8 @@ void StepLoop::expire(absl::Time now) {
 }
 
 void StepLoop::take(Request request) {
+  ++counted_.taken_requests;
+  counted_.taken_tokens += request.prompt.size();
   LiveRequest& live = live_.insert(std::move(request));
   const RequestId id = live.request.id;
   std::vector<TokenId> prompt = std::exchange(live.request.prompt, {});

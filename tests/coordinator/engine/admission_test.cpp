@@ -23,7 +23,8 @@ class AdmissionTest : public testing::Test {
     for (const char* word : words) EXPECT_THAT(std::string(status.message()), HasSubstr(word));
   }
   Request request_;
-  RequestLimits limits_{.vocab = 100, .max_model_len = 20, .block_size = 4, .total_blocks = 5};
+  RequestLimits limits_{
+      .vocab = 100, .max_model_len = 20, .block_size = 4, .total_blocks = 5, .max_num_seqs = 4};
 };
 
 TEST_F(AdmissionTest, WhatFitsIsTaken) {
@@ -63,13 +64,35 @@ TEST_F(AdmissionTest, TheCacheMustHoldItUnlessItIsUnknown) {
 
 TEST_F(AdmissionTest, ChoicesAndParameters) {
   request_.n = 0;
-  expect_refused({"`n` is 0", "[1, 8]"});
-  request_.n = 9;
-  expect_refused({"`n` is 9"});
-  request_.n = 8;
+  expect_refused({"`n` is 0", "[1, 64]"});
+  request_.n = 65;
+  expect_refused({"`n` is 65"});
+  request_.n = 64;  // they can wait for each other
   EXPECT_TRUE(check_request(request_, limits_).ok());
   request_.params.temperature = -1.0f;
   expect_refused({"`temperature`"});
+}
+
+TEST_F(AdmissionTest, BeamsMustFitTogether) {
+  request_.beams.width = 2;
+  request_.n = 3;
+  expect_refused({"2 beams for 3 choices"});
+  request_.n = 2;
+  request_.beams.width = 17;
+  expect_refused({"17 beams", "at most 16"});
+  request_.beams.width = 5;
+  expect_refused({"5 beams", "at most 4 sequences", "--max-num-seqs"});
+  limits_.total_blocks = 13;
+  request_.prompt.assign(9, 1);    // two full blocks, which the beams share
+  request_.params.max_tokens = 7;  // 15 positions: four blocks, two of each beam's own
+  request_.beams.width = 4;
+  EXPECT_TRUE(check_request(request_, limits_).ok());  // 2 + 4 * 2
+  limits_.total_blocks = 10;
+  EXPECT_TRUE(check_request(request_, limits_).ok());
+  limits_.total_blocks = 9;
+  expect_refused({"4 beams of 16 tokens", "10 blocks", "only 9 blocks", "number of beams"});
+  limits_.total_blocks = 0;
+  EXPECT_TRUE(check_request(request_, limits_).ok());
 }
 
 }  // namespace
