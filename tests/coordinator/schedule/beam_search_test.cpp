@@ -196,6 +196,27 @@ TEST(BeamSearch, ImpossibleTokensAreNeverContinued) {
   EXPECT_TRUE(best[0].stopped);
 }
 
+// A penalty below 0 makes every further token cost: the bound is the present length.
+TEST(BeamSearch, NeverWithANegativePenaltyJudgesByThePresentLength) {
+  BeamSearch beams({2, -1.0, Stop::kNever}, {0}, 12);
+  const std::vector<TokenLogprob> first = {{0, -0.125f}, {5, -2.5f}, {6, -2.625f}};
+  const BeamCandidates only{first};
+  ASSERT_EQ(beams.step({&only, 1}).size(), 2u);
+  const std::vector<TokenLogprob> after5 = {{7, -0.5f}, {0, -2.5f}};
+  const std::vector<TokenLogprob> after6 = {{8, -3.0f}};
+  const std::vector<BeamCandidates> next = {{after5}, {after6}};
+  beams.step(next);
+  ASSERT_FALSE(beams.done());  // -3.0 * 2 beats -5.0 * 2
+  const std::vector<TokenLogprob> end = {{0, -0.125f}, {1, -9.0f}};
+  const std::vector<BeamCandidates> last = {{end}, {after6}};
+  beams.step(last);
+  EXPECT_TRUE(beams.done());
+  const std::vector<Hypothesis> best = beams.take_best(2);
+  ASSERT_EQ(best.size(), 2u);
+  EXPECT_EQ(best[1].tokens, (std::vector<TokenId>{5, 7, 0}));
+  EXPECT_EQ(best[1].score, -9.375);
+}
+
 TEST(BeamSearch, TakenEarlyOpenBeamsCompeteWithFinishedOnes) {
   BeamSearch beams({2, 1.0, Stop::kNever}, {0}, 50);
   const std::vector<TokenLogprob> first = {{5, -1.0f}, {0, -1.5f}, {3, -2.0f}};
