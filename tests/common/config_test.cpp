@@ -94,6 +94,7 @@ TEST(ConfigTest, ValuesOutOfRangeNameOptionValueAndRange) {
       {{"--port", "7", "--grpc-port", "7"}, {"--port and --grpc-port", "7"}},
       {{"--prompt-lookup-min", "5"},
        {"--prompt-lookup-min is 5", "--prompt-lookup-max, which is 4"}},
+      {{"--kv-offload-path", "/x"}, {"--kv-offload-path is /x", "--kv-offload-bytes is 0"}},
       {{"--kv-offload-bytes", "1K", "--no-enable-prefix-caching"},
        {"--kv-offload-bytes is 1024", "--no-enable-prefix-caching"}},
       {{"--api-key", "k", "--tenants", "t.yaml"}, {"--tenants and --api-key", "t.yaml"}},

@@ -35,7 +35,9 @@ grpc::Status FakeCoordinator::Attach(grpc::ServerContext*, AttachStream* stream)
   return script_(first.hello(), *stream);
 }
 
-void send_welcome(AttachStream& stream, int num_blocks, int lease_ms) {
+namespace {
+
+v1::Down welcome_message(int num_blocks, int lease_ms) {
   v1::Down down;
   v1::Welcome& welcome = *down.mutable_welcome();
   welcome.set_epoch(7);
@@ -46,6 +48,19 @@ void send_welcome(AttachStream& stream, int num_blocks, int lease_ms) {
   welcome.set_max_model_len(256);
   welcome.set_heartbeat_ms(20);
   welcome.set_lease_ms(static_cast<std::uint32_t>(lease_ms));
+  return down;
+}
+
+}  // namespace
+
+void send_welcome(AttachStream& stream, int num_blocks, int lease_ms) {
+  stream.Write(welcome_message(num_blocks, lease_ms));
+}
+
+void send_welcome_with_store(AttachStream& stream, int host_blocks, bool keep_saved) {
+  v1::Down down = welcome_message(8, 5000);
+  down.mutable_welcome()->set_host_blocks(static_cast<std::uint32_t>(host_blocks));
+  down.mutable_welcome()->set_keep_saved(keep_saved);
   stream.Write(down);
 }
 
@@ -55,9 +70,10 @@ void send_plan(AttachStream& stream, const StepPlan& plan) {
   stream.Write(down);
 }
 
-void send_drain(AttachStream& stream) {
+void send_drain(AttachStream& stream, std::uint64_t saved_prefixes) {
   v1::Down down;
   down.mutable_drain()->set_epoch(7);
+  down.mutable_drain()->set_saved_prefixes(saved_prefixes);
   stream.Write(down);
 }
 

@@ -32,8 +32,9 @@ class FakeCoordinator final : public v1::Fleet::Service {
 };
 
 void send_welcome(AttachStream& stream, int num_blocks, int lease_ms = 5000);
+void send_welcome_with_store(AttachStream& stream, int host_blocks, bool keep_saved);
 void send_plan(AttachStream& stream, const StepPlan& plan);
-void send_drain(AttachStream& stream);
+void send_drain(AttachStream& stream, std::uint64_t saved_prefixes = 0);
 void send_collective_id(AttachStream& stream, const std::string& id, EpochId epoch = 7);
 void send_refusal(AttachStream& stream, const std::string& reason);
 // Reads on until a message of `kind`; false when the stream ends first.

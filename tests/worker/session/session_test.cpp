@@ -11,75 +11,12 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/wire.h"
-#include "tests/fakes/collective_device.h"
-#include "tests/worker/session/fake_coordinator.h"
-#include "tests/worker/tiny_model.h"
+#include "tests/worker/session/session_fixture.h"
 
 namespace quire::test {
 namespace {
 
 using testing::HasSubstr;
-
-constexpr EpochId kEpoch = 7;
-
-StepPlan first_plan() {
-  StepPlan plan;
-  plan.epoch = kEpoch;
-  plan.step = 1;
-  AdmitRow admit;
-  admit.tokens = {1, 2, 3};
-  admit.num_prompt_tokens = 3;
-  admit.params.temperature = 0.0f;
-  plan.admits = {admit};
-  plan.rows = {{0, 0, 3, true, {{0}}}};
-  return plan;
-}
-
-StepPlan next_plan(StepId step, int position) {
-  StepPlan plan;
-  plan.epoch = kEpoch;
-  plan.step = step;
-  plan.rows = {{0, position, 1, true, {}}};
-  return plan;
-}
-
-class SessionTest : public testing::Test {
- protected:
-  void SetUp() override { write_tiny_gguf(scratch_ / "tiny.gguf", {}); }
-
-  std::unique_ptr<Rank> load(int rank = 0, int world = 1, bool over_collective = false) {
-    auto file = open_model(scratch_ / "tiny.gguf");
-    EXPECT_TRUE(file.ok()) << file.status();
-    DeviceOptions options;
-    options.kind = "cpu";
-    options.num_threads = 1;
-    std::unique_ptr<Device> device = *open_device(options);
-    if (over_collective) device = with_collective(std::move(device), among_threads());
-    auto loaded = Rank::load(*std::move(file), std::move(device), {rank, world, 0, world},
-                             make_progress("none", ""));
-    EXPECT_TRUE(loaded.ok()) << loaded.status();
-    return *std::move(loaded);
-  }
-  SessionOptions options(const std::string& coordinator) {
-    static std::atomic<int> counter{0};
-    SessionOptions options;
-    options.coordinator = coordinator;
-    options.instance_id = absl::StrCat("test-", ::getpid(), "-", counter++);
-    options.secret = "pst";
-    options.kv_cache_memory_bytes = 8 << 20;
-    options.max_num_seqs = 4;
-    options.max_model_len = 256;
-    options.patience = absl::Seconds(5);
-    return options;
-  }
-  absl::Status run(Script script) {
-    FakeCoordinator coordinator(std::move(script));
-    const auto rank = load();
-    return run_session(*rank, options(coordinator.address()));
-  }
-
-  ScratchFolder scratch_;
-};
 
 TEST_F(SessionTest, RunsPlansInOrderAndDrains) {
   v1::Hello seen;
@@ -229,6 +166,16 @@ TEST_F(SessionTest, MoreBlocksThanOfferedIsRefused) {
   });
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(status.message()), HasSubstr(absl::StrCat(1 << 20)));
+}
+
+// As a standby: there was no epoch for it to be in.
+TEST_F(SessionTest, DrainBeforeWelcomeIsAGoodEnd) {
+  const absl::Status status = run([](const v1::Hello&, AttachStream& stream) {
+    send_drain(stream);
+    read_to_end(stream);
+    return grpc::Status::OK;
+  });
+  EXPECT_TRUE(status.ok()) << status;
 }
 
 TEST_F(SessionTest, NobodyThere) {
