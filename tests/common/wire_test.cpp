@@ -166,7 +166,9 @@ TEST(WireTest, ResultsRoundTrip) {
   result.epoch = 2;
   result.step = 9;
   result.busy_us = 1234;
-  result.rows = {{0, 17, {}}, {3, 5, {{5, -0.25f}, {8, -INFINITY}}}};
+  // The second row had a draft, and searches the widest beam.
+  result.rows = {{0, 17, {}}, {3, 5, {{5, -0.25f}, {8, -INFINITY}}}, {3, 6, {}}};
+  result.rows[2].logprobs.resize(kMaxRowLogprobs + 1);
   v1::StepResult message;
   message.set_step(999);  // what was there before is gone
   message.add_rows();
@@ -176,12 +178,15 @@ TEST(WireTest, ResultsRoundTrip) {
   EXPECT_EQ(back->epoch, 2u);
   EXPECT_EQ(back->step, 9u);
   EXPECT_EQ(back->busy_us, 1234);
-  ASSERT_EQ(back->rows.size(), 2u);
+  ASSERT_EQ(back->rows.size(), 3u);
   EXPECT_EQ(back->rows[0].token, 17);
   EXPECT_TRUE(back->rows[0].logprobs.empty());
   EXPECT_EQ(back->rows[1].row, 3);
   EXPECT_EQ(back->rows[1].logprobs[1].token, 8);
   EXPECT_EQ(back->rows[1].logprobs[1].logprob, -INFINITY);
+  EXPECT_EQ(back->rows[2].row, 3);
+  EXPECT_EQ(back->rows[2].token, 6);
+  EXPECT_EQ(back->rows[2].logprobs.size(), result.rows[2].logprobs.size());
 }
 
 TEST(WireTest, HostilePlansAreRefusedByName) {
@@ -252,6 +257,13 @@ TEST(WireTest, HostilePlansAreRefusedByName) {
          p.admits[0].fork_of = kMax;
        }},
       {"beam_width", [](StepPlan& p) { p.admits[0].params.beam_width = kMaxBeamWidth + 1; }},
+      {"beam_width", [](StepPlan& p) { p.admits[0].params.beam_width = -1; }},
+      {"`logprobs`", [](StepPlan& p) { p.admits[0].params.logprobs = kMaxLogprobs + 1; }},
+      {"`logprobs`",
+       [](StepPlan& p) {
+         p.admits[0].params.beam_width = kMaxBeamWidth;
+         p.admits[0].params.logprobs = kMaxRowLogprobs + 1;
+       }},
       {"saves[1]: its target is written twice",
        [](StepPlan& p) {
          p.saves = {{1, 7}, {2, 7}};
@@ -309,6 +321,20 @@ TEST(WireTest, AdmitWithoutSamplingIsRefused) {
   message.mutable_admits(0)->set_num_prompt_tokens(1);
   EXPECT_THAT(std::string(decode_plan(message.SerializeAsString()).status().message()),
               HasSubstr("sampling is missing"));
+}
+
+// -1 says "none" in the structs; on the wire the field is absent then.
+TEST(WireTest, AbsentFieldsHaveNoSecondSpelling) {
+  v1::StepPlan message;
+  ASSERT_TRUE(message.ParseFromString(encode(small_plan())));
+  message.mutable_rows(0)->set_keep_blocks(-1);
+  EXPECT_THAT(std::string(decode_plan(message.SerializeAsString()).status().message()),
+              HasSubstr("rows[0].keep_blocks"));
+  ASSERT_TRUE(message.ParseFromString(encode(small_plan())));
+  message.mutable_admits(0)->clear_tokens();
+  message.mutable_admits(0)->set_fork_of(-1);
+  EXPECT_THAT(std::string(decode_plan(message.SerializeAsString()).status().message()),
+              HasSubstr("admits[0].fork_of"));
 }
 
 TEST(WireTest, BiasesWithoutIdsAreRefused) {

@@ -1,51 +1,10 @@
 // Every rule of a plan's deltas, broken one at a time: the status names the slot and the field.
-#include "worker/runner/slot_table.h"
-
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
 #include <functional>
 
-namespace quire {
+#include "tests/worker/runner/slot_table_fixture.h"
+
+namespace quire::test {
 namespace {
-
-using testing::HasSubstr;
-
-constexpr StepLimits kLimits{.num_blocks = 8,
-                             .block_size = 16,
-                             .max_num_seqs = 4,
-                             .max_num_batched_tokens = 64,
-                             .max_model_len = 100};
-constexpr int kVocab = 50;
-
-AdmitRow admit(SlotId slot, int length) {
-  AdmitRow row;
-  row.slot = slot;
-  row.tokens.assign(static_cast<std::size_t>(length), 7);
-  row.num_prompt_tokens = length;
-  return row;
-}
-
-PlanRow row(SlotId slot, int first, int count, bool samples, std::vector<BlockId> blocks) {
-  return {.slot = slot,
-          .first_position = first,
-          .num_tokens = count,
-          .samples = samples,
-          .new_blocks = {std::move(blocks)}};
-}
-
-// Slot 1 holds 20 tokens, all computed but none picked yet.
-class SlotTableTest : public testing::Test {
- protected:
-  SlotTableTest() {
-    StepPlan plan;
-    plan.admits = {admit(1, 20)};
-    plan.rows = {row(1, 0, 20, true, {3, 5})};
-    const absl::Status status = slots_.apply(plan);
-    EXPECT_TRUE(status.ok()) << status;
-  }
-  SlotTable slots_{kLimits, kVocab, 1};
-};
 
 TEST_F(SlotTableTest, FollowsASequence) {
   EXPECT_EQ(slots_.at(1).num_computed, 20);
@@ -100,11 +59,7 @@ class BadPlan : public SlotTableTest, public testing::WithParamInterface<Case> {
 TEST_P(BadPlan, IsRefusedByName) {
   StepPlan plan;
   GetParam().build(plan);
-  const absl::Status status = slots_.apply(plan);
-  ASSERT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  for (const std::string& text : GetParam().says) {
-    EXPECT_THAT(std::string(status.message()), HasSubstr(text));
-  }
+  expect_refused(plan, GetParam().says);
 }
 
 const Case kCases[] = {
@@ -188,6 +143,27 @@ const Case kCases[] = {
        p.rows = {row(0, 0, 2, true, std::vector<BlockId>(9, 1))};
      },
      {"slot 0", "new_blocks", "100"}},
+    {"too_many_picks",
+     [](StepPlan& p) {
+       p.admits = {admit(0, 1)};
+       p.rows = {row(0, 0, 64, true, {0, 1, 2, 4})};
+       p.rows[0].drafts.assign(64, 7);
+     },
+     {"slot 0", "samples", "64 picks"}},
+    {"keeps_more_than_it_has",
+     [](StepPlan& p) {
+       p.admits = {admit(0, 2)};
+       p.rows = {row(0, 0, 2, true, {0})};
+       p.rows[0].keep_blocks = 1;
+     },
+     {"slot 0", "keep_blocks", "1", "0 blocks"}},
+    {"keeps_less_than_none",
+     [](StepPlan& p) {
+       p.admits = {admit(0, 2)};
+       p.rows = {row(0, 0, 2, true, {0})};
+       p.rows[0].keep_blocks = -2;
+     },
+     {"slot 0", "keep_blocks", "-2"}},
     {"too_many_tokens",
      [](StepPlan& p) {
        p.admits = {admit(0, 40), admit(2, 40)};
@@ -199,4 +175,4 @@ INSTANTIATE_TEST_SUITE_P(Plans, BadPlan, testing::ValuesIn(kCases),
                          [](const auto& each) { return std::string(each.param.name); });
 
 }  // namespace
-}  // namespace quire
+}  // namespace quire::test
