@@ -8,9 +8,10 @@ namespace quire {
 
 void BlockPool::reset(int num_blocks) {
   QUIRE_CHECK_GE(num_blocks, 0);
-  refs_.assign(static_cast<std::size_t>(num_blocks), 0);
+  refs_.assign(static_cast<std::size_t>(num_blocks), -1);
   free_.resize(static_cast<std::size_t>(num_blocks));
   for (int i = 0; i < num_blocks; ++i) free_[static_cast<std::size_t>(i)] = num_blocks - 1 - i;
+  num_cached_ = 0;
 }
 
 BlockId BlockPool::allocate() {
@@ -22,19 +23,24 @@ BlockId BlockPool::allocate() {
 }
 
 void BlockPool::add_ref(BlockId id) {
-  QUIRE_CHECK_GT(refs(id), 0);
-  ++refs_[static_cast<std::size_t>(id)];
+  int& refs = refs_[static_cast<std::size_t>(id)];
+  QUIRE_CHECK_GE(refs, 0);
+  if (refs++ == 0) --num_cached_;
 }
 
-void BlockPool::release(BlockId id) {
-  QUIRE_CHECK_GT(refs(id), 0);
-  if (--refs_[static_cast<std::size_t>(id)] == 0) free_.push_back(id);
+int BlockPool::release(BlockId id) {
+  int& refs = refs_[static_cast<std::size_t>(id)];
+  QUIRE_CHECK_GT(refs, 0);
+  if (--refs == 0) ++num_cached_;
+  return refs;
 }
 
-int BlockPool::refs(BlockId id) const {
-  QUIRE_CHECK_GE(id, 0);
-  QUIRE_CHECK_LT(id, num_total());
-  return refs_[static_cast<std::size_t>(id)];
+void BlockPool::free(BlockId id) {
+  int& refs = refs_[static_cast<std::size_t>(id)];
+  QUIRE_CHECK_EQ(refs, 0);
+  refs = -1;
+  --num_cached_;
+  free_.push_back(id);
 }
 
 absl::Status BlockPool::verify() const {
@@ -48,11 +54,17 @@ absl::Status BlockPool::verify() const {
     if (listed[i]) return absl::InternalError(absl::StrCat("block ", id, " is free twice"));
     listed[i] = true;
   }
+  int cached = 0;
   for (std::size_t i = 0; i < refs_.size(); ++i) {
-    if (refs_[i] < 0 || listed[i] != (refs_[i] == 0)) {
+    cached += refs_[i] == 0 ? 1 : 0;
+    if (refs_[i] < -1 || listed[i] != (refs_[i] == -1)) {
       return absl::InternalError(absl::StrCat("block ", i, " has ", refs_[i], " references and is ",
                                               listed[i] ? "" : "not ", "on the free list"));
     }
+  }
+  if (cached != num_cached_) {
+    return absl::InternalError(
+        absl::StrCat(cached, " blocks are cached, but ", num_cached_, " are counted"));
   }
   return absl::OkStatus();
 }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <random>
 #include <thread>
 #include <utility>
 
@@ -35,7 +36,20 @@ int max_model_len_of(const EngineConfig& config, const ModelSpec& spec) {
   return config.max_model_len > 0 ? config.max_model_len : spec.max_positions;
 }
 
-SchedulerConfig scheduler_config(const EngineConfig& config, const ModelSpec& spec) {
+Policy policy_of(const EngineConfig& config, const std::vector<Tenant>& tenants) {
+  if (config.scheduling_policy == "priority") return Policy::kPriority;
+  if (config.scheduling_policy == "spf") return Policy::kSpf;
+  if (config.scheduling_policy == "lpm") return Policy::kLpm;
+  if (config.scheduling_policy == "fair") return Policy::kFair;
+  if (config.scheduling_policy == "auto" && tenants.size() > 1) return Policy::kFair;
+  return Policy::kFcfs;
+}
+
+SchedulerConfig scheduler_config(const EngineConfig& config, const ModelSpec& spec,
+                                 const std::vector<Tenant>& tenants) {
+  std::vector<double> weights;
+  for (const Tenant& tenant : tenants) weights.push_back(tenant.weight);
+  if (weights.empty()) weights.push_back(1.0);
   return {.max_num_seqs = config.max_num_seqs,
           .max_num_batched_tokens = config.max_num_batched_tokens,
           .steps_in_flight = config.steps_in_flight,
@@ -43,7 +57,17 @@ SchedulerConfig scheduler_config(const EngineConfig& config, const ModelSpec& sp
           .num_kv_groups = 1,
           .max_model_len = max_model_len_of(config, spec),
           .vocab = spec.vocab,
-          .eos = spec.eos};
+          .eos = spec.eos,
+          .policy = policy_of(config, tenants),
+          .priority_ageing = absl::Milliseconds(config.priority_ageing_ms),
+          .long_prefill_token_threshold = config.long_prefill_token_threshold,
+          .tenant_weights = std::move(weights),
+          .prefix_caching = !config.no_prefix_caching,
+          .hash_key = std::random_device{}() + (std::uint64_t{std::random_device{}()} << 32),
+          .num_speculative_tokens =
+              config.speculative_method == "none" ? 0 : config.num_speculative_tokens,
+          .prompt_lookup_max = config.prompt_lookup_max,
+          .prompt_lookup_min = config.prompt_lookup_min};
 }
 
 RequestLimits request_limits(const EngineConfig& config, const ModelSpec& spec,
@@ -57,8 +81,7 @@ RequestLimits request_limits(const EngineConfig& config, const ModelSpec& spec,
 }
 
 QueueGate::Limits queue_limits(const EngineConfig& config, const std::vector<Tenant>& tenants) {
-  const bool fcfs = config.scheduling_policy == "fcfs" ||
-                    (config.scheduling_policy == "auto" && tenants.size() <= 1);
+  const bool fcfs = policy_of(config, tenants) == Policy::kFcfs;
   return {.max_requests = config.max_num_queued_reqs,
           .max_tokens = config.max_num_queued_tokens,
           .behind_all_from = fcfs ? kDueWithin : absl::InfiniteDuration()};
@@ -91,7 +114,7 @@ class Engine::Impl {
        const std::vector<Tenant>& tenants)
       : limits_(request_limits(config, spec, tenants)),
         gate_(queue_limits(config, tenants)),
-        loop_(scheduler_config(config, spec),
+        loop_(scheduler_config(config, spec, tenants),
               step_deadline > absl::ZeroDuration() ? step_deadline : step_deadline_of(config),
               &mailbox_) {}
   ~Impl() { stop(); }

@@ -10,7 +10,7 @@ LiveRequest& LiveRequests::insert(Request request) {
   if (request.deadline != absl::InfiniteFuture()) deadlines_.emplace(request.deadline, id);
   LiveRequest& live = live_[id];
   live.num_prompt_tokens = static_cast<int>(request.prompt.size());
-  live.choices.resize(static_cast<std::size_t>(request.n));
+  live.open.assign(static_cast<std::size_t>(request.n), true);
   live.num_open = request.n;
   live.request = std::move(request);
   return live;
@@ -23,7 +23,7 @@ LiveRequest* LiveRequests::find(RequestId id) {
 
 void LiveRequests::close(LiveRequest* live, int choice) {
   QUIRE_CHECK(live->is_open(choice));
-  live->choices[static_cast<std::size_t>(choice)].open = false;
+  live->open[static_cast<std::size_t>(choice)] = false;
   if (--live->num_open > 0) return;
   deadlines_.erase({live->request.deadline, live->request.id});
   live_.erase(RequestId{live->request.id});

@@ -13,24 +13,20 @@
 namespace quire {
 
 struct LiveRequest {
-  struct Choice {
-    SequenceId sequence = 0;
-    bool open = true;
-  };
-  Request request;  // its prompt has moved into the sequences
+  Request request;  // its prompt has moved into the scheduler
   int num_prompt_tokens = 0;
-  std::vector<Choice> choices;
-  int num_open = 0;       // choices
+  std::vector<bool> open;  // [choice]
+  int num_open = 0;        // choices
   bool answered = false;  // some choice has its first token
 
   bool is_open(int choice) const {
-    return choice >= 0 && choice < request.n && choices[static_cast<std::size_t>(choice)].open;
+    return choice >= 0 && choice < request.n && open[static_cast<std::size_t>(choice)];
   }
 };
 
 class LiveRequests {
  public:
-  // All choices are open; the caller names their sequences.
+  // All choices are open.
   LiveRequest& insert(Request request);
   LiveRequest* find(RequestId id);  // nullptr if unknown or finished
   // Of an open choice. With the last one the request is forgotten, and `live` is dead.

@@ -68,7 +68,7 @@ void StepLoop::take(StepResult result) {
   sent_.pop_front();
   answer_due_ = sent_.empty() ? absl::InfiniteFuture() : now + step_deadline_;
   ++counted_.steps;
-  for (Gain& gain : *gains) deliver(std::move(gain));
+  for (Gain& gain : *gains) deliver(std::move(gain), FinishReason::kNone);
 }
 
 absl::Time StepLoop::wake_time() const {
@@ -84,24 +84,21 @@ void StepLoop::expire(absl::Time now) {
 }
 
 void StepLoop::take(Request request) {
-  ++counted_.taken_requests;
-  counted_.taken_tokens += request.prompt.size();
   LiveRequest& live = live_.insert(std::move(request));
-  const RequestId id = live.request.id;
-  std::vector<TokenId> prompt = std::exchange(live.request.prompt, {});
-  for (int choice = 0; choice < live.request.n; ++choice) {
-    const bool last = choice + 1 == live.request.n;
-    absl::StatusOr<SequenceId> sequence =
-        scheduler_.add({.request = id,
-                        .choice = choice,
-                        .prompt = last ? std::move(prompt) : prompt,
-                        .params = live.request.params});
-    // All choices are of one size, so it is the first that is refused.
-    if (!sequence.ok()) {
-      return end_request(id, FinishReason::kError, std::string(sequence.status().message()));
-    }
-    live.choices[static_cast<std::size_t>(choice)].sequence = *sequence;
-  }
+  const Request& wish = live.request;
+  ++counted_.taken_requests;
+  counted_.taken_tokens += wish.prompt.size();
+  const absl::Status status = scheduler_.add({.id = wish.id,
+                                              .prompt = std::exchange(live.request.prompt, {}),
+                                              .params = wish.params,
+                                              .n = wish.n,
+                                              .beams = wish.beams,
+                                              .tenant = wish.tenant,
+                                              .priority = wish.priority,
+                                              .cache_salt = wish.cache_salt,
+                                              .arrival = wish.arrival,
+                                              .deadline = wish.deadline});
+  if (!status.ok()) end_request(wish.id, FinishReason::kError, std::string(status.message()));
 }
 
 void StepLoop::take(const CancelRequest& message) {
@@ -111,15 +108,16 @@ void StepLoop::take(const CancelRequest& message) {
 void StepLoop::take(const StopChoice& message) {
   LiveRequest* live = live_.find(message.request);
   if (live == nullptr || !live->is_open(message.choice)) return;
-  scheduler_.cancel(live->choices[static_cast<std::size_t>(message.choice)].sequence);
+  scheduler_.stop_choice(message.request, message.choice);
   count(FinishReason::kStop);
   live_.close(live, message.choice);
 }
 
 void StepLoop::take(const GroupReady& ready) {
   lose_group();
-  for (const Gain& gone : scheduler_.start_group(ready.epoch, ready.num_blocks, ready.next_step)) {
-    end_request(gone.request, FinishReason::kError,
+  for (const RequestId gone : scheduler_.start_group(ready.epoch, ready.num_blocks, ready.next_step,
+                                                     ready.num_host_blocks)) {
+    end_request(gone, FinishReason::kError,
                 absl::StrCat("The request can grow beyond the ", ready.num_blocks,
                              " blocks that the new worker group's KV cache has."));
   }
@@ -129,21 +127,24 @@ void StepLoop::take(const GroupLost&) {
   lose_group();
 }
 
-void StepLoop::deliver(Gain gain) {
+// `ends`: why, where the scheduler does not say.
+void StepLoop::deliver(Gain gain, FinishReason ends) {
   LiveRequest* live = live_.find(gain.request);
-  ++counted_.generation_tokens;
-  if (!live->answered) {
+  counted_.generation_tokens += gain.tokens.size();
+  if (!live->answered && !gain.tokens.empty()) {
     live->answered = true;
     counted_.prompt_tokens += static_cast<std::uint64_t>(live->num_prompt_tokens);
   }
   OutputDelta delta;
   delta.request = gain.request;
   delta.choice = gain.choice;
-  delta.tokens = {gain.token};
-  if (live->request.params.logprobs >= 0) delta.logprobs.push_back(std::move(gain.logprobs));
+  delta.num_cached_tokens = gain.num_cached_tokens;
+  delta.tokens = std::move(gain.tokens);
+  delta.logprobs = std::move(gain.logprobs);
+  delta.finish = ends;
   if (gain.end == EndReason::kStop) {
     delta.finish = FinishReason::kStop;
-    delta.stop_token = gain.token;
+    delta.stop_token = delta.tokens.back();
   } else if (gain.end == EndReason::kLength) {
     delta.finish = FinishReason::kLength;
   }
@@ -157,6 +158,12 @@ void StepLoop::deliver(Gain gain) {
 void StepLoop::end_request(RequestId id, FinishReason reason, const std::string& error) {
   LiveRequest* live = live_.find(id);
   if (live == nullptr) return;
+  // A search has something to show at its deadline; of others everything was delivered before.
+  for (Gain& gain : scheduler_.finish_early(id)) {
+    if (reason == FinishReason::kDeadline) deliver(std::move(gain), reason);
+  }
+  live = live_.find(id);
+  if (live == nullptr) return;
   std::vector<int> open;
   for (int choice = 0; choice < live->request.n; ++choice) {
     if (live->is_open(choice)) open.push_back(choice);
@@ -166,7 +173,6 @@ void StepLoop::end_request(RequestId id, FinishReason reason, const std::string&
 
 void StepLoop::end_choice(LiveRequest* live, int choice, FinishReason reason,
                           const std::string& error) {
-  scheduler_.cancel(live->choices[static_cast<std::size_t>(choice)].sequence);
   OutputDelta delta;
   delta.request = live->request.id;
   delta.choice = choice;
@@ -216,9 +222,23 @@ void StepLoop::publish() {
   counted_.epoch = scheduler_.epoch();
   counted_.running = scheduler_.num_running();
   counted_.waiting = scheduler_.num_waiting();
+  counted_.waiting_tokens = scheduler_.num_waiting_tokens();
   counted_.total_blocks = scheduler_.num_blocks();
   counted_.used_blocks = scheduler_.num_used_blocks();
-  counted_.preemptions = scheduler_.num_preemptions();
+  counted_.cached_blocks = scheduler_.num_cached_blocks();
+  const KvUse use = scheduler_.kv_use();
+  counted_.kv_waste = use.allocated == 0 ? 0.0
+                                         : 1.0 - static_cast<double>(use.filled) /
+                                                     static_cast<double>(use.allocated);
+  const SchedulerCounts& counts = scheduler_.counts();
+  counted_.preemptions = counts.preemptions;
+  counted_.prefix_queries = counts.prefix_queries;
+  counted_.prefix_hits = counts.prefix_hits;
+  counted_.offload_saved_blocks = counts.saved_blocks;
+  counted_.offload_loaded_blocks = counts.loaded_blocks;
+  counted_.drafts = counts.drafts;
+  counted_.draft_tokens = counts.draft_tokens;
+  counted_.accepted_draft_tokens = counts.accepted_draft_tokens;
   std::lock_guard lock(stats_mutex_);
   stats_ = counted_;
 }

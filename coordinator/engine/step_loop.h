@@ -1,7 +1,7 @@
 // The engine's thread: takes messages, applies results, plans and sends steps, delivers tokens.
 // Everything here belongs to that thread; other threads reach it by the mailbox and read stats().
 //
-// Invariant: every open choice of a live request is one sequence of the scheduler.
+// Invariant: what is open of a live request is what the scheduler knows of it.
 #pragma once
 
 #include <deque>
@@ -40,7 +40,7 @@ class StepLoop {
   void take(StepResult result);
   void take(const GroupLost& lost);
 
-  void deliver(Gain gain);
+  void deliver(Gain gain, FinishReason ends);
   // Ends every open choice of a request; its sequences leave the scheduler.
   void end_request(RequestId id, FinishReason reason, const std::string& error);
   void end_choice(LiveRequest* live, int choice, FinishReason reason, const std::string& error);

@@ -3,20 +3,23 @@
 // and the life of a sequence are in coordinator/README.md.
 //
 // There are no phases: num_computed_tokens chases the tokens that exist, and each step grants some.
-// Invariants: `running_` and `waiting_` are in order of arrival and every waiting sequence arrived
-// after every running one; only running sequences hold a slot and blocks; all running ones but the
-// latest are through with their prompts.
+// Invariants: `running_` is in order; only running sequences hold a slot and blocks; every open
+// choice of a request is one sequence (of a beam search: all of them together are).
 #pragma once
 
 #include <deque>
-#include <map>
 #include <memory>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "common/step.h"
+#include "coordinator/schedule/cost_model.h"
+#include "coordinator/schedule/policy.h"
+#include "coordinator/schedule/prefill_share.h"
 #include "coordinator/schedule/sequence.h"
+#include "coordinator/schedule/waiting_queue.h"
 
 namespace quire {
 
@@ -29,35 +32,67 @@ struct SchedulerConfig {
   int max_model_len = 0;
   int vocab = 0;             // token ids in results must lie below
   std::vector<TokenId> eos;  // any of them ends a sequence unless it ignores eos
+  Policy policy = Policy::kFcfs;
+  absl::Duration priority_ageing = absl::Seconds(10);
+  int long_prefill_token_threshold = -1;       // see PrefillShare
+  std::vector<double> tenant_weights = {1.0};  // [tenant]
+  bool prefix_caching = true;
+  std::uint64_t hash_key = 0;      // of the prefix index
+  int num_speculative_tokens = 0;  // drafts per row, at most; 0: none
+  int prompt_lookup_max = 4;
+  int prompt_lookup_min = 2;
 };
 
-struct NewSequence {
-  RequestId request = 0;
-  int choice = 0;  // also its sample_index
+struct NewRequest {
+  RequestId id = 0;
   std::vector<TokenId> prompt;
   SamplingParams params;
+  int n = 1;  // choices; choice i samples with index i
+  BeamParams beams = {};
+  int tenant = 0;
+  int priority = 0;
+  std::string cache_salt = {};
+  absl::Time arrival = absl::InfinitePast();
+  absl::Time deadline = absl::InfiniteFuture();
 };
 
 enum class EndReason { kNone, kStop, kLength };
 
-// What one sequence gained by one result.
+// What one choice gained by one result.
 struct Gain {
-  SequenceId sequence = 0;
   RequestId request = 0;
   int choice = 0;
-  TokenId token = 0;
-  std::vector<TokenLogprob> logprobs;  // if asked for
-  EndReason end = EndReason::kNone;    // kStop: `token` is an eos or stop token
+  std::vector<TokenId> tokens;  // one; more with drafts; all of them at the end of a beam search
+  std::vector<std::vector<TokenLogprob>> logprobs;  // per token, if asked for
+  EndReason end = EndReason::kNone;                 // kStop: the last token is an eos or stop token
+  int num_cached_tokens = 0;  // of the prompt; with the first gain of a request
+};
+
+struct SchedulerCounts {
+  std::uint64_t preemptions = 0;
+  std::uint64_t prefix_queries = 0, prefix_hits = 0;  // tokens of prompts at their first admission
+  std::uint64_t saved_blocks = 0, loaded_blocks = 0;
+  std::uint64_t drafts = 0, draft_tokens = 0, accepted_draft_tokens = 0;  // drafts: rows with any
+};
+
+// Slots of the KV cache, in positions: shared blocks once, cached ones not.
+struct KvUse {
+  std::int64_t allocated = 0;
+  std::int64_t filled = 0;
 };
 
 class Scheduler {
  public:
   explicit Scheduler(SchedulerConfig config);
 
-  // --- sequences ---
-  // ResourceExhausted with both numbers if its longest form exceeds the group's blocks.
-  absl::StatusOr<SequenceId> add(NewSequence wish);
-  void cancel(SequenceId id);  // at any point; an id that has ended is ignored
+  // --- requests ---
+  // ResourceExhausted with both numbers if its longest form exceeds the group's blocks, or its
+  // beams the slots.
+  absl::Status add(NewRequest wish);
+  void cancel(RequestId id);  // at any point; an id that has ended is ignored
+  void stop_choice(RequestId id, int choice);
+  // Ends it; a beam search gives its best so far.
+  std::vector<Gain> finish_early(RequestId id);
 
   // --- steps ---
   bool can_plan() const { return epoch_ != 0 && num_in_flight() < config_.steps_in_flight; }
@@ -69,19 +104,34 @@ class Scheduler {
   absl::StatusOr<std::vector<Gain>> apply(StepResult result);
 
   // --- the worker group ---
-  // Returns the sequences that can never fit this group's blocks; they are forgotten.
-  std::vector<Gain> start_group(EpochId epoch, int num_blocks, StepId first_step);
-  // Forgets everything in flight; every unfinished sequence waits again with all its tokens.
+  // Returns the requests that can never fit this group; they are forgotten.
+  std::vector<RequestId> start_group(EpochId epoch, int num_blocks, StepId first_step,
+                                     int num_host_blocks = 0);
+  // Forgets everything in flight; every unfinished sequence waits again with all its tokens, beam
+  // searches begin anew.
   void lose_group();
+
+  // --- the offload store over restarts: with no request left and nothing in flight ---
+  void begin_saving() { kv_.begin_saving_all(); }
+  // A plan of saves alone, of at most `most` blocks; without any when everything is saved.
+  StepPlan plan_saves(int most);
+  std::string stored_index() const { return kv_.stored_index(); }
+  absl::Status restore_index(absl::string_view bytes) { return kv_.restore(bytes); }
 
   EpochId epoch() const { return epoch_; }
   StepId oldest_step() const { return in_flight_.empty() ? 0 : in_flight_.front().step; }
   int num_in_flight() const { return static_cast<int>(in_flight_.size()); }
   int num_running() const { return static_cast<int>(running_.size()); }
-  int num_waiting() const { return static_cast<int>(waiting_.size()); }
-  int num_blocks() const { return kv_.num_total(); }
-  int num_used_blocks() const { return kv_.num_used(); }
-  std::uint64_t num_preemptions() const { return num_preemptions_; }
+  int num_waiting() const { return waiting_.size(); }
+  std::int64_t num_waiting_tokens() const { return waiting_.num_tokens(); }
+  int num_blocks() const { return kv_.num_total() * config_.num_kv_groups; }
+  int num_used_blocks() const { return kv_.num_used() * config_.num_kv_groups; }
+  int num_cached_blocks() const { return kv_.num_cached() * config_.num_kv_groups; }
+  int num_host_blocks() const { return kv_.num_host_blocks() * config_.num_kv_groups; }
+  const SchedulerCounts& counts() const { return counts_; }
+  const StepCostModel& costs() const { return costs_; }
+  absl::Span<const double> service() const { return waiting_.service(); }  // [tenant]
+  KvUse kv_use() const;
 
   // Internal with the first broken invariant. After every step in debug builds and simulations.
   absl::Status verify() const;
@@ -89,59 +139,110 @@ class Scheduler {
  private:
   struct RowInFlight {
     Sequence* sequence;
-    bool samples;
+    SequenceId id;  // of it
+    std::uint32_t life;
+    int end;  // computed positions after it, drafts included
+    int num_picks;
   };
   struct StepInFlight {
     StepId step;
     std::vector<RowInFlight> rows;  // in plan order
+    StepWork work;
+    int num_loads = 0;
   };
   // A row of the plan being made.
   struct Grant {
     Sequence* sequence;
-    int num_tokens;
-    BlockLists new_blocks;
+    int num_tokens;  // without drafts; 0: a fork's first row
+    bool samples;
   };
   struct Draft {
-    int budget_tokens;
+    int budget_tokens = 0;
+    int budget_picks = 0;
+    StepWork work;
     std::vector<Grant> grants;
     std::vector<AdmitRow> admits;
     bool preempted = false;
   };
+  using Request = std::shared_ptr<ScheduledRequest>;
+
+  // scheduler.cpp
+  Sequence* make_sequence(const Request& request, int choice, std::vector<TokenId> tokens);
+  void end_request(const Request& request);
+  void end_choice(ScheduledRequest* request, int choice);
+  void lead(ScheduledRequest* request);
+  void enqueue(Sequence* sequence);
+  void leave_group(Sequence* sequence);
+  void finish(Sequence* sequence);
+  void forget_if_done(Sequence* sequence);
+  absl::Status check_fit(const ScheduledRequest& request) const;
 
   // plan (scheduler_plan.cpp)
-  void grant_running(bool decodes, Draft* draft);
-  void admit_waiting(Draft* draft);
-  bool make_room(const Sequence& needy, Draft* draft);
-  void grant(Sequence* sequence, Draft* draft);
+  void grant_decodes(Draft* draft);
+  void add_drafts(Sequence* sequence, Draft* draft);
+  int num_prompts() const;
+  void grant_prefills(PrefillShare* share, Draft* draft);
+  int grant_size(const Sequence& sequence, int most, const Draft& draft) const;
+  bool make_room(Sequence* needy, int num_blocks, Draft* draft);
+  void grant(Sequence* sequence, int num_tokens, Draft* draft);
   void preempt(Sequence* victim, Draft* draft);
-  void admit(Sequence* sequence, Draft* draft);
-  int promised_blocks() const;
   StepPlan emit(Draft draft);
+  void emit_row(const Grant& grant, StepPlan* plan, StepInFlight* step);
+  void emit_moves(StepPlan* plan, StepInFlight* step);
+  BlockLists block_lists(absl::Span<const BlockId> blocks) const;
+
+  // newcomers (scheduler_admit.cpp)
+  void admit_waiting(PrefillShare* share, Draft* draft);
+  Sequence* next_waiting();
+  PrefixHit match(const Sequence& sequence) const;
+  bool loads_pay(const PrefixHit& all, const PrefixHit& here) const;
+  bool fits_now(const Sequence& sequence, PrefixHit* hit) const;
+  int promised_blocks() const;
+  void admit(Sequence* sequence, const PrefixHit& hit, Draft* draft);
+  void fork_choices(Sequence* parent, int end, Draft* draft);
+  void fork(const Sequence& parent, Sequence* child, Draft* draft);
+  void enter_slot(Sequence* sequence, AdmitRow row, Draft* draft);
+
+  // beams (scheduler_beams.cpp)
+  void begin_search(const Request& request, std::vector<TokenId> prompt);
+  void restart_search(const Request& request, bool preempted);
+  void grant_beams(ScheduledRequest* request, Draft* draft);
+  void open_beams(ScheduledRequest* request, Draft* draft);
+  void apply_beams(const Request& request, absl::Span<RowResult> results, std::vector<Gain>* gains);
+  void end_search(const Request& request, bool early, std::vector<Gain>* gains);
 
   // apply (scheduler_apply.cpp)
   absl::Status check(const StepResult& result) const;
   absl::Status check_row(const RowResult& row, const SamplingParams& params) const;
+  void learn_costs(const StepInFlight& step, double us);
+  void settle_row(const RowInFlight& row, int end);
+  void apply_row(const RowInFlight& row, absl::Span<RowResult> picks, std::vector<Gain>* gains);
+  void apply_search_rows(absl::Span<const RowInFlight> rows, absl::Span<RowResult> picks,
+                         std::vector<Gain>* gains);
+  void want_drafts(Sequence* sequence);
   EndReason end_of(const Sequence& sequence) const;
 
-  void leave_group(Sequence* sequence);
-  void finish(Sequence* sequence);
-  void forget_if_done(Sequence* sequence);
-  bool fits(const Sequence& sequence) const;
   absl::Status verify_running() const;
   absl::Status verify_in_flight() const;
+  absl::Status verify_requests() const;
 
   const SchedulerConfig config_;
   KvManager kv_;
-  EpochId epoch_ = 0;  // 0 = no group
+  StepCostModel costs_;
+  double load_us_ = 0;  // of one block from the offload store, measured; 0: not known yet
+  EpochId epoch_ = 0;   // 0 = no group
   StepId next_step_ = 1;
   SequenceId next_id_ = 1;
+  absl::flat_hash_map<RequestId, Request> requests_;  // unfinished
   absl::flat_hash_map<SequenceId, std::unique_ptr<Sequence>> sequences_;
   std::vector<Sequence*> running_;
-  std::map<SequenceId, Sequence*> waiting_;
+  WaitingQueue waiting_;
   std::deque<StepInFlight> in_flight_;
   std::vector<SlotId> free_slots_;  // a stack
+  int reserved_slots_ = 0;          // of them, for beams that run
   std::vector<SlotId> releases_;    // slots given up since the last plan that was sent
-  std::uint64_t num_preemptions_ = 0;
+  std::vector<Sequence*> window_;   // scratch of next_waiting()
+  SchedulerCounts counts_;
 };
 
 }  // namespace quire

@@ -13,43 +13,148 @@ bool contains(const std::vector<TokenId>& list, TokenId id) {
   return std::find(list.begin(), list.end(), id) != list.end();
 }
 
+constexpr double kLoadForgets = 0.1;
+
 }  // namespace
 
 absl::StatusOr<std::vector<Gain>> Scheduler::apply(StepResult result) {
   QUIRE_RETURN_IF_ERROR(check(result));
   const StepInFlight step = std::move(in_flight_.front());
   in_flight_.pop_front();
+  learn_costs(step, static_cast<double>(result.busy_us));
   std::vector<Gain> gains;
   gains.reserve(result.rows.size());
-  std::size_t sampled = 0;
-  for (const RowInFlight& row : step.rows) {
-    Sequence& sequence = *row.sequence;
-    sequence.num_rows_in_flight -= 1;
-    if (row.samples) {
-      RowResult& got = result.rows[sampled++];
-      sequence.num_sampled_in_flight -= 1;
-      if (sequence.state != SequenceState::kFinished) {
-        sequence.tokens.push_back(got.token);
-        const EndReason end = end_of(sequence);
-        gains.push_back({sequence.id, sequence.request, sequence.choice, got.token,
-                         std::move(got.logprobs), end});
-        if (sequence.params.logprobs < 0) gains.back().logprobs.clear();
-        if (end != EndReason::kNone) {
-          finish(&sequence);
-          continue;
-        }
-      }
+  absl::Span<RowResult> picks = absl::MakeSpan(result.rows);
+  for (std::size_t i = 0; i < step.rows.size();) {
+    const RowInFlight& row = step.rows[i];
+    // Beams of one request stand together.
+    const bool is_search = row.num_picks > 0 && row.sequence->request->is_beam();
+    std::size_t end = i + 1;
+    while (is_search && end < step.rows.size() &&
+           step.rows[end].sequence->request == row.sequence->request) {
+      ++end;
     }
-    forget_if_done(&sequence);
+    const auto rows = absl::MakeConstSpan(step.rows).subspan(i, end - i);
+    i = end;
+    if (is_search) {
+      apply_search_rows(rows, picks.subspan(0, rows.size()), &gains);
+      picks.remove_prefix(rows.size());
+    } else {
+      apply_row(row, picks.subspan(0, static_cast<std::size_t>(row.num_picks)), &gains);
+      picks.remove_prefix(static_cast<std::size_t>(row.num_picks));
+    }
   }
   return gains;
 }
 
+void Scheduler::learn_costs(const StepInFlight& step, double us) {
+  if (step.rows.empty() || us <= 0) return;
+  if (step.num_loads == 0) return costs_.observe(step.work, us);
+  if (!costs_.known()) return;
+  const double each = std::max(1.0, us - costs_.predict_us(step.work)) / step.num_loads;
+  load_us_ = load_us_ == 0 ? each : load_us_ + kLoadForgets * (each - load_us_);
+}
+
+// The row's positions are computed: what is full of its blocks may be found by others.
+void Scheduler::settle_row(const RowInFlight& row, int end) {
+  Sequence& sequence = *row.sequence;
+  sequence.num_rows_in_flight -= 1;
+  if (row.life != sequence.life || sequence.state != SequenceState::kRunning) return;
+  sequence.num_applied_tokens = end;
+  const ScheduledRequest& request = *sequence.request;
+  kv_.offer(request.scope, sequence.tokens, std::min(end, sequence.num_tokens()), request.priority,
+            &sequence.table);
+}
+
+void Scheduler::apply_search_rows(absl::Span<const RowInFlight> rows, absl::Span<RowResult> picks,
+                                  std::vector<Gain>* gains) {
+  const Request request = rows.front().sequence->request;
+  const bool current = rows.front().life == rows.front().sequence->life &&
+                       rows.front().sequence->state == SequenceState::kRunning;
+  for (const RowInFlight& row : rows) settle_row(row, row.end);
+  if (current) apply_beams(request, picks, gains);
+  for (const RowInFlight& row : rows) {
+    const auto found = sequences_.find(row.id);
+    if (found != sequences_.end()) forget_if_done(found->second.get());
+  }
+}
+
+void Scheduler::apply_row(const RowInFlight& row, absl::Span<RowResult> picks,
+                          std::vector<Gain>* gains) {
+  Sequence& sequence = *row.sequence;
+  const bool has_drafts = picks.size() > 1;
+  if (picks.size() == 1) sequence.num_sampled_in_flight -= 1;
+  const bool ended = sequence.state == SequenceState::kFinished;
+  std::size_t num_gained = picks.size();
+  int computed = row.end;
+  if (has_drafts && !ended) {
+    // A draft is right if it is what was picked in its place.
+    const bool current = row.life == sequence.life;
+    num_gained = 1;
+    while (current && num_gained < picks.size() &&
+           picks[num_gained - 1].token == sequence.drafts[num_gained - 1]) {
+      ++num_gained;
+    }
+    computed -= static_cast<int>(picks.size() - num_gained);
+    if (current) {
+      sequence.draft_gain.observe(static_cast<int>(picks.size()) - 1,
+                                  static_cast<int>(num_gained) - 1);
+      counts_.accepted_draft_tokens += num_gained - 1;
+      sequence.num_computed_tokens = computed;
+      sequence.drafts.clear();
+    }
+  }
+  if (ended) num_gained = 0;
+  EndReason end = EndReason::kNone;
+  if (num_gained > 0) {
+    Gain& gain = gains->emplace_back();
+    gain.request = sequence.request->id;
+    gain.choice = sequence.choice;
+    const bool with_logprobs = sequence.request->params.logprobs >= 0;
+    for (std::size_t i = 0; i < num_gained && end == EndReason::kNone; ++i) {
+      sequence.tokens.push_back(picks[i].token);
+      gain.tokens.push_back(picks[i].token);
+      if (with_logprobs) gain.logprobs.push_back(std::move(picks[i].logprobs));
+      end = end_of(sequence);
+    }
+    gain.end = end;
+    if (!std::exchange(sequence.request->gained, true)) {
+      gain.num_cached_tokens = sequence.request->num_cached_tokens;
+    }
+    if (sequence.drafter != nullptr) {
+      sequence.drafter->extend(gain.tokens);
+      if (!has_drafts) sequence.draft_gain.observe(0, 0);
+    }
+  }
+  settle_row(row, computed);
+  if (end != EndReason::kNone) {
+    const Request request = sequence.request;
+    end_choice(request.get(), sequence.choice);
+    return finish(&sequence);
+  }
+  if (num_gained > 0 && sequence.state == SequenceState::kRunning) want_drafts(&sequence);
+  forget_if_done(&sequence);
+}
+
+// A row with promising guesses is not planned ahead any more: guesses need its last token.
+void Scheduler::want_drafts(Sequence* sequence) {
+  if (sequence->drafter == nullptr) return;
+  StepWork now;
+  now.num_rows = now.num_tokens = now.num_samples = num_running();
+  now.context_tokens = static_cast<double>(num_running()) * sequence->num_tokens();
+  sequence->wants_drafts =
+      sequence->draft_gain.worthwhile(1, num_running(), costs_.known() ? costs_.predict_us(now) : 0,
+                                      costs_.us_per_draft_token(sequence->num_tokens())) > 0 &&
+      !sequence->drafter->draft(sequence->tokens, 1).empty();
+}
+
 EndReason Scheduler::end_of(const Sequence& sequence) const {
   const TokenId last = sequence.tokens.back();
-  if (!sequence.params.ignore_eos && contains(config_.eos, last)) return EndReason::kStop;
-  if (contains(sequence.params.stop_token_ids, last)) return EndReason::kStop;
-  return sequence.num_tokens() >= sequence.max_total_tokens ? EndReason::kLength : EndReason::kNone;
+  const SamplingParams& params = sequence.request->params;
+  if (!params.ignore_eos && contains(config_.eos, last)) return EndReason::kStop;
+  if (contains(params.stop_token_ids, last)) return EndReason::kStop;
+  return sequence.num_tokens() >= sequence.max_total_tokens() ? EndReason::kLength
+                                                              : EndReason::kNone;
 }
 
 absl::Status Scheduler::check(const StepResult& result) const {
@@ -61,16 +166,17 @@ absl::Status Scheduler::check(const StepResult& result) const {
   std::size_t next = 0;
   const auto& rows = in_flight_.front().rows;
   for (std::size_t i = 0; i < rows.size(); ++i) {
-    if (!rows[i].samples) continue;
-    if (next == result.rows.size() || result.rows[next].row != static_cast<int>(i)) {
-      return absl::InternalError(absl::StrCat(
-          "The workers' result of step ", result.step, " lacks row ", i, ", which samples",
-          next == result.rows.size()
-              ? ""
-              : absl::StrCat("; row ", result.rows[next].row, " is in its place"),
-          "."));
+    for (int pick = 0; pick < rows[i].num_picks; ++pick, ++next) {
+      if (next == result.rows.size() || result.rows[next].row != static_cast<int>(i)) {
+        return absl::InternalError(absl::StrCat(
+            "The workers' result of step ", result.step, " lacks pick ", pick, " of row ", i,
+            next == result.rows.size()
+                ? ""
+                : absl::StrCat("; row ", result.rows[next].row, " is in its place"),
+            "."));
+      }
+      QUIRE_RETURN_IF_ERROR(check_row(result.rows[next], rows[i].sequence->request->params));
     }
-    QUIRE_RETURN_IF_ERROR(check_row(result.rows[next++], rows[i].sequence->params));
   }
   if (next != result.rows.size()) {
     return absl::InternalError(absl::StrCat("The workers' result of step ", result.step,
@@ -81,13 +187,26 @@ absl::Status Scheduler::check(const StepResult& result) const {
 }
 
 absl::Status Scheduler::check_row(const RowResult& row, const SamplingParams& params) const {
-  if (row.token < 0 || row.token >= config_.vocab) {
+  const auto known = [this](TokenId token) { return token >= 0 && token < config_.vocab; };
+  if (!known(row.token)) {
     return absl::InternalError(absl::StrCat("The workers sampled token ", row.token,
                                             ", but the vocabulary has ", config_.vocab, "."));
   }
-  if (params.logprobs >= 0 && (row.logprobs.empty() || row.logprobs[0].token != row.token)) {
+  if (params.logprobs < 0) return absl::OkStatus();
+  if (row.logprobs.empty() || row.logprobs[0].token != row.token) {
     return absl::InternalError(absl::StrCat("The workers sampled token ", row.token,
                                             " without its logprob, which was asked for."));
+  }
+  const int best = std::min(params.logprobs, config_.vocab);
+  if (params.beam_width > 0 && static_cast<int>(row.logprobs.size()) < best + 1) {
+    return absl::InternalError(absl::StrCat("The workers sent ", row.logprobs.size() - 1,
+                                            " continuations of a beam instead of ", best, "."));
+  }
+  for (const TokenLogprob& entry : row.logprobs) {
+    if (!known(entry.token)) {
+      return absl::InternalError(absl::StrCat("The workers gave a logprob of token ", entry.token,
+                                              ", but the vocabulary has ", config_.vocab, "."));
+    }
   }
   return absl::OkStatus();
 }

@@ -1,4 +1,4 @@
-// Makes the next plan: decodes first, then prefills, then newcomers, each in order of arrival.
+// Makes the next plan: decodes first, then prefills, then newcomers, each in order.
 //
 // A draft collects grants and reserves their blocks; sequences advance only in emit(), so that what
 // a row still needs does not change while the plan is made.
@@ -6,108 +6,158 @@
 #include <utility>
 
 #include "common/check.h"
-#include "coordinator/schedule/policy.h"
 #include "coordinator/schedule/scheduler.h"
 
 namespace quire {
+namespace {
+
+constexpr int kLeastPicks = 64;     // of a step; workers allow as many
+constexpr double kInputCharge = 1;  // of a tenant, for a prompt token computed
+constexpr double kOutputCharge = 2;
+
+}  // namespace
 
 StepPlan Scheduler::plan() {
   QUIRE_CHECK(can_plan());
   Draft draft;
   draft.budget_tokens = config_.max_num_batched_tokens;
+  draft.budget_picks = std::max(config_.max_num_seqs, kLeastPicks);
   draft.grants.reserve(running_.size());
-  grant_running(/*decodes=*/true, &draft);
-  grant_running(/*decodes=*/false, &draft);
-  admit_waiting(&draft);
+  grant_decodes(&draft);
+  PrefillShare share(costs_, draft.work, num_prompts(), config_.long_prefill_token_threshold);
+  grant_prefills(&share, &draft);
+  admit_waiting(&share, &draft);
   return emit(std::move(draft));
 }
 
-void Scheduler::grant_running(bool decodes, Draft* draft) {
-  // Preemption takes from the back of running_, behind the row that asks: the index stays good.
+void Scheduler::grant_decodes(Draft* draft) {
+  // Preemption takes from behind the row that asks: the index stays good.
   for (std::size_t i = 0; i < running_.size() && draft->budget_tokens > 0; ++i) {
     Sequence* sequence = running_[i];
-    if (!sequence->may_grow() || policy::is_decode(*sequence) != decodes) continue;
-    if (make_room(*sequence, draft)) grant(sequence, draft);
+    if (sequence->granted) continue;
+    ScheduledRequest& request = *sequence->request;
+    if (!request.due.empty()) {
+      grant_beams(&request, draft);
+      continue;
+    }
+    if (!sequence->may_grow() || !policy::is_decode(*sequence)) continue;
+    const bool in_flight = sequence->num_rows_in_flight > 0;
+    if (in_flight && (sequence->wants_drafts || !sequence->drafts.empty() || request.is_beam())) {
+      continue;
+    }
+    const int missing = kv_.missing_blocks(sequence->num_computed_tokens,
+                                           sequence->num_computed_tokens + 1, sequence->table);
+    if (draft->budget_picks == 0 || !make_room(sequence, missing, draft)) continue;
+    if (sequence->wants_drafts) add_drafts(sequence, draft);
+    grant(sequence, 1, draft);
   }
 }
 
-// Frees blocks until `needy` can compute at least one more token. False if it has to wait.
-bool Scheduler::make_room(const Sequence& needy, Draft* draft) {
-  while (kv_.reachable_tokens(needy.tables) <= needy.num_computed_tokens) {
-    Sequence* victim = policy::pick_victim(running_, needy);
+// As many guesses as pay and fit; nobody gives way for them.
+void Scheduler::add_drafts(Sequence* sequence, Draft* draft) {
+  sequence->wants_drafts = false;
+  const int room =
+      std::min({config_.num_speculative_tokens, draft->budget_tokens - 1, draft->budget_picks - 1,
+                sequence->max_total_tokens() - sequence->num_tokens() - 1});
+  const int computed = sequence->num_computed_tokens;
+  const int most = sequence->draft_gain.worthwhile(
+      room, num_running(), costs_.known() ? costs_.predict_us(draft->work) : 0,
+      costs_.us_per_draft_token(computed));
+  if (most <= 0) return;
+  std::vector<TokenId> drafts = sequence->drafter->draft(sequence->tokens, most);
+  const int end = computed + 1 + static_cast<int>(drafts.size());
+  if (kv_.missing_blocks(computed, end, sequence->table) > kv_.num_available()) return;
+  sequence->drafts = std::move(drafts);
+}
+
+// Those that run and those that could begin now.
+int Scheduler::num_prompts() const {
+  int count = std::min(waiting_.size(), static_cast<int>(free_slots_.size()) - reserved_slots_);
+  for (const Sequence* sequence : running_) {
+    if (sequence->may_grow() && sequence->num_missing_tokens() > 1) ++count;
+  }
+  return count;
+}
+
+void Scheduler::grant_prefills(PrefillShare* share, Draft* draft) {
+  for (std::size_t i = 0; i < running_.size() && draft->budget_tokens > 0; ++i) {
+    Sequence* sequence = running_[i];
+    if (sequence->granted || !sequence->may_grow() || sequence->num_missing_tokens() <= 1) continue;
+    const int begin = sequence->num_computed_tokens;
+    const int most = share->most_tokens(begin);
+    if (most <= 0) return;
+    const int missing = kv_.missing_blocks(begin, begin + 1, sequence->table);
+    if (!make_room(sequence, missing, draft)) continue;
+    const int num_tokens = grant_size(*sequence, most, *draft);
+    share->take(begin, num_tokens);
+    grant(sequence, num_tokens, draft);
+  }
+}
+
+// No more than it needs, than the step's budget leaves and than blocks can hold; at least one.
+int Scheduler::grant_size(const Sequence& sequence, int most, const Draft& draft) const {
+  const int begin = sequence.num_computed_tokens;
+  const int copied = kv_.missing_blocks(begin, begin, sequence.table);
+  const int reachable =
+      (sequence.table.num_blocks() + kv_.num_available() - copied) * config_.block_size - begin;
+  int size = std::min({sequence.num_missing_tokens(), most, draft.budget_tokens, reachable});
+  // The end of a prompt is picked from.
+  if (size == sequence.num_missing_tokens() && draft.budget_picks == 0) --size;
+  return std::max(size, 1);
+}
+
+// Frees blocks until `num_blocks` are available. False if `needy` has to wait.
+bool Scheduler::make_room(Sequence* needy, int num_blocks, Draft* draft) {
+  while (kv_.num_available() < num_blocks) {
+    Sequence* victim = policy::pick_victim({.policy = config_.policy,
+                                            .running = running_,
+                                            .needy = needy,
+                                            .service = waiting_.service()});
     if (victim == nullptr) return false;
     preempt(victim, draft);
   }
   return true;
 }
 
-void Scheduler::grant(Sequence* sequence, Draft* draft) {
-  const int num_tokens =
-      policy::grant_tokens(*sequence, draft->budget_tokens, kv_.reachable_tokens(sequence->tables));
+void Scheduler::grant(Sequence* sequence, int num_tokens, Draft* draft) {
+  const int begin = sequence->num_computed_tokens;
+  const int end = begin + num_tokens + static_cast<int>(sequence->drafts.size());
   QUIRE_CHECK_GT(num_tokens, 0);
-  Grant row{sequence, num_tokens, {}};
-  QUIRE_CHECK(
-      kv_.reserve(sequence->num_computed_tokens + num_tokens, &sequence->tables, &row.new_blocks));
-  draft->budget_tokens -= num_tokens;
-  draft->grants.push_back(std::move(row));
+  QUIRE_CHECK(kv_.reserve(begin, end, &sequence->table));
+  const bool samples = num_tokens == sequence->num_missing_tokens();
+  sequence->granted = true;
+  draft->budget_tokens -= end - begin;
+  draft->work.num_rows += 1;
+  draft->work.num_tokens += end - begin;
+  draft->work.context_tokens += context_tokens_of(begin, end - begin);
+  if (samples) {
+    const int picks = 1 + static_cast<int>(sequence->drafts.size());
+    draft->budget_picks -= picks;
+    draft->work.num_samples += picks;
+  }
+  draft->grants.push_back({sequence, num_tokens, samples});
+  if (samples && !sequence->request->held.empty()) fork_choices(sequence, end, draft);
 }
 
-// Recompute: the victim gives up slot and blocks and waits with all its tokens. A token of it that
-// is in flight is still applied when its result comes.
+// The victim gives up slot and blocks and waits with all its tokens; what is full of its blocks
+// stays cached for as long as there is room, here or in the offload store. A token of it that is in
+// flight is still applied when its result comes.
 void Scheduler::preempt(Sequence* victim, Draft* draft) {
-  // Prefills take the budget in order, so only the latest running sequence can be in the middle of
-  // its prompt, and whoever asks comes before those that are granted later.
-  QUIRE_CHECK(std::none_of(draft->grants.begin(), draft->grants.end(),
-                           [&](const Grant& grant) { return grant.sequence == victim; }));
-  leave_group(victim);
-  victim->state = SequenceState::kWaiting;
-  waiting_.emplace(victim->id, victim);
   draft->preempted = true;
-  ++num_preemptions_;
-}
-
-// Blocks that running sequences still need for tokens they already have.
-int Scheduler::promised_blocks() const {
-  int promised = 0;
-  for (const Sequence* sequence : running_) {
-    const int needed = kv_.blocks_for(sequence->num_known_tokens());
-    promised += config_.num_kv_groups * std::max(0, needed - sequence->tables.num_blocks());
-  }
-  return promised;
-}
-
-// The head of the queue holds back those behind it: they would take the blocks it waits for.
-void Scheduler::admit_waiting(Draft* draft) {
-  if (draft->preempted || waiting_.empty()) return;
-  int promised = promised_blocks();
-  while (!waiting_.empty() && draft->budget_tokens > 0 && !free_slots_.empty()) {
-    Sequence* sequence = waiting_.begin()->second;
-    if (sequence->num_rows_in_flight > 0) return;  // preempted: its last token is on its way
-    const int needed = kv_.total_for(sequence->num_tokens());
-    if (!policy::may_admit({.total_blocks = kv_.num_total(),
-                            .free_blocks = kv_.num_free(),
-                            .promised_blocks = promised,
-                            .needed_blocks = needed,
-                            .anyone_running = !running_.empty()})) {
-      return;
+  ++counts_.preemptions;
+  const Request request = victim->request;
+  if (request->search != nullptr) {
+    const std::vector<Sequence*> beams = request->open;
+    for (Sequence* beam : beams) {
+      leave_group(beam);
+      beam->state = SequenceState::kHeld;
     }
-    admit(sequence, draft);
-    grant(sequence, draft);
-    promised += needed - config_.num_kv_groups * sequence->tables.num_blocks();
+    restart_search(request, /*preempted=*/true);
+    return;
   }
-}
-
-void Scheduler::admit(Sequence* sequence, Draft* draft) {
-  waiting_.erase(sequence->id);
-  sequence->state = SequenceState::kRunning;
-  sequence->slot = free_slots_.back();
-  free_slots_.pop_back();
-  running_.push_back(sequence);
-  draft->admits.push_back({.slot = sequence->slot,
-                           .tokens = sequence->tokens,
-                           .num_prompt_tokens = sequence->num_prompt_tokens,
-                           .sample_index = sequence->choice,
-                           .params = sequence->params});
+  leave_group(victim);
+  victim->preempted = true;
+  enqueue(victim);
 }
 
 StepPlan Scheduler::emit(Draft draft) {
@@ -118,21 +168,90 @@ StepPlan Scheduler::emit(Draft draft) {
   plan.releases = std::exchange(releases_, {});
   plan.admits = std::move(draft.admits);
   plan.rows.reserve(draft.grants.size());
-  StepInFlight step{plan.step, {}};
+  StepInFlight step{plan.step, {}, draft.work, 0};
   step.rows.reserve(draft.grants.size());
-  for (Grant& grant : draft.grants) {
-    Sequence& sequence = *grant.sequence;
-    const bool samples = grant.num_tokens == sequence.num_missing_tokens();
-    plan.rows.push_back({.slot = sequence.slot,
-                         .first_position = sequence.num_computed_tokens,
-                         .num_tokens = grant.num_tokens,
-                         .samples = samples,
-                         .new_blocks = std::move(grant.new_blocks)});
-    step.rows.push_back({&sequence, samples});
-    sequence.num_computed_tokens += grant.num_tokens;
-    sequence.num_rows_in_flight += 1;
-    sequence.num_sampled_in_flight += samples ? 1 : 0;
+  emit_moves(&plan, &step);
+  for (const Grant& grant : draft.grants) emit_row(grant, &plan, &step);
+  in_flight_.push_back(std::move(step));
+  return plan;
+}
+
+void Scheduler::emit_row(const Grant& grant, StepPlan* plan, StepInFlight* step) {
+  Sequence& sequence = *grant.sequence;
+  PlanRow& row = plan->rows.emplace_back();
+  row.slot = sequence.slot;
+  row.first_position = sequence.num_computed_tokens;
+  row.num_tokens = grant.num_tokens + static_cast<int>(sequence.drafts.size());
+  row.samples = grant.samples;
+  BlockTable& table = sequence.table;
+  if (table.num_right < table.num_sent) row.keep_blocks = table.num_right;
+  if (table.num_right < table.num_blocks()) {
+    row.new_blocks = block_lists(
+        absl::MakeConstSpan(table.blocks).subspan(static_cast<std::size_t>(table.num_right)));
   }
+  table.num_right = table.num_sent = table.num_blocks();
+  row.drafts = sequence.drafts;
+  const bool tells =
+      sequence.request->is_beam() && sequence.num_tokens() > sequence.num_prompt_tokens();
+  if (tells) row.tokens = {sequence.tokens.back()};
+
+  const int num_picks = grant.samples ? 1 + static_cast<int>(row.drafts.size()) : 0;
+  sequence.num_computed_tokens += row.num_tokens;
+  step->rows.push_back(
+      {&sequence, sequence.id, sequence.life, sequence.num_computed_tokens, num_picks});
+  sequence.num_rows_in_flight += 1;
+  // What a search picks is not a token yet, and how many drafts are right is not known.
+  if (num_picks == 1 && !sequence.request->is_beam()) sequence.num_sampled_in_flight += 1;
+  if (!row.drafts.empty()) {
+    ++counts_.drafts;
+    counts_.draft_tokens += row.drafts.size();
+  }
+  sequence.granted = false;
+  waiting_.charge(sequence.request->tenant,
+                  kInputCharge * grant.num_tokens + (grant.samples ? kOutputCharge : 0));
+}
+
+void Scheduler::emit_moves(StepPlan* plan, StepInFlight* step) {
+  BlockMoves moves = kv_.take_moves();
+  step->num_loads = static_cast<int>(moves.loads.size());
+  counts_.loaded_blocks += moves.loads.size();
+  counts_.saved_blocks += moves.saves.size();
+  const int groups = config_.num_kv_groups;
+  for (int g = 0; g < groups; ++g) {
+    for (const BlockSwap& save : moves.saves) {
+      plan->saves.push_back({save.block * groups + g, save.host * groups + g});
+    }
+    for (const BlockSwap& load : moves.loads) {
+      plan->loads.push_back({load.block * groups + g, load.host * groups + g});
+    }
+    for (const BlockCopy& copy : moves.copies) {
+      plan->copies.push_back({g, copy.from * groups + g, copy.to * groups + g});
+    }
+  }
+}
+
+BlockLists Scheduler::block_lists(absl::Span<const BlockId> blocks) const {
+  const int groups = config_.num_kv_groups;
+  BlockLists lists(static_cast<std::size_t>(groups));
+  for (int g = 0; g < groups; ++g) {
+    auto& list = lists[static_cast<std::size_t>(g)];
+    list.reserve(blocks.size());
+    for (const BlockId block : blocks) list.push_back(block * groups + g);
+  }
+  return lists;
+}
+
+StepPlan Scheduler::plan_saves(int most) {
+  QUIRE_CHECK(requests_.empty() && in_flight_.empty());
+  StepPlan plan;
+  if (epoch_ == 0) return plan;
+  kv_.save_some(most);
+  StepInFlight step{next_step_, {}, {}, 0};
+  emit_moves(&plan, &step);
+  if (plan.saves.empty()) return plan;
+  plan.epoch = epoch_;
+  plan.step = next_step_++;
+  plan.releases = std::exchange(releases_, {});
   in_flight_.push_back(std::move(step));
   return plan;
 }

@@ -1,19 +1,60 @@
-// One sequence: its tokens, how far they are computed, its state and its block table. The scheduler
-// owns every sequence; nobody else changes one.
+// One sequence: its tokens, how far they are computed, its state and its block table; and the
+// request that it is a choice or a beam of. The scheduler owns both; nobody else changes one.
 //
-// Invariant: num_computed_tokens <= num_known_tokens() <= max_total_tokens, and the tables cover
-// exactly num_computed_tokens positions (none unless running).
+// Invariant: num_applied <= num_computed_tokens <= num_known_tokens() <= max_total_tokens, and the
+// table covers at least num_computed_tokens positions (none unless running).
 #pragma once
 
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "common/ids.h"
 #include "common/sampling_params.h"
 #include "coordinator/cache/kv_manager.h"
+#include "coordinator/schedule/beam_search.h"
+#include "coordinator/schedule/ngram_drafter.h"
 
 namespace quire {
 
+struct Sequence;
+
+// What the sequences of one request share.
+struct ScheduledRequest {
+  RequestId id = 0;
+  SamplingParams params;  // as workers get them
+  int n = 1;
+  BeamParams beams;
+  int tenant = 0;
+  int priority = 0;
+  std::string scope;  // of the prefix cache
+  int num_prompt_tokens = 0;
+  int max_total_tokens = 0;        // prompt and output of a sequence: by max_tokens, max_model_len
+  std::int64_t order_us = 0;       // smaller is earlier; see policy::order_us
+  int times_passed = 0;            // by later ones, while first in the queue (lpm)
+  bool wants_logprobs = false;     // the client, of every token
+  bool gained = false;             // the first token has been reported
+  int num_cached_tokens = 0;       // of the prompt, at its first admission
+  bool is_warm = false;            // that admission has been
+  std::vector<Sequence*> choices;  // [choice]; null: ended. None with beams
+  // Choices that wait for the first one's prompt to be computed: they fork from it.
+  std::vector<Sequence*> held;
+
+  // Of a beam search: the sequences of the open beams, in the order of `search`'s (at first one);
+  // between a step's result and the next plan those of the step before, which `due` continues.
+  std::unique_ptr<BeamSearch> search;
+  std::vector<Sequence*> open;
+  std::vector<BeamSearch::Open> due;
+  int reserved_slots = 0;  // that the beams may still need
+
+  bool is_beam() const { return beams.width > 0; }
+};
+
 enum class SequenceState {
+  kHeld,      // waits for the first choice's prompt
   kWaiting,   // has no slot and no blocks; new, preempted, or the group was lost
   kRunning,   // has a slot: the workers know it
   kFinished,  // only kept until the results of its rows in flight have passed by
@@ -21,26 +62,41 @@ enum class SequenceState {
 
 struct Sequence {
   SequenceId id = 0;  // grows with arrival
-  RequestId request = 0;
+  std::shared_ptr<ScheduledRequest> request;
   int choice = 0;               // which of the request's n
   std::vector<TokenId> tokens;  // prompt, then every token applied
-  int num_prompt_tokens = 0;
-  int max_total_tokens = 0;  // prompt and output together: by max_tokens and max_model_len
-  SamplingParams params;
 
   SequenceState state = SequenceState::kWaiting;
   SlotId slot = -1;  // while running
-  BlockTables tables;
+  BlockTable table;
   int num_computed_tokens = 0;  // positions granted since the last admission, in flight or applied
+  int num_applied_tokens = 0;   // those of them whose results are in
   int num_rows_in_flight = 0;   // plans that hold a row of it and are not applied yet
-  int num_sampled_in_flight = 0;  // those of them that sample: tokens only the workers know yet
+  int num_sampled_in_flight = 0;  // picks of them that only the workers know yet
+  std::uint32_t life = 0;         // grows whenever the slot is given up
+  bool preempted = false;         // has given way since it last ran
+  bool granted = false;           // in the plan that is being made
 
+  std::unique_ptr<NgramDrafter> drafter;  // if it may speculate
+  DraftGain draft_gain;
+  bool wants_drafts = false;    // waits for its results, so that drafts can follow them
+  std::vector<TokenId> drafts;  // in flight
+
+  int num_prompt_tokens() const { return request->num_prompt_tokens; }
+  int max_total_tokens() const { return request->max_total_tokens; }
   int num_tokens() const { return static_cast<int>(tokens.size()); }
   // Tokens that exist, also those that only the workers have seen.
   int num_known_tokens() const { return num_tokens() + num_sampled_in_flight; }
   int num_missing_tokens() const { return num_known_tokens() - num_computed_tokens; }
   // False once the last token it may have is on its way: nothing is left to plan.
-  bool may_grow() const { return num_known_tokens() < max_total_tokens; }
+  bool may_grow() const { return num_known_tokens() < max_total_tokens(); }
+};
+
+// The order in which sequences are served, among equals of a policy: a total one.
+struct Earlier {
+  bool operator()(const Sequence* a, const Sequence* b) const {
+    return std::pair(a->request->order_us, a->id) < std::pair(b->request->order_us, b->id);
+  }
 };
 
 }  // namespace quire

@@ -1,0 +1,43 @@
+// The rule of prefill_share.h.
+#include "coordinator/schedule/prefill_share.h"
+
+#include <algorithm>
+#include <limits>
+
+namespace quire {
+namespace {
+
+constexpr double kLongestGap = 1.9;
+constexpr int kLeastTokens = 16;  // of the first prompt in a step: it always advances
+
+}  // namespace
+
+PrefillShare::PrefillShare(const StepCostModel& model, const StepWork& decodes, int num_prompts,
+                           int threshold)
+    : model_(model),
+      decodes_(decodes),
+      threshold_(threshold),
+      timed_(threshold < 0 && decodes.num_tokens > 0 && model.known()) {
+  if (!timed_) return;
+  share_us_ = (kLongestGap - 1.0) * model.predict_us(decodes);
+  left_us_ = share_us_ * std::max(1, num_prompts);
+}
+
+int PrefillShare::most_tokens(int begin) const {
+  if (threshold_ > 0) return threshold_;
+  if (!timed_) return std::numeric_limits<int>::max();
+  const double allowed = std::min(left_us_, std::max(share_us_, left_us_ / 2));
+  const int most = model_.max_prefill_tokens(decodes_, begin, allowed);
+  return taken_ ? most : std::max(most, kLeastTokens);
+}
+
+void PrefillShare::take(int begin, int num_tokens) {
+  taken_ = true;
+  if (!timed_) return;
+  StepWork with = decodes_;
+  with.num_tokens += num_tokens;
+  with.context_tokens += context_tokens_of(begin, num_tokens);
+  left_us_ = std::max(0.0, left_us_ - (model_.predict_us(with) - model_.predict_us(decodes_)));
+}
+
+}  // namespace quire
