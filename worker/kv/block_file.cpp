@@ -48,11 +48,9 @@ std::uint64_t sum_of(const std::vector<std::uint64_t>& table) {
   return hash64(kVersion, {reinterpret_cast<const char*>(table.data()), table.size() * 8});
 }
 
-// The slot is part of it: a block in another's place is none.
-std::uint64_t sum_of_block(int slot, const void* block, std::size_t bytes) {
-  const std::uint64_t sum =
-      hash64(static_cast<std::uint64_t>(slot), {static_cast<const char*>(block), bytes});
-  return std::max<std::uint64_t>(sum, 1);
+// Never 0, which stands for no block.
+std::uint64_t sum_of_block(const void* block, std::size_t bytes) {
+  return std::max<std::uint64_t>(hash64(0, {static_cast<const char*>(block), bytes}), 1);
 }
 
 std::size_t whole_pages(std::size_t bytes) {
@@ -203,13 +201,13 @@ void BlockFile::clear() {
 
 absl::Status BlockFile::write(int slot, const void* block) {
   QUIRE_CHECK_EQ(saved_, 0u);
-  sums_[static_cast<std::size_t>(slot)] = sum_of_block(slot, block, layout_.block_bytes);
+  sums_[static_cast<std::size_t>(slot)] = sum_of_block(block, layout_.block_bytes);
   return write_at(offset_of(slot), block, layout_.block_bytes);
 }
 
 absl::Status BlockFile::read(int slot, void* block) const {
   QUIRE_RETURN_IF_ERROR(read_at(offset_of(slot), block, layout_.block_bytes));
-  if (sum_of_block(slot, block, layout_.block_bytes) == sums_[static_cast<std::size_t>(slot)]) {
+  if (sum_of_block(block, layout_.block_bytes) == sums_[static_cast<std::size_t>(slot)]) {
     return absl::OkStatus();
   }
   return absl::DataLossError(

@@ -214,6 +214,21 @@ TEST_P(HostStoreFileTest, WhatTheCoordinatorDoesNotKnowIsForgotten) {
   EXPECT_EQ(open()->saved(), 0u);
 }
 
+TEST_P(HostStoreFileTest, NorIsItSealedAgain) {
+  for (const HostBlockId slot : {0, 1}) {
+    const auto store = open();
+    ASSERT_TRUE(store->begin_epoch(kBlocks, false).ok());
+    ASSERT_TRUE(store->enqueue({{3, slot}}, {}, arena_).ok());
+    ASSERT_TRUE(device_->wait().ok());
+    ASSERT_TRUE(store->seal(kId).ok());
+  }
+  const auto store = open();
+  ASSERT_TRUE(store->begin_epoch(kBlocks, true).ok());
+  EXPECT_TRUE(store->enqueue({}, {{1, 1}}, arena_).ok());
+  EXPECT_EQ(store->enqueue({}, {{1, 0}}, arena_).code(), absl::StatusCode::kInvalidArgument);
+  ASSERT_TRUE(device_->wait().ok());
+}
+
 TEST_P(HostStoreFileTest, OtherRanksWorldsAndNumericsHaveTheirOwn) {
   HostStoreOptions one = options();
   EXPECT_EQ(block_file_name(one), "kv-0000000000000063-0-of-1.blocks");
