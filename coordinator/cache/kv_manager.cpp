@@ -73,7 +73,7 @@ void KvManager::attach(const PrefixHit& hit, int priority, BlockTable* table) {
   for (const NodeId node : hit.nodes) {
     const PrefixNode& known = index_.at(node);
     if (known.block >= 0) acquire(known.block);
-    if (known.host >= 0) touched_hosts_.insert(known.host);
+    if (known.host >= 0) loading_hosts_.insert(known.host);
   }
   BlockId source = -1;
   if (hit.partial != kNoNode) {
@@ -184,7 +184,7 @@ void KvManager::release(BlockTable* table) {
 BlockMoves KvManager::take_moves() {
   for (const BlockId block : pins_) give_back(block);
   pins_.clear();
-  touched_hosts_.clear();
+  loading_hosts_.clear();
   return std::exchange(moves_, {});
 }
 

@@ -138,7 +138,7 @@ class KvManager {
   std::vector<NodeId> to_save_;  // since begin_saving_all(), the next one last
   BlockMoves moves_;
   std::vector<BlockId> pins_;                       // sources of copies, until moves are taken
-  absl::flat_hash_set<HostBlockId> touched_hosts_;  // read or written by moves_
+  absl::flat_hash_set<HostBlockId> loading_hosts_;  // read by moves_
 };
 
 }  // namespace quire

@@ -66,7 +66,8 @@ absl::Status spoiled() {
 
 }  // namespace
 
-// -1 if every place is in use by the plan that is being made.
+// -1 if every place is read by the plan that is being made. What that plan saves itself may still
+// give up its place: a chain that is longer than the store keeps its beginning.
 HostBlockId KvManager::allocate_host() {
   if (!free_hosts_.empty()) {
     const HostBlockId host = free_hosts_.back();
@@ -74,11 +75,12 @@ HostBlockId KvManager::allocate_host() {
     return host;
   }
   NodeId node = stored_.first();
-  while (node != kNoNode && touched_hosts_.contains(index_.at(node).host)) {
+  while (node != kNoNode && loading_hosts_.contains(index_.at(node).host)) {
     node = stored_.after(node);
   }
   if (node == kNoNode) return -1;
   const HostBlockId host = index_.at(node).host;
+  std::erase_if(moves_.saves, [host](const BlockSwap& save) { return save.host == host; });
   stored_.remove(node);
   index_.at(node).host = -1;
   if (index_.at(node).block < 0) drop(node);
@@ -90,7 +92,6 @@ void KvManager::save(NodeId node, BlockId block) {
   if (num_host_blocks_ == 0) return;
   const HostBlockId host = allocate_host();
   if (host < 0) return;
-  touched_hosts_.insert(host);
   moves_.saves.push_back({block, host});
   index_.at(node).host = host;
   stored_.push(node, index_.at(node).priority);

@@ -162,6 +162,16 @@ class Engine::Impl {
     return stats;
   }
 
+  void set_saved_prefixes(std::string index) { loop_.set_saved_prefixes(std::move(index)); }
+
+  std::string save_prefixes(absl::Duration deadline) {
+    auto index = std::make_shared<std::promise<std::string>>();
+    std::future<std::string> answer = index->get_future();
+    if (!thread_.joinable() || !mailbox_.push(SavePrefixes{std::move(index)})) return "";
+    if (answer.wait_for(absl::ToChronoSeconds(deadline)) != std::future_status::ready) return "";
+    return answer.get();
+  }
+
   void start(GroupPort* group) {
     QUIRE_CHECK(!thread_.joinable());
     thread_ = std::thread([this, group] { loop_.run(group); });
@@ -225,6 +235,12 @@ void Engine::on_lost(const std::string& why) {
   impl_->mailbox().push(GroupLost{why});
 }
 
+void Engine::set_saved_prefixes(std::string index) {
+  impl_->set_saved_prefixes(std::move(index));
+}
+std::string Engine::save_prefixes(absl::Duration deadline) {
+  return impl_->save_prefixes(deadline);
+}
 void Engine::start(GroupPort* group) {
   impl_->start(group);
 }

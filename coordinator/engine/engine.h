@@ -89,7 +89,13 @@ class Engine {
   void on_lost(const std::string& why);  // the epoch ended: everything unfinished waits again
 
   // --- the owner ---
+  // What save_prefixes() of an earlier life returned, for a group that comes with it
+  // (GroupReady::saved_prefixes). Before start().
+  void set_saved_prefixes(std::string index);
   void start(GroupPort* group);
+  // Finishes every request with kCancelled and moves the prefix cache into the offload stores.
+  // Returns its index; empty if there is none, or not within `deadline`. Only stop() may follow.
+  std::string save_prefixes(absl::Duration deadline);
   void stop();  // finishes every request with kCancelled and joins
 
  private:

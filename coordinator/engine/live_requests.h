@@ -17,7 +17,7 @@ struct LiveRequest {
   int num_prompt_tokens = 0;
   std::vector<bool> open;  // [choice]
   int num_open = 0;        // choices
-  bool answered = false;  // some choice has its first token
+  bool answered = false;   // some choice has its first token
 
   bool is_open(int choice) const {
     return choice >= 0 && choice < request.n && open[static_cast<std::size_t>(choice)];

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <condition_variable>
+#include <future>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <utility>
@@ -26,7 +28,13 @@ struct StopChoice {
 struct GroupLost {
   std::string why;
 };
-using Message = std::variant<Request, CancelRequest, StopChoice, GroupReady, StepResult, GroupLost>;
+// Ends every request; then moves the prefix cache into the offload stores and answers with its
+// index (empty: there is none).
+struct SavePrefixes {
+  std::shared_ptr<std::promise<std::string>> index;
+};
+using Message = std::variant<Request, CancelRequest, StopChoice, GroupReady, StepResult, GroupLost,
+                             SavePrefixes>;
 
 // std::mutex rather than absl's: ThreadSanitizer sees through it in a build against packages.
 class Mailbox {

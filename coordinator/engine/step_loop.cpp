@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "spdlog/spdlog.h"
 
 namespace quire {
 namespace {
@@ -16,6 +17,8 @@ void update_mean(double* mean, absl::Duration sample) {
   const double us = absl::ToDoubleMicroseconds(sample);
   *mean = *mean == 0 ? us : *mean + 0.05 * (us - *mean);
 }
+
+constexpr int kSavesPerStep = 64;  // when the cache is saved as a whole: bounds a step's length
 
 }  // namespace
 
@@ -47,13 +50,25 @@ void StepLoop::send_plans() {
   while (scheduler_.can_plan()) {
     const absl::Time start = absl::Now();
     const StepPlan plan = scheduler_.plan();
-    if (plan.rows.empty()) return;
+    if (plan.rows.empty()) return go_on_saving();
     const absl::Time now = absl::Now();
     update_mean(&counted_.plan_us, now - start);
-    if (sent_.empty()) answer_due_ = now + step_deadline_;
-    sent_.push_back(now);
-    group_->send(plan);
+    send(plan, now);
   }
+}
+
+void StepLoop::send(const StepPlan& plan, absl::Time now) {
+  if (sent_.empty()) answer_due_ = now + step_deadline_;
+  sent_.push_back(now);
+  group_->send(plan);
+}
+
+// The last steps of a life: saves alone.
+void StepLoop::go_on_saving() {
+  if (saving_ == nullptr || scheduler_.num_in_flight() > 0) return;
+  const StepPlan plan = scheduler_.plan_saves(kSavesPerStep);
+  if (!plan.saves.empty()) return send(plan, absl::Now());
+  std::exchange(saving_, nullptr)->set_value(scheduler_.stored_index());
 }
 
 void StepLoop::take(StepResult result) {
@@ -88,6 +103,7 @@ void StepLoop::take(Request request) {
   const Request& wish = live.request;
   ++counted_.taken_requests;
   counted_.taken_tokens += wish.prompt.size();
+  if (stopping_) return end_request(wish.id, FinishReason::kCancelled, "");
   const absl::Status status = scheduler_.add({.id = wish.id,
                                               .prompt = std::exchange(live.request.prompt, {}),
                                               .params = wish.params,
@@ -121,6 +137,20 @@ void StepLoop::take(const GroupReady& ready) {
                 absl::StrCat("The request can grow beyond the ", ready.num_blocks,
                              " blocks that the new worker group's KV cache has."));
   }
+  const std::string saved = std::exchange(saved_prefixes_, {});
+  if (ready.saved_prefixes == 0 || saved.empty()) return;
+  const absl::Status status = scheduler_.restore_index(saved);
+  if (!status.ok()) spdlog::warn("{}", std::string(status.message()));
+}
+
+void StepLoop::take(SavePrefixes message) {
+  for (const RequestId id : live_.ids()) end_request(id, FinishReason::kCancelled, "");
+  saving_ = std::move(message.index);
+  stopping_ = true;
+  if (scheduler_.epoch() == 0 || scheduler_.num_host_blocks() == 0) {
+    return std::exchange(saving_, nullptr)->set_value("");
+  }
+  scheduler_.begin_saving();
 }
 
 void StepLoop::take(const GroupLost&) {
@@ -212,6 +242,7 @@ void StepLoop::end_epoch(const std::string& why) {
 void StepLoop::lose_group() {
   if (scheduler_.epoch() == 0) return;
   scheduler_.lose_group();
+  if (saving_ != nullptr) std::exchange(saving_, nullptr)->set_value("");
   sent_.clear();
   answer_due_ = absl::InfiniteFuture();
   ++counted_.group_losses;

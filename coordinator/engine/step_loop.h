@@ -5,6 +5,8 @@
 #pragma once
 
 #include <deque>
+#include <future>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -22,6 +24,8 @@ class StepLoop {
   // A plan that stays unanswered for `step_deadline` ends the epoch.
   StepLoop(SchedulerConfig config, absl::Duration step_deadline, Mailbox* mailbox);
 
+  // See Engine. Before run().
+  void set_saved_prefixes(std::string index) { saved_prefixes_ = std::move(index); }
   // Until the mailbox is closed; then every unfinished choice ends with kCancelled.
   void run(GroupPort* group);
 
@@ -30,6 +34,8 @@ class StepLoop {
  private:
   absl::Time wake_time() const;
   void send_plans();
+  void send(const StepPlan& plan, absl::Time now);
+  void go_on_saving();
   void expire(absl::Time now);
 
   void take_all(std::vector<Message>* inbox);
@@ -39,6 +45,7 @@ class StepLoop {
   void take(const GroupReady& ready);
   void take(StepResult result);
   void take(const GroupLost& lost);
+  void take(SavePrefixes message);
 
   void deliver(Gain gain, FinishReason ends);
   // Ends every open choice of a request; its sequences leave the scheduler.
@@ -57,6 +64,9 @@ class StepLoop {
   std::deque<absl::Time> sent_;                     // of the plans in flight, oldest first
   absl::Time answer_due_ = absl::InfiniteFuture();  // of the oldest plan in flight
   EngineStats counted_;
+  std::string saved_prefixes_;                         // of an earlier life, until they are used
+  std::shared_ptr<std::promise<std::string>> saving_;  // who waits for the index
+  bool stopping_ = false;  // what the index says must stay true: no request runs any more
 
   mutable std::mutex stats_mutex_;  // guards stats_
   EngineStats stats_;

@@ -116,7 +116,8 @@ class Scheduler {
   // A plan of saves alone, of at most `most` blocks; without any when everything is saved.
   StepPlan plan_saves(int most);
   std::string stored_index() const { return kv_.stored_index(); }
-  absl::Status restore_index(absl::string_view bytes) { return kv_.restore(bytes); }
+  // After start_group(). An error: nothing of it is used.
+  absl::Status restore_index(absl::string_view bytes);
 
   EpochId epoch() const { return epoch_; }
   StepId oldest_step() const { return in_flight_.empty() ? 0 : in_flight_.front().step; }

@@ -241,6 +241,12 @@ BlockLists Scheduler::block_lists(absl::Span<const BlockId> blocks) const {
   return lists;
 }
 
+absl::Status Scheduler::restore_index(absl::string_view bytes) {
+  absl::Status status = kv_.restore(bytes);
+  if (!status.ok()) kv_.reset(kv_.num_total(), kv_.num_host_blocks());
+  return status;
+}
+
 StepPlan Scheduler::plan_saves(int most) {
   QUIRE_CHECK(requests_.empty() && in_flight_.empty());
   StepPlan plan;
