@@ -1,0 +1,245 @@
+// The cost model against machines whose cost is known: one like a CPU, where every token costs, one
+// like a GPU, where tokens are free until it computes longer than it streams weights.
+#include "coordinator/schedule/cost_model.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+
+namespace quire::test {
+namespace {
+
+constexpr int kMaxContext = 4000;
+
+struct Machine {
+  bool is_gpu = false;
+  double speed = 1.0;
+  int max_rows() const { return is_gpu ? 256 : 32; }
+  int max_chunk() const { return is_gpu ? 2048 : 512; }
+  double us(const StepWork& w) const {
+    if (w.num_tokens == 0) return 0.0;
+    const double cpu = 3000.0 + 9000.0 * w.num_tokens + 300.0 * w.num_samples;
+    const double gpu = 200.0 + std::max(5000.0, 39.0 * w.num_tokens) + 3.0 * w.num_samples;
+    return speed * (is_gpu ? gpu + 0.005 * w.context_tokens : cpu + 0.8 * w.context_tokens);
+  }
+};
+
+class Load {
+ public:
+  Load(const Machine& machine, unsigned seed) : machine_(machine), random_(seed) {}
+
+  StepWork decodes() {
+    StepWork work;
+    // Few rows as often as many.
+    const int most = uniform() < 0.5 ? machine_.max_rows() : machine_.max_rows() / 16;
+    work.num_rows = work.num_tokens = work.num_samples = 1 + static_cast<int>(uniform() * most);
+    for (int i = 0; i < work.num_rows; ++i) work.context_tokens += 1.0 + uniform() * kMaxContext;
+    return work;
+  }
+  StepWork step(double prefill_share = 0.3) {
+    StepWork work = decodes();
+    if (uniform() >= prefill_share) return work;
+    const int chunk = 1 + static_cast<int>(uniform() * machine_.max_chunk());
+    work.num_rows += 1;
+    work.num_tokens += chunk;
+    work.context_tokens += context_tokens_of(std::floor(uniform() * kMaxContext), chunk);
+    return work;
+  }
+  // Within 20 % of the truth; one in fifty is 5 to 50 times as slow.
+  double measured(const StepWork& work) {
+    const double us = machine_.us(work) * (0.8 + 0.4 * uniform());
+    return uniform() < 0.02 ? us * (5.0 + 45.0 * uniform()) : us;
+  }
+  void show(StepCostModel& model, int num_steps, double prefill_share = 0.3) {
+    for (int i = 0; i < num_steps; ++i) {
+      const StepWork work = step(prefill_share);
+      model.observe(work, measured(work));
+    }
+  }
+  // Of predictions over steps of this kind: the largest |ln(predicted / true)|.
+  double worst_error(const StepCostModel& model, double prefill_share = 0.3) {
+    double worst = 0.0;
+    for (int i = 0; i < 1000; ++i) {
+      const StepWork work = step(prefill_share);
+      worst = std::max(worst, std::abs(std::log(model.predict_us(work) / machine_.us(work))));
+    }
+    return worst;
+  }
+  double uniform() { return std::uniform_real_distribution<double>(0.0, 1.0)(random_); }
+
+ private:
+  const Machine machine_;
+  std::mt19937 random_;
+};
+
+// Every machine with several seeds.
+class CostModel : public testing::TestWithParam<bool> {
+ protected:
+  Machine machine() const { return {GetParam()}; }
+};
+INSTANTIATE_TEST_SUITE_P(Machines, CostModel, testing::Bool(),
+                         [](const auto& p) { return p.param ? "Gpu" : "Cpu"; });
+
+TEST(CostModelStart, NothingIsKnownBeforeAFewSteps) {
+  StepCostModel model;
+  const StepWork work = {1, 8, 1, 36};
+  for (int i = 0; i < 4; ++i) model.observe(work, 100.0);
+  EXPECT_FALSE(model.known());
+  EXPECT_EQ(model.predict_us(work), 0.0);
+  EXPECT_EQ(model.max_prefill_tokens(work, 0, 1.0), std::numeric_limits<int>::max());
+  model.observe({}, 5.0);
+  model.observe(work, 0.0);
+  model.observe(work, -3.0);
+  model.observe(work, std::nan(""));
+  model.observe(work, std::numeric_limits<double>::infinity());
+  EXPECT_FALSE(model.known());  // none of those was a step
+  model.observe(work, 100.0);
+  EXPECT_TRUE(model.known());
+  EXPECT_NEAR(model.predict_us(work), 100.0, 5.0);
+}
+
+TEST_P(CostModel, LearnsToPredictUnderNoiseAndOutliers) {
+  for (unsigned seed = 1; seed <= 20; ++seed) {
+    SCOPED_TRACE(absl::StrCat("seed ", seed));
+    Load load(machine(), seed);
+    StepCostModel model;
+    const StepWork first = load.step();
+    model.observe(first, 30.0 * machine().us(first));
+    load.show(model, 200);
+    EXPECT_LT(load.worst_error(model), 0.2);
+    load.show(model, 2000);
+    EXPECT_LT(load.worst_error(model), 0.15);
+  }
+}
+
+TEST_P(CostModel, RecoversWhatATokenCosts) {
+  for (unsigned seed = 1; seed <= 20; ++seed) {
+    SCOPED_TRACE(absl::StrCat("seed ", seed));
+    Load load(machine(), seed);
+    StepCostModel model;
+    load.show(model, 3000);
+    const int late = machine().max_chunk();
+    const double token_us = GetParam() ? 39.0 : 9000.0;
+    const double context_us = GetParam() ? 0.005 : 0.8;
+    EXPECT_NEAR(model.us_per_prefill_token(0, late) / token_us, 1.0, 0.1);
+    EXPECT_NEAR((model.us_per_prefill_token(3000, late) - model.us_per_prefill_token(0, late)) /
+                    (3000.0 * context_us),
+                1.0, 0.4);
+    // A step that streams weights anyway has room for drafts; a CPU has none.
+    EXPECT_NEAR(model.us_per_draft_token(0, 16) / (GetParam() ? 5200.0 : 9300.0),
+                GetParam() ? 0.0 : 1.0, 0.1);
+  }
+}
+
+TEST_P(CostModel, NeverNegativeAndNeverLessForMore) {
+  for (unsigned seed = 1; seed <= 20; ++seed) {
+    SCOPED_TRACE(absl::StrCat("seed ", seed));
+    Load load(machine(), seed);
+    StepCostModel model;
+    for (int i = 0; i < 300; ++i) {
+      // Times that have nothing to do with the work: whatever is fitted must stay a cost.
+      model.observe(load.step(), std::exp(12.0 * load.uniform()));
+      StepWork work = load.step();
+      double last = model.predict_us(work);
+      ASSERT_GE(last, 0.0);
+      for (int more = 0; more < 6; ++more) {
+        if (more % 3 == 0) work.num_tokens += 1 + static_cast<int>(load.uniform() * 300);
+        if (more % 3 == 1) work.num_samples += 5;
+        if (more % 3 == 2) work.context_tokens += 10000.0 * load.uniform();
+        const double us = model.predict_us(work);
+        ASSERT_TRUE(std::isfinite(us));
+        ASSERT_GE(us, last);
+        last = us;
+      }
+    }
+  }
+}
+
+TEST_P(CostModel, ALoadWithoutPrefillsDoesNotUnlearnThem) {
+  for (unsigned seed = 1; seed <= 10; ++seed) {
+    SCOPED_TRACE(absl::StrCat("seed ", seed));
+    Load load(machine(), seed);
+    StepCostModel model;
+    load.show(model, 1000);
+    load.show(model, 10'000, /*prefill_share=*/0.0);
+    EXPECT_LT(load.worst_error(model, 0.0), 0.15);
+    EXPECT_LT(load.worst_error(model, 1.0), 0.3);
+  }
+}
+
+TEST_P(CostModel, WhatWasNeverShownIsGuessedInProportion) {
+  for (unsigned seed = 1; seed <= 10; ++seed) {
+    SCOPED_TRACE(absl::StrCat("seed ", seed));
+    Load load(machine(), seed);
+    StepCostModel model;
+    double dearest = 0.0;  // us per token of any step so far
+    for (int i = 0; i < 3000; ++i) {
+      const StepWork work = load.decodes();
+      const double us = machine().us(work) * (0.8 + 0.4 * load.uniform());
+      dearest = std::max(dearest, us / work.num_tokens);
+      model.observe(work, us);
+    }
+    const StepWork prompt = {1, 512, 1, context_tokens_of(0, 512)};
+    EXPECT_GE(model.predict_us(prompt), machine().us({1, 1, 1, 1}) / 2);
+    EXPECT_LE(model.predict_us(prompt), 512 * dearest);
+    // And it is learned from the first few that come.
+    for (int i = 0; i < 20; ++i) model.observe(prompt, machine().us(prompt));
+    EXPECT_NEAR(model.predict_us(prompt) / machine().us(prompt), 1.0, 0.15);
+  }
+}
+
+TEST_P(CostModel, AnOutlierMovesLittleAndALastingChangeIsFollowed) {
+  for (unsigned seed = 1; seed <= 10; ++seed) {
+    SCOPED_TRACE(absl::StrCat("seed ", seed));
+    Load load(machine(), seed);
+    StepCostModel model;
+    load.show(model, 500);
+    const StepWork work = load.decodes();
+    const double before = model.predict_us(work);
+    model.observe(work, 1000.0 * before);
+    model.observe(work, 1000.0 * before);
+    EXPECT_NEAR(model.predict_us(work) / before, 1.0, 0.05);
+    model.observe(work, before / 1000.0);
+    EXPECT_NEAR(model.predict_us(work) / before, 1.0, 0.05);
+    Load slower({GetParam(), 3.0}, seed);
+    slower.show(model, 300);
+    EXPECT_LT(slower.worst_error(model), 0.5);
+    slower.show(model, 1000);
+    EXPECT_LT(slower.worst_error(model), 0.2);
+  }
+}
+
+TEST_P(CostModel, MostPrefillTokensAreThoseThatFit) {
+  for (unsigned seed = 1; seed <= 10; ++seed) {
+    SCOPED_TRACE(absl::StrCat("seed ", seed));
+    Load load(machine(), seed);
+    StepCostModel model;
+    load.show(model, 300);
+    for (int i = 0; i < 500; ++i) {
+      const StepWork others = i % 10 == 0 ? StepWork{} : load.step();
+      const double begin = std::floor(load.uniform() * 8000);
+      const double allowed = std::exp(14.0 * load.uniform());
+      const auto extra = [&](double n) {
+        StepWork with = others;
+        with.num_tokens += static_cast<int>(n);
+        with.context_tokens += context_tokens_of(begin, n);
+        return model.predict_us(with) - model.predict_us(others);
+      };
+      const int most = model.max_prefill_tokens(others, begin, allowed);
+      ASSERT_GE(most, 0);
+      ASSERT_LT(most, 1 << 24);
+      ASSERT_LE(extra(most), allowed * (1.0 + 1e-6) + 1e-6);
+      ASSERT_GT(extra(most + 1.0), allowed * (1.0 - 1e-6) - 1e-6);
+    }
+    EXPECT_EQ(model.max_prefill_tokens({}, 0, -1.0), 0);
+  }
+}
+
+}  // namespace
+}  // namespace quire::test
