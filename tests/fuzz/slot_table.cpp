@@ -21,19 +21,27 @@ SlotId any_slot(FuzzedDataProvider& input) {
   return input.ConsumeIntegralInRange<SlotId>(-1, kLimits.max_num_seqs);
 }
 
-AdmitRow any_admit(FuzzedDataProvider& input) {
+AdmitRow any_admit(FuzzedDataProvider& input, const SlotTable& slots) {
   AdmitRow row;
   row.slot = any_slot(input);
   const int length = input.ConsumeIntegralInRange(0, kLimits.max_model_len + 1);
   for (int i = 0; i < length; ++i) row.tokens.push_back(i % kVocab);
   if (input.ConsumeIntegral<std::uint8_t>() == 7) row.tokens.push_back(kVocab);
   row.num_prompt_tokens = length;
+  if (input.ConsumeIntegralInRange(0, 3) == 0) {
+    row.fork_of = any_slot(input);
+    row.tokens.clear();
+    if (row.fork_of >= 0 && row.fork_of < kLimits.max_num_seqs) {
+      row.num_prompt_tokens = slots.at(row.fork_of).num_prompt_tokens;
+    }
+  }
+  row.params.beam_width = input.ConsumeIntegralInRange(0, 3) == 0 ? 2 : 0;
   row.params.temperature = input.ConsumeBool() ? 0.0f : input.ConsumeFloatingPoint<float>();
   return row;
 }
 
 // Mostly the row that a right coordinator would send, with one thing changed now and then.
-PlanRow any_row(FuzzedDataProvider& input, const SlotTable& slots) {
+PlanRow any_row(FuzzedDataProvider& input, const SlotTable& slots, const StepPlan& plan) {
   PlanRow row;
   row.slot = any_slot(input);
   row.num_tokens = input.ConsumeIntegralInRange(0, 12);
@@ -42,6 +50,25 @@ PlanRow any_row(FuzzedDataProvider& input, const SlotTable& slots) {
     row.first_position = slots.at(row.slot).num_computed;
     const auto left = static_cast<int>(slots.at(row.slot).tokens.size()) - row.first_position;
     if (row.samples && input.ConsumeBool()) row.num_tokens = left;
+  }
+  for (const AdmitRow& admit : plan.admits) {
+    const bool forks = admit.fork_of >= 0 && admit.fork_of < kLimits.max_num_seqs;
+    if (!forks || admit.slot != row.slot) continue;
+    const Slot& parent = slots.at(admit.fork_of);
+    row.samples = true;
+    row.first_position = parent.num_computed;
+    if (input.ConsumeBool()) {  // picks with its parent
+      row.first_position = static_cast<int>(parent.tokens.size());
+      row.num_tokens = 0;
+    }
+  }
+  for (int n = input.ConsumeIntegralInRange(-8, 3); n > 0; --n) {
+    (input.ConsumeBool() ? row.tokens : row.drafts)
+        .push_back(input.ConsumeIntegralInRange(0, kVocab));
+    row.num_tokens += 1;
+  }
+  if (input.ConsumeIntegralInRange(0, 7) == 0) {
+    row.keep_blocks = input.ConsumeIntegralInRange(-2, 9);
   }
   row.first_position +=
       input.ConsumeIntegralInRange(0, 31) == 0 ? input.ConsumeIntegral<int>() % 64 : 0;
@@ -71,6 +98,22 @@ void check_invariants(const SlotTable& slots) {
   }
 }
 
+// What a runner does with the picks of a plan.
+void pick(FuzzedDataProvider& input, SlotTable& slots, const StepPlan& plan) {
+  for (const PlanRow& row : plan.rows) {
+    if (!row.samples) continue;
+    const int from = slots.logits_row(row);
+    QUIRE_CHECK(from >= 0 && plan.rows[static_cast<std::size_t>(from)].num_tokens > 0);
+    if (slots.at(row.slot).params.beam_width > 0) continue;
+    std::vector<TokenId> picks;
+    for (const TokenId draft : row.drafts) {
+      picks.push_back(input.ConsumeBool() ? draft : input.ConsumeIntegralInRange(0, kVocab - 1));
+    }
+    picks.push_back(1);
+    slots.settle(slots.expect(row.slot, 0, row.drafts.size()), picks);
+  }
+}
+
 }  // namespace
 }  // namespace quire::fuzz
 
@@ -84,15 +127,14 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
       plan.releases.push_back(fuzz::any_slot(input));
     }
     for (int n = input.ConsumeIntegralInRange(0, 2); n > 0; --n) {
-      plan.admits.push_back(fuzz::any_admit(input));
+      plan.admits.push_back(fuzz::any_admit(input, slots));
     }
     for (int n = input.ConsumeIntegralInRange(0, 3); n > 0; --n) {
-      plan.rows.push_back(fuzz::any_row(input, slots));
+      plan.rows.push_back(fuzz::any_row(input, slots, plan));
     }
     if (!slots.apply(plan).ok()) return 0;  // ends the epoch
-    for (const PlanRow& row : plan.rows) {
-      if (row.samples) slots.append(row.slot, 1);
-    }
+    fuzz::check_invariants(slots);
+    fuzz::pick(input, slots, plan);
     fuzz::check_invariants(slots);
   }
   return 0;

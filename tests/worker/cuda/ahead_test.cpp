@@ -15,12 +15,13 @@ namespace {
 constexpr int kMaxSteps = 24;
 
 // A script of plans that nothing the model says could change: sequences come and go, slots change
-// hands while the last pick of their former occupant is in flight, and prompts come in chunks
-// beside rows that decode.
+// hands while the last pick of their former occupant is in flight, prompts come in chunks beside
+// rows that decode, choices fork, and guesses are made for a sequence that is given up before they
+// are known to be right.
 class Script {
  public:
   void admit(SlotId slot, int length, const SamplingParams& params) {
-    sequences_[slot] = {length, 0, 0};
+    sequences_[slot] = {length, 0, {}};
     plan().admits.push_back({slot,
                              random_ids(static_cast<std::uint64_t>(7 + slot + length), length), -1,
                              length, slot, params});
@@ -36,10 +37,43 @@ class Script {
     row.samples = sequence.computed == sequence.length;
     if (row.samples) ++sequence.length;
     row.new_blocks.resize(1);
-    for (; 16 * sequence.blocks < sequence.computed; ++sequence.blocks) {
-      row.new_blocks[0].push_back(next_block_++);
+    while (16 * static_cast<int>(sequence.table.size()) < sequence.computed) {
+      row.new_blocks[0].push_back(next_block_);
+      sequence.table.push_back(next_block_++);
     }
     plan().rows.push_back(row);
+  }
+  // Behind the parent's row: the fork picks with it.
+  void fork(SlotId slot, SlotId parent, const SamplingParams& params) {
+    AdmitRow admit;
+    admit.slot = slot;
+    admit.fork_of = parent;
+    admit.num_prompt_tokens = plan().admits.back().num_prompt_tokens;
+    admit.sample_index = slot;
+    admit.params = params;
+    plan().admits.push_back(admit);
+    sequences_[slot] = sequences_[parent];
+    PlanRow row = plan().rows.back();
+    row.slot = slot;
+    row.first_position += row.num_tokens;
+    row.num_tokens = 0;
+    plan().rows.push_back(row);
+  }
+  // Decodes, from here on in a copy of the only block.
+  void part(SlotId slot) {
+    Sequence& sequence = sequences_[slot];
+    grant(slot, 1);
+    plan().copies.push_back({0, sequence.table[0], next_block_});
+    plan().rows.back().keep_blocks = 0;
+    plan().rows.back().new_blocks = {{next_block_}};
+    sequence.table[0] = next_block_++;
+  }
+  // The whole prompt and guesses behind it.
+  void guess(SlotId slot, std::vector<TokenId> drafts) {
+    const auto count = static_cast<int>(drafts.size());
+    sequences_[slot].length += count;
+    grant(slot, sequences_[slot].length);
+    plan().rows.back().drafts = std::move(drafts);
   }
   void decode(std::initializer_list<SlotId> slots) {
     for (const SlotId slot : slots) grant(slot, 1);
@@ -50,7 +84,8 @@ class Script {
 
  private:
   struct Sequence {
-    int length = 0, computed = 0, blocks = 0;
+    int length = 0, computed = 0;
+    std::vector<BlockId> table;
   };
   StepPlan& plan() { return plans_.back(); }
   std::vector<StepPlan> plans_ = std::vector<StepPlan>(1);
@@ -104,9 +139,21 @@ std::vector<StepPlan> script(bool with_penalties) {
   s.release(1);  // while its last pick may be in flight
   s.admit(1, 4, greedy_params());
   s.grant(1, 4);
+  s.fork(5, 1, drawn(11));
+  s.fork(6, 1, drawn(11));
   s.grant(0, 1);
   s.next();
-  for (int i = 0; i < 4; ++i) s.decode({1, 0});
+  s.grant(1, 1);
+  s.part(5);
+  s.part(6);
+  s.grant(0, 1);
+  s.next();
+  s.admit(3, 6, greedy_params());
+  s.guess(3, {8, 9});
+  s.decode({1, 0, 6});
+  s.decode({1, 0, 6, 5});
+  s.release(3);
+  s.decode({1, 0});
   s.decode({1});
   s.decode({0});
   for (int i = 0; i < 3; ++i) s.decode({0, 1});

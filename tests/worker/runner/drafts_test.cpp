@@ -69,6 +69,7 @@ TEST_P(Drafts, ChangeNoTokenAndNoBit) {
       const Prompt prompt = samples ? drawn(ids, 12, 17) : greedy(ids, 12);
       const Output want = plain({prompt})[0];
       for (const Way& way : kWays) {
+        if (slow() && (!samples || way.steps == 12)) continue;
         SCOPED_TRACE(testing::Message()
                      << way.name << " behind " << length << ", " << (samples ? "drawn" : "greedy"));
         Conductor conductor(*group_);
@@ -83,7 +84,7 @@ TEST_P(Drafts, ChangeNoTokenAndNoBit) {
 // Rows with guesses of any number and quality beside rows that decode and a prompt in chunks.
 TEST_P(Drafts, AmongOtherRows) {
   std::mt19937_64 random(kSeed);
-  const int tokens = slow() ? 6 : 24;
+  const int tokens = slow() ? 4 : 24, num_chunks = slow() ? 3 : 10;
   std::vector<Prompt> prompts;
   for (int i = 0; i < 4; ++i) {
     const auto ids = random_ids(kSeed + static_cast<std::uint64_t>(40 + i), 13 + 5 * i);
@@ -96,10 +97,10 @@ TEST_P(Drafts, AmongOtherRows) {
     conductor.admit(slot, prompt);
     conductor.grant(slot, static_cast<int>(prompt.ids.size()));
   }
-  const auto long_prompt = random_ids(kSeed + 9, 70);
+  const auto long_prompt = random_ids(kSeed + 9, 7 * num_chunks);
   conductor.admit(6, greedy(long_prompt, 1));
   for (int chunk = 0;; ++chunk) {
-    if (chunk < 10) conductor.grant(6, 7);
+    if (chunk < num_chunks) conductor.grant(6, 7);
     const absl::Status status = conductor.run();
     ASSERT_TRUE(status.ok()) << status;
     bool any = false;
@@ -116,7 +117,7 @@ TEST_P(Drafts, AmongOtherRows) {
       for (TokenId& token : drafts) token = random() % 3 == 0 ? wrong(token) : token;
       conductor.guess(slot, drafts);
     }
-    if (!any && chunk >= 9) break;
+    if (!any && chunk + 1 >= num_chunks) break;
   }
   for (SlotId slot = 0; slot < 4; ++slot) {
     SCOPED_TRACE(testing::Message() << "slot " << slot);

@@ -94,21 +94,22 @@ TEST_P(Forks, CountTheirOwnTokens) {
 
 // A fork in the middle of an answer, with parameters of its own, while its parent goes on.
 TEST_P(Forks, GoOnFromTheMiddle) {
-  const Prompt prompt = drawn(random_ids(kSeed + 2, 11), 12, 3);
+  const int before = slow() ? 2 : 6, tokens = slow() ? 5 : 12;
+  const Prompt prompt = drawn(random_ids(kSeed + 2, 11), tokens, 3);
   const Output parent = plain({prompt})[0];
-  Prompt other = drawn(prompt.ids, 6, 99);
-  other.ids.insert(other.ids.end(), parent.tokens.begin(), parent.tokens.begin() + 6);
-  other.num_output = 6;
+  Prompt other = drawn(prompt.ids, tokens - before, 99);
+  other.ids.insert(other.ids.end(), parent.tokens.begin(), parent.tokens.begin() + before);
+  other.num_output = before;
   const Output child = plain({other})[0];
   Conductor conductor(*group_);
   conductor.admit(5, prompt);
   conductor.grant(5, 11);
   ASSERT_TRUE(conductor.run().ok());
-  for (int i = 1; i < 12; ++i) {
-    if (i == 6) conductor.fork(2, 5, other);
+  for (int i = 1; i < tokens; ++i) {
+    if (i == before) conductor.fork(2, 5, other);
     conductor.grant(5, 1);
-    if (i >= 6) conductor.grant(2, 1);
-    if (i == 6) conductor.own_last_block(2);
+    if (i >= before) conductor.grant(2, 1);
+    if (i == before) conductor.own_last_block(2);
     const absl::Status status = conductor.run();
     ASSERT_TRUE(status.ok()) << status;
   }
