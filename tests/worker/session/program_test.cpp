@@ -49,6 +49,11 @@ TEST(Program, BadStarts) {
       {(scratch / "none.gguf").string() + alone, 66, {"none.gguf"}},
       {(scratch / "cut.gguf").string() + alone, 65, {"cut.gguf"}},
       {tiny + alone + " --device nonsense", 64, {"nonsense"}},
+      {tiny + alone + " --kv-offload-path /x", 64, {"--kv-offload-path is /x", "bytes is 0"}},
+      {tiny + alone + " --kv-offload-bytes 1K", 64, {"--kv-offload-bytes is 1024", "KV block"}},
+      {tiny + alone + " --kv-offload-bytes 1M --kv-offload-path /nonexistent/folder/below",
+       64,
+       {"/nonexistent/folder/below/kv-", "No such file"}},
       {tiny + alone + " --worker-secret-file /nonexistent/secret", 66, {"/nonexistent/secret"}},
   };
   for (const Case& c : cases) {
