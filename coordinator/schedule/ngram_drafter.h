@@ -1,15 +1,17 @@
 // Drafts for one sequence by looking up its own past: what followed the last time that the newest
-// tokens were seen. NgramDrafter finds it, DraftGain says how many tokens of it are worth a try.
+// tokens were seen. draft_gain.h says how many of them are worth a try.
 // The drafter holds no tokens, only where n-grams ended; every match is compared token by token,
 // so a hash collision can lose a draft but never make a false one. No locks: one sequence, one
 // thread.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
 #include "absl/types/span.h"
 #include "common/ids.h"
+#include "coordinator/schedule/draft_gain.h"
 
 namespace quire {
 
@@ -40,35 +42,14 @@ class NgramDrafter {
 
   void insert(std::uint32_t tag, std::int32_t end);
   void grow();
-  const Slot* find(std::uint32_t tag) const;
+  std::int32_t find(std::uint32_t tag) const;
 
   const int min_n_;
   const int max_n_;
   int num_tokens_ = 0;
   std::vector<TokenId> tail_;  // the last max_n tokens, in order
   std::vector<Slot> slots_;    // a power of two, of every n together
-  int num_used_ = 0;
-};
-
-// How many drafts pay for one sequence, from how many were right before. Call observe() once per
-// step of the sequence, observe(0, 0) where it had no drafts: that is how one that stopped drafting
-// comes to try again now and then.
-class DraftGain {
- public:
-  // `accepted` of `drafted` drafts were right; the ones behind the first wrong one were not judged.
-  void observe(int drafted, int accepted);
-
-  // Chance that a draft is right if those before it are. Hopeful at first.
-  double acceptance() const;
-
-  // The number of drafts, up to `max_tokens`, with which a step of `running_rows` rows yields the
-  // most tokens per microsecond: it lasts `step_us` without them, `us_per_draft_token` longer with
-  // each. 0: none pays. While costs are not known (step_us 0): some if few rows run.
-  int worthwhile(int max_tokens, int running_rows, double step_us, double us_per_draft_token) const;
-
- private:
-  double judged_ = 0.0;  // of late, fading
-  double accepted_ = 0.0;
+  std::size_t num_used_ = 0;
 };
 
 }  // namespace quire

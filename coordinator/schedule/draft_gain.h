@@ -1,0 +1,27 @@
+// How many drafts are worth a try, for one sequence: from how many were right before, and from what
+// a step costs. Drafts never change what is generated, only when it comes.
+#pragma once
+
+namespace quire {
+
+// Call observe() once per step of the sequence, observe(0, 0) where it had no drafts: that is how
+// one that stopped drafting comes to try again now and then.
+class DraftGain {
+ public:
+  // `accepted` of `drafted` drafts were right; the ones behind the first wrong one were not judged.
+  void observe(int drafted, int accepted);
+
+  // Chance that a draft is right if those before it are. Hopeful at first.
+  double acceptance() const;
+
+  // The number of drafts, up to `max_tokens`, with which a step of `running_rows` rows yields the
+  // most tokens per microsecond: it lasts `step_us` without them, `us_per_draft_token` longer with
+  // each. 0: none pays. While costs are not known (step_us 0): some if few rows run.
+  int worthwhile(int max_tokens, int running_rows, double step_us, double us_per_draft_token) const;
+
+ private:
+  double judged_ = 0.0;  // of late, fading
+  double accepted_ = 0.0;
+};
+
+}  // namespace quire
