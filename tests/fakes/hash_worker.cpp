@@ -44,8 +44,7 @@ absl::Status HashWorker::check_head(const StepPlan& plan) {
 
 absl::Status HashWorker::run_rows(const StepPlan& plan, StepResult* result) {
   for (const SlotId slot : plan.releases) QUIRE_RETURN_IF_ERROR(release(slot));
-  const std::uint64_t newest_before = num_admissions_;
-  for (const AdmitRow& row : plan.admits) QUIRE_RETURN_IF_ERROR(admit(row, newest_before));
+  for (const AdmitRow& row : plan.admits) QUIRE_RETURN_IF_ERROR(admit(row));
   QUIRE_RETURN_IF_ERROR(move_blocks(plan));
   num_gained_.clear();
   std::map<SlotId, Work> works;
@@ -89,7 +88,7 @@ absl::Status HashWorker::release(SlotId id) {
   return absl::OkStatus();
 }
 
-absl::Status HashWorker::admit(const AdmitRow& row, std::uint64_t newest_before) {
+absl::Status HashWorker::admit(const AdmitRow& row) {
   if (row.slot < 0 || row.slot >= config_.max_num_seqs) return wrong("admits slot ", row.slot);
   if (slots_.count(row.slot) > 0) return wrong("admits live slot ", row.slot);
   Slot slot;
@@ -98,7 +97,7 @@ absl::Status HashWorker::admit(const AdmitRow& row, std::uint64_t newest_before)
   slot.domain = config_.seed_names_domain ? row.params.seed >> 32 : 0;
   slot.tokens = row.tokens;
   slot.tables.resize(static_cast<std::size_t>(config_.num_kv_groups));
-  if (row.fork_of >= 0) QUIRE_RETURN_IF_ERROR(fork(row, newest_before, &slot));
+  if (row.fork_of >= 0) QUIRE_RETURN_IF_ERROR(fork(row, &slot));
   if (row.num_prompt_tokens < 1 || row.num_prompt_tokens > static_cast<int>(slot.tokens.size())) {
     return wrong("admits slot ", row.slot, " with a prompt of ", row.num_prompt_tokens, " of ",
                  slot.tokens.size(), " tokens");
@@ -107,12 +106,9 @@ absl::Status HashWorker::admit(const AdmitRow& row, std::uint64_t newest_before)
   return absl::OkStatus();
 }
 
-absl::Status HashWorker::fork(const AdmitRow& row, std::uint64_t newest_before, Slot* slot) {
+absl::Status HashWorker::fork(const AdmitRow& row, Slot* slot) {
   const auto parent = slots_.find(row.fork_of);
   if (parent == slots_.end()) return wrong("forks slot ", row.fork_of, ", which is not in use");
-  if (parent->second.admission > newest_before) {
-    return wrong("forks slot ", row.fork_of, ", which it admits itself");
-  }
   if (!row.tokens.empty()) return wrong("admits fork ", row.slot, " with tokens");
   slot->tokens = parent->second.tokens;
   slot->num_computed = parent->second.num_computed;
@@ -201,12 +197,12 @@ absl::Status HashWorker::change_tables(const PlanRow& row, int end, Slot* slot) 
   const auto needed = static_cast<std::size_t>((end + config_.block_size - 1) / config_.block_size);
   for (std::size_t g = 0; g < slot->tables.size(); ++g) {
     std::vector<BlockId>& table = slot->tables[g];
+    const std::size_t most = std::max(needed, table.size());  // wrong drafts leave blocks behind
     const auto keep =
         row.keep_blocks < 0 ? table.size() : static_cast<std::size_t>(row.keep_blocks);
     if (keep > table.size()) return wrong("keeps blocks that slot ", row.slot, " does not have");
     for (; table.size() > keep; table.pop_back()) arena_.drop(table.back());
-    const bool grows = !row.new_blocks.empty() && !row.new_blocks[g].empty();
-    if (grows) {
+    if (!row.new_blocks.empty()) {
       for (const BlockId block : row.new_blocks[g]) {
         if (!arena_.knows(block)) return wrong("names unknown block ", block);
         arena_.hold(block);
@@ -214,7 +210,7 @@ absl::Status HashWorker::change_tables(const PlanRow& row, int end, Slot* slot) 
         table.push_back(block);
       }
     }
-    if (table.size() < needed || (grows && table.size() > needed)) {
+    if (table.size() < needed || table.size() > most) {
       return wrong("gives slot ", row.slot, " ", table.size(), " blocks instead of ", needed);
     }
   }

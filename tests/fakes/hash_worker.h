@@ -66,8 +66,8 @@ class HashWorker {
   absl::Status check_head(const StepPlan& plan);
   absl::Status run_rows(const StepPlan& plan, StepResult* result);
   absl::Status release(SlotId id);
-  absl::Status admit(const AdmitRow& row, std::uint64_t newest_before);
-  absl::Status fork(const AdmitRow& row, std::uint64_t newest_before, Slot* slot);
+  absl::Status admit(const AdmitRow& row);
+  absl::Status fork(const AdmitRow& row, Slot* slot);
   absl::Status move_blocks(const StepPlan& plan);
 
   absl::Status grant(const PlanRow& row, Work* work);

@@ -200,6 +200,17 @@ TEST_F(HashWorkerTest, AForkPicksFromItsParentsRow) {
   }
 }
 
+TEST_F(HashWorkerTest, AForkMayFollowItsParentInOnePlan) {
+  prefill(3, 4, {4});
+  StepPlan one = plan();
+  one.releases = {3};
+  one.admits = {admission(0, numbers(6)), admission(1, {}, 0, 6)};
+  one.rows = {row(0, 4, 2, true, {{4, 6}}), row(1, 6, 0, true, {{4, 6}})};
+  const StepResult result = run(one);
+  ASSERT_THAT(result.rows, SizeIs(2));
+  EXPECT_EQ(result.rows[1].token, next(numbers(6), 1));
+}
+
 TEST_F(HashWorkerTest, ASharedBlockIsNotWritten) {
   prefill(0, 6, {5, 6});
   StepPlan wrong = plan();
@@ -231,9 +242,9 @@ TEST_F(HashWorkerTest, ForksThatAreNotForksAreRefused) {
   wrong.rows = {row(0, 6, 1, true)};
   expect_wrong(wrong, "forks slot 3, which is not in use");
   wrong = plan();
-  wrong.admits = {admission(1, numbers(4)), admission(2, {}, 1, 4)};
+  wrong.admits = {admission(2, {}, 1, 4), admission(1, numbers(4))};
   wrong.rows = {row(1, 0, 4, true, {{7}})};
-  expect_wrong(wrong, "which it admits itself");
+  expect_wrong(wrong, "forks slot 1, which is not in use");  // not yet
   worker_.reset();
   next_step_ = 1;
   prefill(0, 6, {5, 6});
