@@ -16,6 +16,7 @@
 #include "common/sampling_params.h"
 #include "coordinator/cache/kv_manager.h"
 #include "coordinator/schedule/beam_search.h"
+#include "coordinator/schedule/draft_gain.h"
 #include "coordinator/schedule/ngram_drafter.h"
 
 namespace quire {
