@@ -52,6 +52,36 @@ TEST(BatchBuilder, FlattensRowsInPlanOrder) {
   EXPECT_EQ(builder->picks()[0].row, 0);
 }
 
+// Slot 1 forks from the prompt of slot 0 and stands before it; slot 2 has two drafts.
+TEST(BatchBuilder, PicksOfForksAndDrafts) {
+  DeviceOptions reference;
+  reference.kind = "reference";
+  const auto device = open_device(reference);
+  ASSERT_TRUE(device.ok()) << device.status();
+  auto builder = BatchBuilder::create(kLimits, **device);
+  ASSERT_TRUE(builder.ok()) << builder.status();
+  SlotTable slots(kLimits, 2500, 1);
+  StepPlan plan;
+  plan.admits = {{0, {5, 31, 33}, -1, 3, 0, {}}, {1, {}, 0, 3, 1, {}}, {2, {8, 9}, -1, 2, 0, {}}};
+  plan.rows = {test::plan_row(1, 3, 0, true, {4}), test::plan_row(0, 0, 3, true, {4}),
+               test::plan_row(2, 0, 4, true, {6})};
+  plan.rows[2].drafts = {71, 72};
+  ASSERT_TRUE(slots.apply(plan).ok());
+  const Batch& batch = builder->build(plan, slots, nullptr);
+  ASSERT_TRUE((*device)->wait().ok());
+  EXPECT_EQ(batch.num_rows, 2);
+  EXPECT_THAT(list(batch.tokens, batch.num_tokens), ElementsAre(5, 31, 33, 8, 9, 71, 72));
+  EXPECT_THAT(list(batch.row_of_token, 7), ElementsAre(0, 0, 0, 1, 1, 1, 1));
+  EXPECT_THAT(list(batch.row_begin, 3), ElementsAre(0, 3, 7));
+  EXPECT_THAT(list(batch.context, 2), ElementsAre(3, 4));
+  EXPECT_THAT(list(batch.block_tables, 2), ElementsAre(4, 6));
+  EXPECT_THAT(list(batch.sample_tokens, batch.num_samples), ElementsAre(2, 2, 4, 5, 6));
+  std::vector<std::pair<int, int>> picks;
+  for (const Pick& pick : builder->picks()) picks.emplace_back(pick.row, pick.offset);
+  EXPECT_THAT(picks, ElementsAre(testing::Pair(0, 0), testing::Pair(1, 0), testing::Pair(2, 0),
+                                 testing::Pair(2, 1), testing::Pair(2, 2)));
+}
+
 // Slots 0 and 1 have a prefix of 300 positions in common, slot 2 is another's.
 TEST(BatchBuilder, TellsWhichRowsShareABeginning) {
   DeviceOptions reference;
