@@ -13,8 +13,8 @@ std::string HashCell::text() const {
 }
 
 HashArena::HashArena(int num_blocks, int block_size, int num_host_blocks)
-    : block_size_(block_size),
-      refs_(static_cast<std::size_t>(num_blocks), 0),
+    : num_blocks_(num_blocks),
+      block_size_(block_size),
       cells_(static_cast<std::size_t>(num_blocks * block_size)),
       host_(static_cast<std::size_t>(num_host_blocks)) {}
 

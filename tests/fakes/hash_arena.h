@@ -27,10 +27,7 @@ class HashArena {
   HashArena(int num_blocks, int block_size, int num_host_blocks);
 
   bool knows(BlockId block) const { return block >= 0 && block < num_blocks(); }
-  int num_blocks() const { return static_cast<int>(refs_.size()); }
-  int refs(BlockId block) const { return refs_[static_cast<std::size_t>(block)]; }
-  void hold(BlockId block) { ++refs_[static_cast<std::size_t>(block)]; }
-  void drop(BlockId block) { --refs_[static_cast<std::size_t>(block)]; }
+  int num_blocks() const { return num_blocks_; }
 
   HashCell& at(BlockId block, int offset) {
     return cells_[static_cast<std::size_t>(block * block_size_ + offset)];
@@ -44,8 +41,8 @@ class HashArena {
  private:
   absl::Status check(const BlockSwap& swap) const;
 
+  const int num_blocks_;
   const int block_size_;
-  std::vector<int> refs_;                    // [block]
   std::vector<HashCell> cells_;              // [block][S]
   std::vector<std::vector<HashCell>> host_;  // [host block][S], or empty: never saved
 };

@@ -63,6 +63,7 @@ absl::Status HashWorker::run_rows(const StepPlan& plan, StepResult* result) {
   for (const auto& [slot, work] : works) {
     if (work.row->num_tokens == 0) QUIRE_RETURN_IF_ERROR(pair_fork(work, &works));
   }
+  count_holders(works);
   QUIRE_RETURN_IF_ERROR(check_filled(plan));
   for (const auto& [slot, work] : works) QUIRE_RETURN_IF_ERROR(open_prefix(work));
   for (const auto& [slot, work] : works) QUIRE_RETURN_IF_ERROR(store(work));
@@ -81,9 +82,6 @@ absl::Status HashWorker::run_rows(const StepPlan& plan, StepResult* result) {
 absl::Status HashWorker::release(SlotId id) {
   const auto found = slots_.find(id);
   if (found == slots_.end()) return wrong("releases unknown slot ", id);
-  for (const auto& table : found->second.tables) {
-    for (const BlockId block : table) arena_.drop(block);
-  }
   slots_.erase(found);
   return absl::OkStatus();
 }
@@ -114,9 +112,6 @@ absl::Status HashWorker::fork(const AdmitRow& row, Slot* slot) {
   slot->num_computed = parent->second.num_computed;
   slot->tables = parent->second.tables;
   slot->granted = parent->second.granted;
-  for (const auto& table : slot->tables) {
-    for (const BlockId block : table) arena_.hold(block);
-  }
   return absl::OkStatus();
 }
 
@@ -201,11 +196,10 @@ absl::Status HashWorker::change_tables(const PlanRow& row, int end, Slot* slot) 
     const auto keep =
         row.keep_blocks < 0 ? table.size() : static_cast<std::size_t>(row.keep_blocks);
     if (keep > table.size()) return wrong("keeps blocks that slot ", row.slot, " does not have");
-    for (; table.size() > keep; table.pop_back()) arena_.drop(table.back());
+    table.resize(keep);
     if (!row.new_blocks.empty()) {
       for (const BlockId block : row.new_blocks[g]) {
         if (!arena_.knows(block)) return wrong("names unknown block ", block);
-        arena_.hold(block);
         ++num_gained_[block];
         table.push_back(block);
       }
@@ -243,23 +237,34 @@ absl::Status HashWorker::pair_fork(const Work& fork, std::map<SlotId, Work>* wor
   return absl::OkStatus();
 }
 
+void HashWorker::count_holders(const std::map<SlotId, Work>& works) {
+  num_holding_.assign(static_cast<std::size_t>(arena_.num_blocks()), 0);
+  for (const auto& [slot, work] : works) {
+    for (const auto& table : work.slot->tables) {
+      for (const BlockId block : table) ++num_holding_[static_cast<std::size_t>(block)];
+    }
+  }
+}
+
 // What a load or a copy fills is new to whoever holds it.
 absl::Status HashWorker::check_filled(const StepPlan& plan) const {
   for (const BlockId block : filled_) {
     const auto gained = num_gained_.find(block);
-    if (arena_.refs(block) > (gained == num_gained_.end() ? 0 : gained->second)) {
+    if (num_holding_[static_cast<std::size_t>(block)] >
+        (gained == num_gained_.end() ? 0 : gained->second)) {
       return wrong("fills block ", block, ", which a slot holds already");
     }
   }
   for (const BlockCopy& copy : plan.copies) {
-    if (arena_.refs(copy.to) == 0) return wrong("copies to block ", copy.to, " for nobody");
+    if (num_holding_[static_cast<std::size_t>(copy.to)] == 0)
+      return wrong("copies to block ", copy.to, " for nobody");
   }
   return absl::OkStatus();
 }
 
 // A slot's first row may begin behind what the prefix cache holds: it has to be there already, in
 // blocks that the slot does not write. (Rows store behind what is computed, and never into a block
-// that another slot holds: so what was ever read as a prefix stays as it is while anyone holds it.)
+// that another row reads: so what was ever read as a prefix stays as it is while anyone needs it.)
 absl::Status HashWorker::open_prefix(const Work& work) {
   const int first = work.row->first_position;
   if (!work.first || first == 0) return absl::OkStatus();
@@ -280,7 +285,7 @@ absl::Status HashWorker::store(const Work& work) {
     for (int g = 0; g < config_.num_kv_groups; ++g) {
       const BlockId block = work.slot->tables[static_cast<std::size_t>(g)]
                                              [static_cast<std::size_t>(p / config_.block_size)];
-      if (arena_.refs(block) != 1 + work.num_forks) {
+      if (num_holding_[static_cast<std::size_t>(block)] != 1 + work.num_forks) {
         return wrong("stores position ", p, " of slot ", work.row->slot, " into shared block ",
                      block);
       }

@@ -74,6 +74,7 @@ class HashWorker {
   absl::Status extend(const PlanRow& row, Slot* slot);
   absl::Status change_tables(const PlanRow& row, int end, Slot* slot);
   absl::Status pair_fork(const Work& fork, std::map<SlotId, Work>* works);
+  void count_holders(const std::map<SlotId, Work>& works);
   absl::Status check_filled(const StepPlan& plan) const;
 
   absl::Status open_prefix(const Work& work);
@@ -93,6 +94,9 @@ class HashWorker {
   // Of the plan being run:
   std::set<BlockId> filled_;           // by loads and copies
   std::map<BlockId, int> num_gained_;  // table entries that rows brought
+  // [block] table entries of slots that have a row. Others may be out of date: what a slot is to
+  // drop, it is told with its next row, and nothing of it is read before.
+  std::vector<int> num_holding_;
 };
 
 }  // namespace quire::test

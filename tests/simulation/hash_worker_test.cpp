@@ -215,8 +215,23 @@ TEST_F(HashWorkerTest, ASharedBlockIsNotWritten) {
   prefill(0, 6, {5, 6});
   StepPlan wrong = plan();
   wrong.admits = {admission(1, {}, 0, 6)};
-  wrong.rows = {row(0, 6, 1, true)};
+  wrong.rows = {row(0, 6, 1, true), row(1, 6, 1, true)};
   expect_wrong(wrong, "stores position 6 of slot 0 into shared block 6");
+}
+
+TEST_F(HashWorkerTest, WhatWasSharedWronglyIsFoundWhenItIsRead) {
+  prefill(0, 6, {5, 6});
+  StepPlan one = plan();
+  one.admits = {admission(1, {}, 0, 6)};
+  one.rows = {row(0, 6, 1, true)};
+  run(one);  // slot 1 may be told with its next row to drop block 6
+  StepPlan two = plan();
+  two.admits = {admission(2, {40, 41})};
+  two.rows = {row(2, 0, 2, true, {{6}})};
+  run(two);
+  StepPlan wrong = plan();
+  wrong.rows = {row(1, 6, 1, true)};
+  expect_wrong(wrong, "lets slot 1 read token 40 of position 0");
 }
 
 TEST_F(HashWorkerTest, TheLastHolderOfAForkedBlockWritesIt) {
@@ -330,7 +345,7 @@ TEST_F(HashWorkerTest, ABlockOfAnotherIsNotTakenForANewOne) {
   prefill(0, 7, {5, 6});
   StepPlan wrong = plan();
   wrong.admits = {admission(2, numbers(3))};
-  wrong.rows = {row(2, 0, 3, true, {{5}})};
+  wrong.rows = {row(0, 7, 1, true), row(2, 0, 3, true, {{5}})};
   expect_wrong(wrong, "into shared block 5");
 }
 
