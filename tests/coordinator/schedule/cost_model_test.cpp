@@ -215,6 +215,19 @@ TEST_P(CostModel, AnOutlierMovesLittleAndALastingChangeIsFollowed) {
   }
 }
 
+// Too small to be a surprise, and after very many steps.
+TEST_P(CostModel, ASmallChangeIsFollowedHoweverMuchWasSeen) {
+  for (unsigned seed = 1; seed <= 3; ++seed) {
+    SCOPED_TRACE(absl::StrCat("seed ", seed));
+    StepCostModel model;
+    Load(machine(), seed).show(model, 20'000);
+    Load slower({GetParam(), 1.35}, seed);
+    EXPECT_GT(slower.worst_error(model), 0.25);
+    slower.show(model, 2000);
+    EXPECT_LT(slower.worst_error(model), 0.15);
+  }
+}
+
 TEST_P(CostModel, MostPrefillTokensAreThoseThatFit) {
   for (unsigned seed = 1; seed <= 10; ++seed) {
     SCOPED_TRACE(absl::StrCat("seed ", seed));
