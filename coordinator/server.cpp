@@ -7,6 +7,7 @@
 #include <grpcpp/health_check_service_interface.h>
 
 #include <chrono>
+#include <random>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -16,10 +17,12 @@
 #include "common/model_file/model_file.h"
 #include "common/shard.h"
 #include "common/status.h"
+#include "common/tenants.h"
 #include "coordinator/api/grpc_generate.h"
 #include "coordinator/api/http_server.h"
 #include "coordinator/api/service.h"
 #include "coordinator/engine/engine.h"
+#include "coordinator/engine/prefix_file.h"
 #include "coordinator/fleet/fleet.h"
 #include "coordinator/listen.h"
 #include "spdlog/spdlog.h"
@@ -27,6 +30,7 @@
 namespace quire {
 namespace {
 
+constexpr absl::Duration kSaveWithin = absl::Seconds(20);
 constexpr int kMaxReceiveBytes = 8 << 20;
 constexpr int kMaxMetadataBytes = 16 << 10;
 constexpr int kMaxStreamsPerConnection = 1024;
@@ -59,10 +63,13 @@ class Server::Impl {
   ~Impl() { stop(); }
 
   absl::Status start() {
+    if (!config_.tenants_file.empty()) {
+      QUIRE_ASSIGN_OR_RETURN(tenants_, read_tenants(config_.tenants_file));
+    }
     QUIRE_RETURN_IF_ERROR(load_model());
     QUIRE_RETURN_IF_ERROR(make_fleet());
     metrics_ = std::make_unique<Metrics>(model_.name, model_.max_model_len);
-    api_ = {&config_, &model_, engine_.get(), metrics_.get()};
+    api_ = {&config_, &model_, engine_.get(), metrics_.get(), tenants_};
     generation_ = std::make_unique<GenerationService>(api_);
     QUIRE_RETURN_IF_ERROR(start_grpc());
     QUIRE_ASSIGN_OR_RETURN(http_, HttpServer::start(api_, config_.host, config_.port));
@@ -73,10 +80,11 @@ class Server::Impl {
   void stop() {
     if (std::exchange(stopped_, true)) return;
     set_health(false);
+    const std::uint64_t saved_prefixes = engine_ != nullptr ? save_prefixes() : 0;
     if (engine_ != nullptr) engine_->stop();
     if (generation_ != nullptr) generation_->stop(absl::Seconds(2));
     if (http_ != nullptr) http_->stop();
-    if (fleet_ != nullptr) fleet_->shutdown(absl::Seconds(3), 0);
+    if (fleet_ != nullptr) fleet_->shutdown(absl::Seconds(3), saved_prefixes);
     if (grpc_ != nullptr) {
       grpc_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(1));
       grpc_->Wait();
@@ -106,7 +114,11 @@ class Server::Impl {
     if (!config_.worker_secret_file.empty()) {
       QUIRE_ASSIGN_OR_RETURN(options.secret, read_secret(config_.worker_secret_file));
     }
-    engine_ = std::make_unique<Engine>(config_, model_.spec);
+    std::vector<Tenant> tenants;
+    for (const TenantEntry& entry : tenants_) tenants.push_back({entry.name, entry.weight});
+    engine_ =
+        std::make_unique<Engine>(config_, model_.spec, absl::ZeroDuration(), std::move(tenants));
+    options.known_saved_prefixes = find_saved_prefixes();
     FleetEvents events;
     events.on_ready = [this](const GroupReady& ready) {
       engine_->on_ready(ready);
@@ -120,6 +132,32 @@ class Server::Impl {
     };
     fleet_ = std::make_unique<Fleet>(config_, model_hash_, std::move(events), std::move(options));
     return absl::OkStatus();
+  }
+
+  // What the workers' offload stores still hold of an earlier life. A file that cannot be read
+  // costs the prefixes, not the start.
+  std::uint64_t find_saved_prefixes() {
+    if (config_.kv_offload_path.empty()) return 0;
+    absl::StatusOr<SavedPrefixes> saved = read_prefix_file(config_.kv_offload_path, model_hash_);
+    if (!saved.ok()) {
+      spdlog::warn("{}", std::string(saved.status().message()));
+      return 0;
+    }
+    engine_->set_saved_prefixes(std::move(saved->index));
+    return saved->id;
+  }
+
+  // The id that the workers note; 0: nothing is saved.
+  std::uint64_t save_prefixes() {
+    if (config_.kv_offload_path.empty() || fleet_ == nullptr) return 0;
+    SavedPrefixes saved;
+    saved.index = engine_->save_prefixes(kSaveWithin);
+    if (saved.index.empty()) return 0;
+    std::random_device random;
+    saved.id = (std::uint64_t{random()} << 32 | random()) | 1;
+    const absl::Status written = write_prefix_file(config_.kv_offload_path, model_hash_, saved);
+    if (!written.ok()) spdlog::warn("{}", std::string(written.message()));
+    return written.ok() ? saved.id : 0;
   }
 
   absl::Status start_grpc() {
@@ -162,6 +200,7 @@ class Server::Impl {
   const std::function<void()> on_ready_;
   std::uint64_t model_hash_ = 0;
   ServedModel model_;
+  std::vector<TenantEntry> tenants_;
   std::unique_ptr<Metrics> metrics_;
   Api api_;
   std::unique_ptr<Engine> engine_;

@@ -1,6 +1,7 @@
 // From statuses to OpenAI's error shape.
 #include "coordinator/api/api_error.h"
 
+#include "absl/strings/str_cat.h"
 #include "coordinator/api/service.h"
 #include "nlohmann/json.hpp"
 
@@ -19,9 +20,10 @@ constexpr Mapping kMappings[] = {
     {absl::StatusCode::kNotFound, 404, "model_not_found"},
     {absl::StatusCode::kUnimplemented, 415, "unsupported_media_type"},
     {absl::StatusCode::kUnauthenticated, 401, "invalid_api_key"},
-    {absl::StatusCode::kResourceExhausted, 503, "overloaded"},
+    {absl::StatusCode::kResourceExhausted, 503, "queue_full"},
     {absl::StatusCode::kFailedPrecondition, 503, "unavailable"},
     {absl::StatusCode::kUnavailable, 503, "unavailable"},
+    {absl::StatusCode::kDeadlineExceeded, 504, "deadline_exceeded"},
 };
 
 nlohmann::ordered_json or_null(const std::string& text) {
@@ -43,7 +45,9 @@ std::string error_json(const ApiError& error) {
 
 HttpResponse error_response(const ApiError& error) {
   HttpResponse response{.status = error.status, .body = error_json(error)};
-  if (error.status == 503) response.headers.emplace_back("Retry-After", "1");
+  if (error.status == 503) {
+    response.headers.emplace_back("Retry-After", absl::StrCat(error.retry_after_s));
+  }
   return response;
 }
 

@@ -11,8 +11,9 @@ namespace quire {
 struct ApiError {
   int status = 400;
   std::string message{};
-  std::string param{};  // the field that is wrong; empty: null
-  std::string code{};   // for programs ("model_not_found"); empty: null
+  std::string param{};    // the field that is wrong; empty: null
+  std::string code{};     // for programs ("model_not_found"); empty: null
+  int retry_after_s = 1;  // told with status 503
 };
 
 std::string error_json(const ApiError& error);  // {"error": {...}}

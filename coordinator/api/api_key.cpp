@@ -1,4 +1,4 @@
-// The API key: only digests are compared, in time that does not depend on where they differ.
+// API keys: only digests are compared, in time that does not depend on where they differ.
 #include <openssl/crypto.h>
 #include <openssl/sha.h>
 
@@ -18,15 +18,24 @@ std::array<unsigned char, 32> sha256(absl::string_view text) {
 
 }  // namespace
 
-ApiKey::ApiKey(absl::string_view key) : required_(!key.empty()), digest_(sha256(key)) {}
+ApiKeys::ApiKeys(absl::string_view key, absl::Span<const TenantEntry> tenants) {
+  for (const TenantEntry& tenant : tenants) digests_.push_back(sha256(tenant.key));
+  if (tenants.empty() && !key.empty()) digests_.push_back(sha256(key));
+}
 
-bool ApiKey::accepts(absl::string_view authorization) const {
-  if (!required_) return true;
+std::optional<int> ApiKeys::tenant_of(absl::string_view authorization) const {
+  if (!required()) return 0;
   constexpr absl::string_view kScheme = "Bearer ";
-  if (!absl::StartsWithIgnoreCase(authorization, kScheme)) return false;
+  if (!absl::StartsWithIgnoreCase(authorization, kScheme)) return std::nullopt;
   authorization.remove_prefix(kScheme.size());
   const auto given = sha256(absl::StripAsciiWhitespace(authorization));
-  return CRYPTO_memcmp(given.data(), digest_.data(), digest_.size()) == 0;
+  std::optional<int> found;
+  for (std::size_t i = 0; i < digests_.size(); ++i) {  // all of them, whichever it is
+    if (CRYPTO_memcmp(given.data(), digests_[i].data(), given.size()) == 0) {
+      found = static_cast<int>(i);
+    }
+  }
+  return found;
 }
 
 }  // namespace quire

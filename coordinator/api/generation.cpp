@@ -1,6 +1,7 @@
 // Submitting, the inbox, and the observations that /metrics shows.
 #include "coordinator/api/generation.h"
 
+#include <algorithm>
 #include <mutex>
 #include <utility>
 
@@ -76,10 +77,11 @@ std::vector<Generation::ChoicePiece> Generation::take() {
 void Generation::take(Arrival arrival, std::vector<ChoicePiece>& out) {
   const int index = arrival.first_choice + arrival.delta.choice;
   Choice& choice = choices_[static_cast<std::size_t>(index)];
+  Prompt& prompt = prompts_[static_cast<std::size_t>(choice.prompt)];
+  prompt.num_cached = std::max(prompt.num_cached, arrival.delta.num_cached_tokens);
   if (choice.text.finished()) return;
   const int choice_of_prompt = arrival.delta.choice;
   ChoiceText::Piece piece = choice.text.push(std::move(arrival.delta));
-  Prompt& prompt = prompts_[static_cast<std::size_t>(choice.prompt)];
   if (piece.stop_engine) api_.engine->stop_choice(prompt.id, choice_of_prompt);
   observe(choice, piece, arrival.at);
   if (choice.text.finished()) {
@@ -120,6 +122,17 @@ int Generation::num_prompt_tokens(int choice) const {
 int Generation::total_prompt_tokens() const {
   int total = 0;
   for (const Prompt& prompt : prompts_) total += prompt.num_tokens;
+  return total;
+}
+
+int Generation::num_cached_tokens(int choice) const {
+  const int prompt = choices_[static_cast<std::size_t>(choice)].prompt;
+  return prompts_[static_cast<std::size_t>(prompt)].num_cached;
+}
+
+int Generation::total_cached_tokens() const {
+  int total = 0;
+  for (const Prompt& prompt : prompts_) total += prompt.num_cached;
   return total;
 }
 

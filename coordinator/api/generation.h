@@ -42,7 +42,10 @@ class Generation {
   int num_choices() const { return static_cast<int>(choices_.size()); }
   int num_prompt_tokens(int choice) const;  // of the choice's prompt
   int total_prompt_tokens() const;          // each prompt once
-  int total_tokens() const;                 // generated, all choices
+  // Of these, what was not computed for this request: known once the prompt has gained a token.
+  int num_cached_tokens(int choice) const;
+  int total_cached_tokens() const;
+  int total_tokens() const;  // generated, all choices
 
  private:
   struct Arrival;
@@ -50,6 +53,7 @@ class Generation {
   struct Prompt {
     RequestId id = 0;
     int num_tokens = 0;
+    int num_cached = 0;  // of them
     int max_tokens = 0;
     int num_open = 0;  // choices
   };

@@ -3,8 +3,10 @@
 
 #include <grpcpp/server_context.h>
 
+#include <algorithm>
+#include <limits>
+#include <map>
 #include <random>
-#include <unordered_map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -41,6 +43,34 @@ std::string new_request_id() {
   std::random_device device;
   const std::uint64_t high = device(), low = device();
   return absl::StrCat("gen-", absl::Hex((high << 32) | low, absl::kZeroPad16));
+}
+
+// How the request waits, and how its choices are found.
+absl::Status set_service(const v1::GenerateRequest& request, GenerationInput& input) {
+  input.deadline_ms_name = "timeout_ms";
+  if (request.has_priority()) input.priority = request.priority();
+  if (request.has_timeout_ms()) {
+    constexpr std::uint64_t kMost = std::numeric_limits<std::int64_t>::max();
+    input.deadline_ms = static_cast<std::int64_t>(std::min(request.timeout_ms(), kMost));
+  }
+  if (request.has_cache_salt()) input.cache_salt = request.cache_salt();
+  if (request.has_best_of()) input.best_of = request.best_of();
+  input.use_beam_search = request.use_beam_search();
+  if (request.has_length_penalty()) input.length_penalty = request.length_penalty();
+  switch (request.early_stopping()) {
+    case v1::EARLY_STOPPING_NO:
+      return absl::OkStatus();
+    case v1::EARLY_STOPPING_YES:
+      input.early_stopping = BeamParams::EarlyStopping::kYes;
+      return absl::OkStatus();
+    case v1::EARLY_STOPPING_NEVER:
+      input.early_stopping = BeamParams::EarlyStopping::kNever;
+      return absl::OkStatus();
+    default:
+      return absl::InvalidArgumentError(
+          absl::StrCat("`early_stopping` is ", static_cast<int>(request.early_stopping()),
+                       "; it must be one of EARLY_STOPPING_NO, _YES and _NEVER."));
+  }
 }
 
 GenerationInput input_of(const v1::GenerateRequest& request) {
@@ -105,16 +135,24 @@ class RefusedCall final : public grpc::ServerWriteReactor<v1::GenerateReply> {
 
 class GenerationService::Impl final : public v1::Generation::CallbackService {
  public:
-  Impl(const Api& api, Options options) : api_(api), options_(options), key_(api.config->api_key) {}
+  Impl(const Api& api, Options options)
+      : api_(api), options_(options), keys_(api.config->api_key, api.tenants) {}
 
   grpc::ServerWriteReactor<v1::GenerateReply>* Generate(
       grpc::CallbackServerContext* context, const v1::GenerateRequest* request) override {
-    auto stream = open(*context, *request);
+    const absl::StatusOr<int> tenant = tenant_of(*context);
+    if (!tenant.ok()) return new RefusedCall(to_grpc(tenant.status()));
+    auto stream = open(context, *tenant, *request);
     if (!stream.ok()) return new RefusedCall(to_grpc(stream.status()));
     // The call may be over before its turn comes: the task owns copies.
-    intake_.leave([this, stream = *stream, asked = *request, deadline = deadline_of(*context)] {
-      const absl::Status begun = begin(stream, asked, deadline);
-      if (!begun.ok()) stream->fail(to_grpc(begun));
+    intake_.leave([this, stream = *stream, asked = *request, tenant = *tenant,
+                   deadline = deadline_of(*context)] {
+      const absl::Status begun = begin(stream, asked, tenant, deadline);
+      if (absl::IsResourceExhausted(begun)) {
+        stream->refuse(to_grpc(begun), api_.engine->retry_after());
+      } else if (!begun.ok()) {
+        stream->fail(to_grpc(begun));
+      }
     });
     return stream->get();
   }
@@ -122,20 +160,20 @@ class GenerationService::Impl final : public v1::Generation::CallbackService {
   grpc::ServerUnaryReactor* Cancel(grpc::CallbackServerContext* context,
                                    const v1::CancelRequest* request,
                                    v1::CancelReply* reply) override {
-    const absl::Status status = check_key(*context);
-    if (status.ok()) {
-      const std::shared_ptr<GenerateStream> stream = find(request->request_id());
+    const absl::StatusOr<int> tenant = tenant_of(*context);
+    if (tenant.ok()) {
+      const std::shared_ptr<GenerateStream> stream = find({*tenant, request->request_id()});
       if (stream != nullptr) stream->cancel();
       reply->set_found(stream != nullptr);
     }
     grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-    reactor->Finish(to_grpc(status));
+    reactor->Finish(to_grpc(tenant.status()));
     return reactor;
   }
 
   grpc::ServerUnaryReactor* Models(grpc::CallbackServerContext* context, const v1::ModelsRequest*,
                                    v1::ModelsReply* reply) override {
-    const absl::Status status = check_key(*context);
+    const absl::Status status = tenant_of(*context).status();
     if (status.ok()) {
       v1::Model* model = reply->add_models();
       model->set_id(api_.model->name);
@@ -155,7 +193,7 @@ class GenerationService::Impl final : public v1::Generation::CallbackService {
       stopping_ = true;
       const auto none = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return open_.empty(); };
       if (mutex_.AwaitWithTimeout(absl::Condition(&none), deadline)) return;
-      for (const auto& [id, weak] : open_) {
+      for (const auto& [key, weak] : open_) {
         if (auto stream = weak.lock()) left.push_back(std::move(stream));
       }
     }
@@ -165,21 +203,25 @@ class GenerationService::Impl final : public v1::Generation::CallbackService {
   }
 
  private:
-  absl::Status check_key(const grpc::CallbackServerContext& context) const {
-    if (!key_.required()) return absl::OkStatus();
+  // Whose request it is under which name: tenants do not see each other's.
+  using Key = std::pair<int, std::string>;
+
+  absl::StatusOr<int> tenant_of(const grpc::CallbackServerContext& context) const {
+    if (!keys_.required()) return 0;
     const auto& metadata = context.client_metadata();
     const auto found = metadata.find("authorization");
-    if (found != metadata.end() && key_.accepts({found->second.data(), found->second.size()})) {
-      return absl::OkStatus();
+    if (found != metadata.end()) {
+      const auto tenant = keys_.tenant_of({found->second.data(), found->second.size()});
+      if (tenant.has_value()) return *tenant;
     }
     return absl::UnauthenticatedError(
         "The API key is missing or wrong; send it as metadata `authorization: Bearer <key>`.");
   }
 
   // What is cheap to check, and the stream under its request id.
-  absl::StatusOr<std::shared_ptr<GenerateStream>> open(const grpc::CallbackServerContext& context,
+  absl::StatusOr<std::shared_ptr<GenerateStream>> open(grpc::CallbackServerContext* context,
+                                                       int tenant,
                                                        const v1::GenerateRequest& request) {
-    QUIRE_RETURN_IF_ERROR(check_key(context));
     QUIRE_RETURN_IF_ERROR(check_model(*api_.model, request.model()));
     if (request.request_id().size() > kMaxRequestIdBytes) {
       return absl::InvalidArgumentError(
@@ -187,26 +229,26 @@ class GenerationService::Impl final : public v1::Generation::CallbackService {
                        kMaxRequestIdBytes, " are allowed."));
     }
     const std::string id = request.request_id().empty() ? new_request_id() : request.request_id();
+    const Key key(tenant, id);
     auto stream = std::make_shared<GenerateStream>(
         api_, GenerateStream::Setup{id, options_.max_buffered_bytes, options_.write_timeout,
-                                    [this](const std::string& done) { forget(done); }});
-    QUIRE_RETURN_IF_ERROR(remember(id, stream));
+                                    [this, key] { forget(key); }, context});
+    QUIRE_RETURN_IF_ERROR(remember(key, stream));
     stream->keep_alive();
     return stream;
   }
 
   // Intake thread: everything that takes time.
   absl::Status begin(const std::shared_ptr<GenerateStream>& stream,
-                     const v1::GenerateRequest& request, absl::Time deadline) {
+                     const v1::GenerateRequest& request, int tenant, absl::Time deadline) {
     GenerationInput input = input_of(request);
+    QUIRE_RETURN_IF_ERROR(set_service(request, input));
     QUIRE_ASSIGN_OR_RETURN(std::vector<TokenId> prompt, prompt_of(*api_.model, request, input));
     QUIRE_ASSIGN_OR_RETURN(Prepared prepared, prepare(api_, std::move(prompt), input));
     QUIRE_RETURN_IF_ERROR(check_ready(*api_.engine));
-    if (deadline <= absl::Now()) {
-      return absl::DeadlineExceededError("The call's deadline has passed before it began.");
-    }
     stream->begin(prepared);
-    prepared.request.deadline = deadline;
+    prepared.request.tenant = tenant;
+    prepared.request.deadline = std::min(deadline, prepared.request.deadline);
     prepared.request.deliver = [this, stream](OutputDelta delta) {
       delivery_.leave(
           [stream, letter = std::move(delta)]() mutable { stream->take(std::move(letter)); });
@@ -216,30 +258,30 @@ class GenerationService::Impl final : public v1::Generation::CallbackService {
     return absl::OkStatus();
   }
 
-  absl::Status remember(const std::string& id, const std::shared_ptr<GenerateStream>& stream) {
+  absl::Status remember(const Key& key, const std::shared_ptr<GenerateStream>& stream) {
     absl::MutexLock lock(&mutex_);
     if (stopping_) return absl::UnavailableError("The server is stopping.");
-    if (open_.emplace(id, stream).second) return absl::OkStatus();
+    if (open_.emplace(key, stream).second) return absl::OkStatus();
     return absl::AlreadyExistsError(
-        absl::StrCat("`request_id` \"", id, "\" names a request that is still running."));
+        absl::StrCat("`request_id` \"", key.second, "\" names a request that is still running."));
   }
 
-  void forget(const std::string& id) {
+  void forget(const Key& key) {
     absl::MutexLock lock(&mutex_);
-    open_.erase(id);
+    open_.erase(key);
   }
 
-  std::shared_ptr<GenerateStream> find(const std::string& id) {
+  std::shared_ptr<GenerateStream> find(const Key& key) {
     absl::MutexLock lock(&mutex_);
-    const auto found = open_.find(id);
+    const auto found = open_.find(key);
     return found == open_.end() ? nullptr : found->second.lock();
   }
 
   const Api api_;
   const Options options_;
-  const ApiKey key_;
+  const ApiKeys keys_;
   absl::Mutex mutex_;
-  std::unordered_map<std::string, std::weak_ptr<GenerateStream>> open_ ABSL_GUARDED_BY(mutex_);
+  std::map<Key, std::weak_ptr<GenerateStream>> open_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   TaskThread delivery_;
   TaskThread intake_;  // last: it stops first

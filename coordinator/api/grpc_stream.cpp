@@ -1,6 +1,9 @@
 // One Generate call; the rules are in grpc_stream.h.
 #include "coordinator/api/grpc_stream.h"
 
+#include <grpcpp/server_context.h>
+
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -45,10 +48,16 @@ void GenerateStream::begin(const Prepared& prepared) {
   const int n = prepared.request.n;
   prompt_tokens_ = static_cast<int>(prepared.request.prompt.size());
   max_tokens_ = prepared.request.params.max_tokens;
+  num_returned_ = prepared.num_returned;
+  hide_logprobs_ = prepared.hide_logprobs;
+  whole_ = prepared.request.beams.width > 0 || num_returned_ < n;
   for (int i = 0; i < n; ++i) choices_.push_back({ChoiceText(api_.model->text, prepared.text)});
   absl::MutexLock lock(&mutex_);
   waiting_.resize(static_cast<std::size_t>(n));
   open_choices_ = n;
+  if (num_returned_ == n) return;
+  best_of_.emplace(n);
+  held_ = true;
 }
 
 void GenerateStream::submitted(RequestId id) {
@@ -60,12 +69,14 @@ void GenerateStream::submitted(RequestId id) {
 void GenerateStream::take(OutputDelta delta) {
   const int choice = delta.choice;
   const RequestId request = delta.request;
+  const auto cached = static_cast<std::uint32_t>(delta.num_cached_tokens);
   Choice& target = choices_[static_cast<std::size_t>(choice)];
   ChoiceText::Piece piece = target.text.push(std::move(delta));
   if (piece.stop_engine) api_.engine->stop_choice(request, choice);
   if (piece.empty()) return;
   absl::MutexLock lock(&mutex_);
   if (end_.has_value()) return;
+  cached_tokens_ = std::max(cached_tokens_, cached);
   observe(target, piece);
   add(choice, std::move(piece));
   check_reader();
@@ -77,7 +88,7 @@ void GenerateStream::check_reader() {
     return grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED,
                         absl::StrCat("The client reads too slowly: ", words...));
   };
-  if (waiting_bytes_ > setup_.max_buffered_bytes) {
+  if (!whole_ && waiting_bytes_ > setup_.max_buffered_bytes) {
     fail_locked(too_slow("more than ", setup_.max_buffered_bytes, " bytes wait for it."));
   } else if (writing_ && absl::Now() - write_began_ > setup_.write_timeout) {
     fail_locked(too_slow("it took nothing for ", absl::FormatDuration(setup_.write_timeout), "."));
@@ -101,24 +112,53 @@ void GenerateStream::observe(Choice& choice, const ChoiceText::Piece& piece) con
 
 void GenerateStream::add(int choice, ChoiceText::Piece piece) {
   completion_tokens_ += static_cast<std::uint32_t>(piece.tokens.size());
+  if (best_of_.has_value()) best_of_->add(choice, piece);
+  if (hide_logprobs_) piece.logprobs.clear();
   waiting_bytes_ += bytes_of(piece);
   const FinishReason finish = piece.finish;
   const std::string error = piece.error;
   auto& slot = waiting_[static_cast<std::size_t>(choice)];
   if (!slot.has_value()) slot.emplace().set_index(static_cast<std::uint32_t>(choice));
   append(std::move(piece), *slot);
-  if (finish == FinishReason::kNone) return;
+  if (finish != FinishReason::kNone) end_choice(finish, error);
+}
+
+void GenerateStream::end_choice(FinishReason finish, const std::string& error) {
   --open_choices_;
   if (finish == FinishReason::kDeadline) {
-    end_ = grpc::Status(grpc::StatusCode::DEADLINE_EXCEEDED, "The call's deadline has passed.");
-  } else if (finish == FinishReason::kError) {
+    late_ = true;
+    // Whether it leaves a part of an answer or none is known when every choice has ended.
+    held_ = held_ || completion_tokens_ == 0;
+  }
+  if (finish == FinishReason::kError) {
     end_ = grpc::Status(grpc::StatusCode::INTERNAL, error.substr(0, 500));
     stop_request();
   } else if (finish == FinishReason::kCancelled && !cancelled_) {
     end_ = grpc::Status(grpc::StatusCode::UNAVAILABLE, "The server is stopping.");
   } else if (open_choices_ == 0) {
-    end_ = grpc::Status::OK;
+    end_all();
   }
+}
+
+void GenerateStream::end_all() {
+  if (late_ && completion_tokens_ == 0) {
+    return fail_locked({grpc::StatusCode::DEADLINE_EXCEEDED,
+                        "The request's deadline passed before it had a single token."});
+  }
+  held_ = false;
+  if (best_of_.has_value()) keep_the_best();
+  end_ = grpc::Status::OK;
+}
+
+// Of the choices the best, best first, numbered anew.
+void GenerateStream::keep_the_best() {
+  std::vector<std::optional<v1::Delta>> best;
+  for (const int choice : best_of_->best(num_returned_)) {
+    auto& delta = best.emplace_back(std::move(waiting_[static_cast<std::size_t>(choice)]));
+    if (delta.has_value()) delta->set_index(static_cast<std::uint32_t>(best.size() - 1));
+  }
+  waiting_ = std::move(best);
+  next_choice_ = 0;
 }
 
 void GenerateStream::cancel() {
@@ -129,6 +169,17 @@ void GenerateStream::cancel() {
 
 void GenerateStream::fail(grpc::Status status) {
   absl::MutexLock lock(&mutex_);
+  fail_locked(std::move(status));
+  pump();
+}
+
+void GenerateStream::refuse(grpc::Status status, absl::Duration retry_after) {
+  absl::MutexLock lock(&mutex_);
+  // Not finished yet, so the context lives. The name is the one that gRPC clients obey.
+  if (!finished_ && !end_.has_value()) {
+    setup_.context->AddTrailingMetadata("grpc-retry-pushback-ms",
+                                        absl::StrCat(absl::ToInt64Milliseconds(retry_after)));
+  }
   fail_locked(std::move(status));
   pump();
 }
@@ -148,6 +199,7 @@ void GenerateStream::stop_request() {
 
 void GenerateStream::pump() {
   if (writing_ || finished_) return;
+  if (held_ && !end_.has_value()) return;
   for (std::size_t i = 0; i < waiting_.size(); ++i) {
     auto& delta = waiting_[next_choice_];
     next_choice_ = (next_choice_ + 1) % waiting_.size();
@@ -170,6 +222,7 @@ void GenerateStream::write_usage() {
   reply_.set_request_id(setup_.request_id);
   reply_.mutable_usage()->set_prompt_tokens(static_cast<std::uint32_t>(prompt_tokens_));
   reply_.mutable_usage()->set_completion_tokens(completion_tokens_);
+  reply_.mutable_usage()->set_cached_tokens(cached_tokens_);
   write();
 }
 
@@ -195,7 +248,7 @@ void GenerateStream::OnDone() {
     absl::MutexLock lock(&mutex_);
     stop_request();
   }
-  setup_.on_done(setup_.request_id);
+  setup_.on_done();
   self_.reset();
 }
 

@@ -19,6 +19,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "coordinator/api/best_of.h"
 #include "coordinator/api/choice_text.h"
 #include "generate.pb.h"
 
@@ -31,7 +32,8 @@ class GenerateStream final : public grpc::ServerWriteReactor<v1::GenerateReply>,
     std::string request_id;
     std::size_t max_buffered_bytes = 0;
     absl::Duration write_timeout;
-    std::function<void(const std::string& request_id)> on_done;  // gRPC is done with it
+    std::function<void()> on_done;                   // gRPC is done with it
+    grpc::CallbackServerContext* context = nullptr;  // lives until Finish at least
   };
   GenerateStream(const Api& api, Setup setup) : api_(api), setup_(std::move(setup)) {}
 
@@ -44,6 +46,8 @@ class GenerateStream final : public grpc::ServerWriteReactor<v1::GenerateReply>,
   void take(OutputDelta delta);    // delivery thread only, in order
   void cancel();                   // the Cancel call: ends with finish_reason "cancelled"
   void fail(grpc::Status status);  // ends at once, dropping what waits
+  // The same, telling the client when to come again.
+  void refuse(grpc::Status status, absl::Duration retry_after);
 
   void OnWriteDone(bool ok) override;
   void OnCancel() override;
@@ -57,6 +61,10 @@ class GenerateStream final : public grpc::ServerWriteReactor<v1::GenerateReply>,
 
   void observe(Choice& choice, const ChoiceText::Piece& piece) const;
   void add(int choice, ChoiceText::Piece piece) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void end_choice(FinishReason finish, const std::string& error)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void end_all() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);  // every choice has ended by itself
+  void keep_the_best() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void fail_locked(grpc::Status status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void stop_request() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void pump() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);   // the next write, or Finish
@@ -70,6 +78,9 @@ class GenerateStream final : public grpc::ServerWriteReactor<v1::GenerateReply>,
   // Written by begin(), then the delivery thread's.
   int prompt_tokens_ = 0;
   int max_tokens_ = 0;
+  int num_returned_ = 1;  // of the choices
+  bool hide_logprobs_ = false;
+  bool whole_ = false;  // choices come whole, at the end: what waits for the client is not bounded
   std::vector<Choice> choices_;
   std::shared_ptr<GenerateStream> self_;
 
@@ -79,6 +90,10 @@ class GenerateStream final : public grpc::ServerWriteReactor<v1::GenerateReply>,
   std::size_t waiting_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   std::size_t next_choice_ ABSL_GUARDED_BY(mutex_) = 0;  // whose turn it is
   int open_choices_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::optional<BestOf> best_of_ ABSL_GUARDED_BY(mutex_);
+  bool late_ ABSL_GUARDED_BY(mutex_) = false;  // a choice was ended by the deadline
+  bool held_ ABSL_GUARDED_BY(mutex_) = false;  // nothing is written before every choice has ended
+  std::uint32_t cached_tokens_ ABSL_GUARDED_BY(mutex_) = 0;  // of the prompt
   std::uint32_t completion_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;  // by the Cancel call
   bool stopped_ ABSL_GUARDED_BY(mutex_) = false;    // the engine need not go on

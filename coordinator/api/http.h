@@ -72,12 +72,16 @@ class Exchange {
   Exchange& operator=(const Exchange&) = delete;
 
   const HttpRequest& request() const { return request_; }
+  // Who asks: an index into the server's tenants, set from the key before any handler runs.
+  int tenant() const { return tenant_; }
+  void set_tenant(int tenant) { tenant_ = tenant; }
 
   // Either one whole answer ...
   void respond(HttpResponse response);
   // ... or a stream of server-sent events. Events that wait while a write is in flight leave in
-  // one piece.
-  void start_events();
+  // one piece. `bounded`: a client that lets too much wait is dropped; not where all of an answer
+  // comes at once.
+  void start_events(bool bounded = true);
   void send_event(absl::string_view data);  // one line, without "data: "
   void end_events();
 
@@ -91,6 +95,7 @@ class Exchange {
   friend class Session;
   Session* session_;
   HttpRequest request_;
+  int tenant_ = 0;
   std::shared_ptr<Waker> waker_;
   std::function<void()> on_wake_;
   std::function<void()> on_abort_;

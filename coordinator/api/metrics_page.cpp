@@ -24,6 +24,8 @@ void copy_gauges(Metrics& metrics, const EngineStats& stats) {
   metrics.set(Metric::kEpoch, static_cast<double>(stats.epoch));
   metrics.set(Metric::kKvBlocks, stats.total_blocks);
   metrics.set(Metric::kKvBlocksUsed, stats.used_blocks);
+  metrics.set(Metric::kKvBlocksCached, stats.cached_blocks);
+  metrics.set(Metric::kKvWasteRatio, stats.kv_waste);
   metrics.set(Metric::kPlanUs, stats.plan_us);
   metrics.set(Metric::kStepUs, stats.step_us);
 }
@@ -42,6 +44,17 @@ void copy_counters(Metrics& metrics, const EngineStats& stats) {
   raise(Metric::kSteps, stats.steps);
   raise(Metric::kGroupLosses, stats.group_losses);
   raise(Metric::kStaleRepliesDropped, stats.stale_replies_dropped);
+  raise(Metric::kPrefixCacheQueries, stats.prefix_queries);
+  raise(Metric::kPrefixCacheHits, stats.prefix_hits);
+  raise(Metric::kPromptTokensCached, stats.prefix_hits);
+  raise(Metric::kDrafts, stats.drafts);
+  raise(Metric::kDraftTokens, stats.draft_tokens);
+  raise(Metric::kAcceptedDraftTokens, stats.accepted_draft_tokens);
+  raise(Metric::kAdmissionRejections, stats.rejected_queued_reqs, "max_num_queued_reqs");
+  raise(Metric::kAdmissionRejections, stats.rejected_queued_tokens, "max_num_queued_tokens");
+  raise(Metric::kAdmissionRejections, stats.rejected_deadline, "deadline");
+  raise(Metric::kOffloadSavedBlocks, stats.offload_saved_blocks);
+  raise(Metric::kOffloadLoadedBlocks, stats.offload_loaded_blocks);
 }
 
 }  // namespace

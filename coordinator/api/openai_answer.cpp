@@ -10,6 +10,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "coordinator/api/api_error.h"
+#include "coordinator/api/best_of.h"
 #include "coordinator/api/json_input.h"
 
 namespace quire {
@@ -26,10 +27,6 @@ ApiError failure_of(const ChoiceText::Piece& piece) {
           .status = 503,
           .message = "The request was cancelled before it was finished: the server is stopping.",
           .code = "cancelled"};
-    case FinishReason::kDeadline:
-      return {.status = 503,
-              .message = "The request's deadline has passed.",
-              .code = "deadline_exceeded"};
     default:
       return {.status = 500,
               .message = piece.error.empty() ? "The request failed." : piece.error,
@@ -37,10 +34,18 @@ ApiError failure_of(const ChoiceText::Piece& piece) {
   }
 }
 
-void append_usage(std::string& out, int prompt_tokens, int completion_tokens) {
-  absl::StrAppend(&out, "{\"prompt_tokens\":", prompt_tokens,
-                  ",\"total_tokens\":", prompt_tokens + completion_tokens,
-                  ",\"completion_tokens\":", completion_tokens, "}");
+struct Usage {
+  int prompt_tokens, cached_tokens, completion_tokens;
+};
+void append_usage(std::string& out, const Usage& usage) {
+  absl::StrAppend(&out, "{\"prompt_tokens\":", usage.prompt_tokens,
+                  ",\"total_tokens\":", usage.prompt_tokens + usage.completion_tokens,
+                  ",\"completion_tokens\":", usage.completion_tokens,
+                  ",\"prompt_tokens_details\":{\"cached_tokens\":", usage.cached_tokens, "}}");
+}
+
+bool is_failure(FinishReason reason) {
+  return reason == FinishReason::kCancelled || reason == FinishReason::kError;
 }
 
 // `"name":[1,2],`
@@ -56,7 +61,14 @@ class Answer {
         stream_(plan.stream),
         with_ids_(plan.return_token_ids || !api.model->text.tokenizer->has_text()),
         ignore_eos_(plan.prompts.front().request.params.ignore_eos),
+        whole_(plan.prompts.front().request.beams.width > 0),
+        hide_logprobs_(plan.prompts.front().hide_logprobs),
+        num_made_(plan.prompts.front().request.n),
+        num_returned_(plan.prompts.front().num_returned),
         exchange_(exchange) {
+    if (num_returned_ < num_made_) {
+      best_of_.resize(plan.prompts.size(), BestOf(num_made_));
+    }
     const char* object = stream_.stream ? dialect.chunk_object : dialect.object;
     absl::StrAppend(&head_, "{\"id\":");
     append_json_string(head_, absl::StrCat(dialect.id_prefix, exchange.request().id));
@@ -67,8 +79,8 @@ class Answer {
   }
 
   absl::Status start(std::shared_ptr<Waker> waker, std::vector<Prepared> prompts) {
+    for (Prepared& prompt : prompts) prompt.request.tenant = exchange_.tenant();
     if (with_ids_) {
-      num_choices_of_prompt_ = static_cast<std::size_t>(prompts.front().request.n);
       for (const Prepared& prompt : prompts) prompt_ids_.push_back(prompt.request.prompt);
     }
     generation_ = std::make_unique<Generation>(api_, std::move(waker));
@@ -92,11 +104,22 @@ class Answer {
 
  private:
   void take(Generation::ChoicePiece arrived) {
-    ChoiceText::Piece& piece = arrived.piece;
-    if (piece.finish != FinishReason::kNone && piece.finish != FinishReason::kStop &&
-        piece.finish != FinishReason::kLength) {
-      return fail(failure_of(piece));
+    if (is_failure(arrived.piece.finish)) return fail(failure_of(arrived.piece));
+    // Whether a deadline leaves a part of an answer or none is known when every choice has ended.
+    const bool nothing_yet = generation_->total_tokens() == 0;
+    if (arrived.piece.finish == FinishReason::kDeadline && nothing_yet) {
+      return late_.push_back(std::move(arrived));
     }
+    show(std::move(arrived));
+  }
+
+  void show(Generation::ChoicePiece arrived) {
+    ChoiceText::Piece& piece = arrived.piece;
+    if (!best_of_.empty()) {
+      best_of_[static_cast<std::size_t>(arrived.choice / num_made_)].add(arrived.choice % num_made_,
+                                                                         piece);
+    }
+    if (hide_logprobs_) piece.logprobs.clear();
     AnswerChoice& choice = choices_[static_cast<std::size_t>(arrived.choice)];
     choice.finish_reason = finish_reason_name(piece.finish);
     if (!piece.stop_string.empty()) {
@@ -134,7 +157,8 @@ class Answer {
     if (first_of_all) append_prompt_ids(line_);
     if (stream_.continuous_usage_stats) {
       line_.append(",\"usage\":");
-      append_usage(line_, generation_->num_prompt_tokens(choice.index), num_tokens);
+      append_usage(line_, {generation_->num_prompt_tokens(choice.index),
+                           generation_->num_cached_tokens(choice.index), num_tokens});
     }
     line_.push_back('}');
     exchange_.send_event(line_);
@@ -147,8 +171,8 @@ class Answer {
     if (!with_ids_) return;
     append_ids(out, "token_ids", tokens);
     if (!with_prompt || !dialect_.prompt_ids_in_choice) return;
-    const auto prompt = static_cast<std::size_t>(choice.index) / num_choices_of_prompt_;
-    append_ids(out, "prompt_token_ids", prompt_ids_[prompt]);
+    const int prompt = choice.index / num_returned_;
+    append_ids(out, "prompt_token_ids", prompt_ids_[static_cast<std::size_t>(prompt)]);
   }
   // What the answer's object has of them, after its choices.
   void append_prompt_ids(std::string& out) {
@@ -171,14 +195,40 @@ class Answer {
   void begin_events() {
     if (begun_) return;
     begun_ = true;
-    exchange_.start_events();
+    exchange_.start_events(/*bounded=*/!whole_);
+  }
+
+  // Of each prompt's choices the best, best first, numbered anew.
+  void keep_the_best() {
+    std::vector<AnswerChoice> best;
+    for (std::size_t prompt = 0; prompt < best_of_.size(); ++prompt) {
+      const std::size_t first = prompt * static_cast<std::size_t>(num_made_);
+      for (const int choice : best_of_[prompt].best(num_returned_)) {
+        const int index = static_cast<int>(best.size());
+        best.push_back(std::move(choices_[first + static_cast<std::size_t>(choice)]));
+        best.back().index = index;
+      }
+    }
+    choices_ = std::move(best);
+  }
+
+  Usage usage() const {
+    return {generation_->total_prompt_tokens(), generation_->total_cached_tokens(),
+            generation_->total_tokens()};
   }
 
   void finish() {
+    if (!late_.empty() && generation_->total_tokens() == 0) {
+      return fail({.status = 504,
+                   .message = "The request's deadline passed before it had a single token.",
+                   .code = "deadline_exceeded"});
+    }
+    for (Generation::ChoicePiece& piece : late_) show(std::move(piece));
+    if (!best_of_.empty()) keep_the_best();
     if (stream_.stream) {
       if (stream_.include_usage) {
         line_ = absl::StrCat(head_, "],\"usage\":");
-        append_usage(line_, generation_->total_prompt_tokens(), generation_->total_tokens());
+        append_usage(line_, usage());
         line_.push_back('}');
         exchange_.send_event(line_);
       }
@@ -196,7 +246,7 @@ class Answer {
     body.push_back(']');
     append_prompt_ids(body);
     body.append(",\"service_tier\":null,\"system_fingerprint\":null,\"usage\":");
-    append_usage(body, generation_->total_prompt_tokens(), generation_->total_tokens());
+    append_usage(body, usage());
     body.push_back('}');
     exchange_.respond({.body = std::move(body)});
   }
@@ -216,14 +266,18 @@ class Answer {
   const StreamOptions stream_;
   const bool with_ids_;
   const bool ignore_eos_;
+  const bool whole_;  // choices come whole, at the end
+  const bool hide_logprobs_;
+  const int num_made_, num_returned_;  // choices of each prompt
   Exchange& exchange_;
   std::string head_;  // {"id":...,"choices":[
   std::string line_;  // the event being made; keeps its memory
   std::unique_ptr<Generation> generation_;
   std::vector<AnswerChoice> choices_;
   std::vector<std::vector<TokenId>> prompt_ids_;  // where the answer carries ids
-  std::size_t num_choices_of_prompt_ = 1;
-  bool begun_ = false;  // events
+  std::vector<BestOf> best_of_;                   // [prompt]; empty: all choices are returned
+  std::vector<Generation::ChoicePiece> late_;     // ends by the deadline, before any token
+  bool begun_ = false;                            // events
   bool failed_ = false;
 };
 
@@ -236,7 +290,12 @@ void run_answer(const Api& api, const Dialect& dialect, AnswerPlan plan, Exchang
   auto waker =
       exchange.keep_running([answer] { answer->on_wake(); }, [answer] { answer->on_abort(); });
   const absl::Status status = answer->start(std::move(waker), std::move(plan.prompts));
-  if (!status.ok()) respond_error(exchange, status);
+  if (status.ok()) return;
+  ApiError error = to_api_error(status);
+  if (absl::IsResourceExhausted(status)) {
+    error.retry_after_s = static_cast<int>(absl::ToInt64Seconds(api.engine->retry_after()));
+  }
+  exchange.respond(error_response(error));
 }
 
 void respond_error(Exchange& exchange, const absl::Status& status) {

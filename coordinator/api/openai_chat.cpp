@@ -128,6 +128,7 @@ absl::StatusOr<AnswerPlan> plan_chat(const Api& api, const HttpRequest& request)
         "adds them."));
   }
   AnswerPlan plan{.prompts = {}, .stream = read_stream_options(fields)};
+  input.stream = plan.stream.stream;
   fields.read("return_token_ids", plan.return_token_ids);
   QUIRE_RETURN_IF_ERROR(fields.status());
 

@@ -77,6 +77,7 @@ absl::StatusOr<AnswerPlan> plan_completion(const Api& api, const HttpRequest& re
         "`add_special_tokens` other than true is not supported by this version."));
   }
   AnswerPlan plan{.prompts = {}, .stream = read_stream_options(fields)};
+  input.stream = plan.stream.stream;
   fields.read("return_token_ids", plan.return_token_ids);
   QUIRE_RETURN_IF_ERROR(fields.status());
 

@@ -22,9 +22,6 @@ struct Unbuilt {
   const char* neutral;
 };
 constexpr Unbuilt kUnbuilt[] = {
-    {"length_penalty", "[1]"},
-    {"best_of", "[1]"},
-    {"use_beam_search", "[false]"},
     {"bad_words", "[[]]"},
     {"logprob_token_ids", "[]"},
     {"prompt_logprobs", "[]"},
@@ -43,7 +40,6 @@ constexpr Unbuilt kUnbuilt[] = {
     {"thinking_token_budget", "[]"},
     {"reasoning_effort", "[\"none\"]"},
     {"watermarking", "[false]"},
-    {"priority", "[0]"},
     {"stream_interval", "[1]"},
     {"return_tokens_as_token_ids", "[false]"},
     {"return_token_offsets", "[false]"},
@@ -93,6 +89,33 @@ void read_logit_bias(Fields& fields, GenerationInput& input) {
     }
     input.logit_bias.emplace_back(id, bias.get<double>());
   }
+}
+
+// false, true or "never".
+void read_early_stopping(Fields& fields, GenerationInput& input) {
+  const json* value = fields.find("early_stopping");
+  if (value == nullptr) return;
+  if (value->is_boolean()) {
+    input.early_stopping =
+        value->get<bool>() ? BeamParams::EarlyStopping::kYes : BeamParams::EarlyStopping::kNo;
+  } else if (*value == "never") {
+    input.early_stopping = BeamParams::EarlyStopping::kNever;
+  } else {
+    fields.fail(absl::InvalidArgumentError(absl::StrCat("`early_stopping` is ", describe(*value),
+                                                        "; it must be true, false or \"never\".")));
+  }
+}
+
+// How the request waits, and how its choices are found.
+void read_service(Fields& fields, GenerationInput& input) {
+  fields.read("priority", input.priority);
+  fields.read("timeout", input.timeout_s);
+  fields.read("deadline_ms", input.deadline_ms);
+  if (fields.find("cache_salt") != nullptr) fields.read("cache_salt", input.cache_salt.emplace());
+  fields.read("best_of", input.best_of);
+  fields.read("use_beam_search", input.use_beam_search);
+  fields.read("length_penalty", input.length_penalty);
+  read_early_stopping(fields, input);
 }
 
 }  // namespace
@@ -147,6 +170,7 @@ void read_sampling(Fields& fields, GenerationInput& input) {
   fields.read("ignore_eos", input.ignore_eos);
   fields.read("include_stop_str_in_output", input.include_stop);
   fields.read("skip_special_tokens", input.skip_special);
+  read_service(fields, input);
 }
 
 StreamOptions read_stream_options(Fields& fields) {

@@ -24,7 +24,8 @@ absl::StatusOr<nlohmann::json> json_body(const HttpRequest& request);
 // Refuses every field that is not built unless it has its neutral value. Never silently ignored.
 void refuse_unbuilt(Fields& fields);
 
-// All sampling fields but max_tokens and logprobs, whose names differ between the endpoints.
+// Every field of a request but max_tokens and logprobs, whose names differ between the endpoints,
+// and those of streaming.
 void read_sampling(Fields& fields, GenerationInput& input);
 StreamOptions read_stream_options(Fields& fields);
 void check_model_field(Fields& fields, const ServedModel& model);

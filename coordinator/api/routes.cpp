@@ -2,6 +2,7 @@
 #include "coordinator/api/routes.h"
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/strings/match.h"
@@ -40,9 +41,15 @@ bool is_guarded(absl::string_view path) {
   return path == "/v1" || absl::StartsWith(path, "/v1/");
 }
 
-bool is_allowed(const ApiKey& key, const HttpRequest& request) {
-  if (!key.required() || !is_guarded(request.path)) return true;
-  return request.count("authorization") == 1 && key.accepts(request.header("authorization"));
+// Whether the key, if there must be one, is right; the exchange then knows its tenant.
+bool admit(const ApiKeys& keys, Exchange& exchange) {
+  const HttpRequest& request = exchange.request();
+  if (!keys.required() || !is_guarded(request.path)) return true;
+  if (request.count("authorization") != 1) return false;
+  const std::optional<int> tenant = keys.tenant_of(request.header("authorization"));
+  if (!tenant.has_value()) return false;
+  exchange.set_tenant(*tenant);
+  return true;
 }
 
 void refuse_key(Exchange& exchange) {
@@ -90,11 +97,11 @@ void answer_without_route(Exchange& exchange) {
 }  // namespace
 
 HttpHandler make_routes(const Api& api) {
-  auto key = std::make_shared<const ApiKey>(api.config->api_key);
-  return [api, key](Exchange& exchange) {
+  auto keys = std::make_shared<const ApiKeys>(api.config->api_key, api.tenants);
+  return [api, keys](Exchange& exchange) {
     const HttpRequest& request = exchange.request();
     const std::string& method = request.method;
-    if (method != "OPTIONS" && !is_allowed(*key, request)) return refuse_key(exchange);
+    if (method != "OPTIONS" && !admit(*keys, exchange)) return refuse_key(exchange);
     for (const Route& route : kRoutes) {
       const bool matches = method == route.method || (method == "HEAD" && route.method[0] == 'G');
       if (matches && holds_for(route, request.path)) return route.handle(api, exchange);

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/status.h"
+#include "coordinator/api/prepare_parts.h"
 
 namespace quire {
 namespace {
@@ -34,13 +35,6 @@ std::vector<TokenId> saturate(const std::vector<std::int64_t>& ids) {
   out.reserve(ids.size());
   for (const std::int64_t id : ids) out.push_back(saturate(id));
   return out;
-}
-
-absl::Status check_range(const char* field, std::int64_t value, std::int64_t low,
-                         std::int64_t high) {
-  if (value >= low && value <= high) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat("`", field, "` is ", value, "; it must be in [", low, ", ", high, "]."));
 }
 
 absl::Status check_stop(const std::vector<std::string>& stop) {
@@ -149,6 +143,13 @@ absl::Status check_adjustments(const GenerationInput& input, const SamplingParam
 
 }  // namespace
 
+absl::Status check_range(const char* field, std::int64_t value, std::int64_t low,
+                         std::int64_t high) {
+  if (value >= low && value <= high) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("`", field, "` is ", value, "; it must be in [", low, ", ", high, "]."));
+}
+
 absl::StatusOr<Prepared> prepare(const Api& api, std::vector<TokenId> prompt,
                                  const GenerationInput& input) {
   QUIRE_RETURN_IF_ERROR(check_range("n", input.n, 1, kMaxChoices));
@@ -177,8 +178,9 @@ absl::StatusOr<Prepared> prepare(const Api& api, std::vector<TokenId> prompt,
   QUIRE_RETURN_IF_ERROR(validate(params, api.model->spec.vocab));
   QUIRE_RETURN_IF_ERROR(check_adjustments(input, params, api.model->spec));
 
+  QUIRE_RETURN_IF_ERROR(set_search(*api.config, input, out));
+  QUIRE_RETURN_IF_ERROR(set_queueing(*api.config, input, out.request));
   out.request.prompt = std::move(prompt);
-  out.request.n = static_cast<int>(input.n);
   out.text = {input.stop, input.include_stop, input.skip_special, params.min_tokens};
   return out;
 }

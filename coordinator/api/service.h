@@ -13,9 +13,13 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "common/config.h"
 #include "common/model_spec.h"
 #include "common/sampling_params.h"
+#include "common/tenants.h"
 #include "coordinator/engine/engine.h"
 #include "coordinator/text/text.h"
 #include "nlohmann/json_fwd.hpp"
@@ -46,7 +50,8 @@ struct Api {
   const EngineConfig* config = nullptr;
   const ServedModel* model = nullptr;
   Engine* engine = nullptr;
-  Metrics* metrics = nullptr;  // may be absent
+  Metrics* metrics = nullptr;                  // may be absent
+  absl::Span<const TenantEntry> tenants = {};  // of --tenants; the engine has them in this order
 };
 
 // A client's parameters before any check; absent means the default. Wide types, so that no value is
@@ -55,6 +60,7 @@ struct Api {
 struct GenerationInput {
   const char* prompt_name = "prompt";
   const char* max_tokens_name = "max_tokens";
+  const char* deadline_ms_name = "deadline_ms";
   std::optional<double> temperature, top_p, min_p;
   std::optional<std::int64_t> top_k;
   std::optional<std::uint64_t> seed;       // absent: EngineConfig::seed, else random
@@ -70,6 +76,20 @@ struct GenerationInput {
   std::int64_t n = 1;
   bool include_stop = false;  // keep the stop string in the text
   bool skip_special = true;   // leave special tokens out of the text
+  bool stream = false;        // text is wanted as it comes
+
+  // How it waits.
+  std::optional<std::int64_t> priority;
+  absl::Time arrival = absl::Now();
+  std::optional<double> timeout_s;          // from arrival; or
+  std::optional<std::int64_t> deadline_ms;  // the same in milliseconds
+  std::optional<std::string> cache_salt;
+
+  // How its choices are found.
+  std::optional<std::int64_t> best_of;
+  bool use_beam_search = false;
+  std::optional<double> length_penalty;
+  std::optional<BeamParams::EarlyStopping> early_stopping;
 };
 
 // How the tokens of a choice become text.
@@ -80,10 +100,13 @@ struct TextOptions {
   int min_tokens = 0;  // what the first ones say ends nothing
 };
 
-// A checked request; the caller adds `deadline` and `deliver` and submits it.
+// A checked request; the caller adds `tenant` and `deliver` and submits it.
 struct Prepared {
   Request request;
   TextOptions text;
+  // How many of request.n choices the client gets: less than all with best_of, see best_of.h.
+  int num_returned = 1;
+  bool hide_logprobs = false;  // they are there to choose by, not to be shown
 };
 // InvalidArgument naming the field, its value and what is allowed; OutOfRange when it is the
 // model's context that is too short.
@@ -113,17 +136,19 @@ std::string field_of(const absl::Status& status);
 // "stop", "length", "cancelled", "deadline", "error"; empty for kNone.
 const char* finish_reason_name(FinishReason reason);
 
-// Bearer-key check in constant time over SHA-256 digests. Without a key everything is accepted.
-class ApiKey {
+// Who sends a request, by its bearer key: in constant time over SHA-256 digests, whichever key it
+// is. With neither a key nor tenants everybody is tenant 0.
+class ApiKeys {
  public:
-  explicit ApiKey(absl::string_view key);
-  bool required() const { return required_; }
-  // `authorization` is the whole header or metadata value: "Bearer <key>".
-  bool accepts(absl::string_view authorization) const;
+  // With tenants `key` does not count.
+  ApiKeys(absl::string_view key, absl::Span<const TenantEntry> tenants);
+  bool required() const { return !digests_.empty(); }
+  // The tenant's index (0 without tenants), or nothing: refuse. `authorization` is the whole header
+  // or metadata value: "Bearer <key>".
+  std::optional<int> tenant_of(absl::string_view authorization) const;
 
  private:
-  bool required_;
-  std::array<unsigned char, 32> digest_{};
+  std::vector<std::array<unsigned char, 32>> digests_;  // [tenant]
 };
 
 }  // namespace quire

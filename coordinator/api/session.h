@@ -59,7 +59,7 @@ class Session : public std::enable_shared_from_this<Session> {
 
   // answering (called by Exchange)
   void respond(HttpResponse response);
-  void start_events();
+  void start_events(bool bounded);
   void send_event(absl::string_view data);
   void end_events();
   void run_wake();
@@ -98,7 +98,8 @@ class Session : public std::enable_shared_from_this<Session> {
   bool head_only_ = false;  // HEAD: everything but the body
   bool chunked_ = false;    // the answer is a stream of unknown length
   bool answer_complete_ = false;
-  bool cut_ = false;  // the client does not read: close_soon() is on its way
+  bool bounded_ = true;  // what may wait for this client
+  bool cut_ = false;     // the client does not read: close_soon() is on its way
   std::string request_id_;
 
   std::string head_;     // status line and fields, not yet handed to a write

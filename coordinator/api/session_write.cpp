@@ -22,8 +22,8 @@ Exchange::~Exchange() {
 void Exchange::respond(HttpResponse response) {
   session_->respond(std::move(response));
 }
-void Exchange::start_events() {
-  session_->start_events();
+void Exchange::start_events(bool bounded) {
+  session_->start_events(bounded);
 }
 void Exchange::send_event(absl::string_view data) {
   session_->send_event(data);
@@ -72,8 +72,9 @@ void Session::respond(HttpResponse response) {
   flush();
 }
 
-void Session::start_events() {
+void Session::start_events(bool bounded) {
   if (phase_ == Phase::kClosed) return;
+  bounded_ = bounded;
   if (!chunked_) keep_alive_ = false;  // HTTP/1.0: the end of the connection is the end
   put_head(200,
            {.content_type = "text/event-stream; charset=utf-8",
@@ -85,7 +86,7 @@ void Session::start_events() {
 void Session::send_event(absl::string_view data) {
   if (phase_ == Phase::kClosed || answer_complete_ || cut_) return;
   absl::StrAppend(&pending_, "data: ", data, "\n\n");
-  if (pending_.size() > limits_.unsent_bytes) {
+  if (bounded_ && pending_.size() > limits_.unsent_bytes) {
     cut_ = true;
     return close_soon();  // not at once: the exchange's own code is below us on the stack
   }

@@ -61,10 +61,10 @@ std::string list_of(const std::string& element, int count) {
 TEST_F(BadInputTest, SamplingFields) {
   check("/v1/completions", completion(),
         {
-            {R"("n": 0)", 400, "n", "[1, 8]"},
-            {R"("n": -1)", 400, "n", "[1, 8]"},
-            {R"("n": 1000000000)", 400, "n", "[1, 8]"},
-            {R"("n": 9223372036854775808)", 400, "n", "[1, 8]"},
+            {R"("n": 0)", 400, "n", "[1, 64]"},
+            {R"("n": -1)", 400, "n", "[1, 64]"},
+            {R"("n": 1000000000)", 400, "n", "[1, 64]"},
+            {R"("n": 9223372036854775808)", 400, "n", "[1, 64]"},
             {R"("n": 1.5)", 400, "n", "integer"},
             {R"("n": "3")", 400, "n", "integer"},
             {R"("n": true)", 400, "n", "integer"},
@@ -166,18 +166,80 @@ TEST_F(BadInputTest, FieldsThatAreNotBuilt) {
   check("/v1/completions", completion(),
         {
             {R"("bad_words": ["x"])", 400, "bad_words", "not supported"},
-            {R"("best_of": 2)", 400, "best_of",
-             "`best_of` other than 1 is not supported by this version"},
-            {R"("use_beam_search": true)", 400, "use_beam_search", "not supported"},
             {R"("echo": true)", 400, "echo", "not supported"},
             {R"("suffix": "x")", 400, "suffix", "not supported"},
             {R"("prompt_logprobs": 1)", 400, "prompt_logprobs", "not supported"},
             {R"("guided_json": {})", 400, "guided_json", "is not supported"},
             {R"("response_format": {"type": "json_object"})", 400, "response_format", "other than"},
             {R"("prompt_embeds": "gASV")", 400, "prompt_embeds", "not supported"},
-            {R"("priority": 1)", 400, "priority", "not supported"},
             {R"("add_special_tokens": false)", 400, "add_special_tokens", "not supported"},
         });
+}
+
+TEST_F(BadInputTest, HowARequestWaits) {
+  for (const char* path : {"/v1/completions", "/v1/chat/completions"}) {
+    const bool chat = path == std::string("/v1/chat/completions");
+    if (chat) start({});
+    check(
+        path, chat ? chat_body() : completion(),
+        {
+            {R"("priority": 1)", 400, "priority", "--scheduling-policy priority"},
+            {R"("priority": -1)", 400, "priority", "--scheduling-policy priority"},
+            {R"("priority": 1001)", 400, "priority", "[-1000, 1000]"},
+            {R"("priority": 1e300)", 400, "priority", "[-1000, 1000]"},
+            {R"("priority": "high")", 400, "priority", "integer"},
+            {R"("timeout": 0)", 400, "timeout", "above 0"},
+            {R"("timeout": -1.5)", 400, "timeout", "above 0"},
+            {R"("timeout": "1s")", 400, "timeout", "number"},
+            {R"("deadline_ms": 0)", 400, "deadline_ms", "at least 1"},
+            {R"("deadline_ms": -7)", 400, "deadline_ms", "at least 1"},
+            {R"("deadline_ms": 1.5)", 400, "deadline_ms", "integer"},
+            {R"("deadline_ms": 100, "timeout": 0.1)", 400, "timeout", "both given"},
+            {R"("cache_salt": "")", 400, "cache_salt", "0 characters"},
+            {R"("cache_salt": 5)", 400, "cache_salt", "text"},
+            {R"("cache_salt": ")" + std::string(1025, 's') + "\"", 400, "cache_salt", "1 to 1024"},
+        });
+  }
+}
+
+TEST_F(BadInputTest, HowChoicesAreFound) {
+  const std::string beams = R"("use_beam_search": true, )";
+  check("/v1/completions", completion(),
+        {
+            {R"("best_of": 0)", 400, "best_of", "[1, 64]"},
+            {R"("best_of": 65)", 400, "best_of", "[1, 64]"},
+            {R"("best_of": 2, "n": 3)", 400, "best_of", "[3, 64]"},
+            {R"("best_of": 2.5)", 400, "best_of", "integer"},
+            {R"("best_of": 2, "stream": true)", 400, "best_of", "cannot be streamed"},
+            {R"("use_beam_search": 1)", 400, "use_beam_search", "true or false"},
+            {R"("length_penalty": 2)", 400, "length_penalty", "without `use_beam_search`"},
+            {R"("early_stopping": true)", 400, "early_stopping", "without `use_beam_search`"},
+            {R"("early_stopping": "never")", 400, "early_stopping", "without `use_beam_search`"},
+            {R"("early_stopping": "later")", 400, "early_stopping", "\"never\""},
+            {R"("early_stopping": 1)", 400, "early_stopping", "true, false or"},
+            {beams + R"("n": 17)", 400, "n", "at most 16 can run."},
+            {beams + R"("best_of": 17)", 400, "best_of", "the number of beams"},
+            {beams + R"("length_penalty": 11)", 400, "length_penalty", "[-10, 10]"},
+            {beams + R"("length_penalty": "1")", 400, "length_penalty", "number"},
+            {beams + R"("temperature": 0.7)", 400, "temperature", "no token is drawn"},
+            {beams + R"("top_p": 0.9)", 400, "top_p", "no token is drawn"},
+            {beams + R"("top_k": 5)", 400, "top_k", "no token is drawn"},
+            {beams + R"("min_p": 0.1)", 400, "min_p", "no token is drawn"},
+            {beams + R"("presence_penalty": 1)", 400, "presence_penalty", "own logprobs"},
+            {beams + R"("frequency_penalty": 1)", 400, "frequency_penalty", "own logprobs"},
+            {beams + R"("repetition_penalty": 1.1)", 400, "repetition_penalty", "own logprobs"},
+            {beams + R"("logit_bias": {"5": 1})", 400, "logit_bias", "own logprobs"},
+            {beams + R"("min_tokens": 2)", 400, "min_tokens", "own logprobs"},
+            {beams + R"("allowed_token_ids": [1])", 400, "allowed_token_ids", "own logprobs"},
+            {beams + R"("stop": "x")", 400, "stop", "use `stop_token_ids`"},
+            {beams + R"("temperature": 3)", 400, "temperature", "[0, 2]"},
+        });
+}
+
+TEST_F(BadInputTest, BeamsThatCouldNeverRunTogether) {
+  start({.max_num_seqs = 3});
+  check("/v1/completions", completion(),
+        {{R"("use_beam_search": true, "n": 4)", 400, "n", "at most 3 can run on this server"}});
 }
 
 TEST_F(BadInputTest, Messages) {
@@ -213,7 +275,7 @@ TEST_F(BadInputTest, Messages) {
             {R"("max_completion_tokens": 4)", 400, "max_completion_tokens", "`max_tokens`"},
             {R"("max_tokens": null, "max_completion_tokens": 0)", 400, "max_completion_tokens",
              "at least 1"},
-            {R"("n": 9)", 400, "n", "[1, 8]"},
+            {R"("n": 65)", 400, "n", "[1, 64]"},
         });
 }
 

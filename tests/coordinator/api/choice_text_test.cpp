@@ -101,15 +101,28 @@ TEST_F(ChoiceTextTest, NamesTokensInLogprobs) {
   EXPECT_EQ(piece.logprobs[0].top[1].bytes, "<|end|>");
 }
 
-TEST(ApiKeyCheck, AcceptsOnlyTheWholeKey) {
-  const ApiKey open("");
+TEST(ApiKeysTest, AcceptOnlyTheWholeKey) {
+  const ApiKeys open("", {});
   EXPECT_FALSE(open.required());
-  EXPECT_TRUE(open.accepts(""));
-  const ApiKey key("k1");
-  EXPECT_TRUE(key.accepts("Bearer k1"));
-  EXPECT_TRUE(key.accepts("bearer k1"));
-  for (const char* wrong : {"", "k1", "Bearer", "Bearer k", "Bearer k1x", "Basic k1"}) {
-    EXPECT_FALSE(key.accepts(wrong)) << wrong;
+  EXPECT_EQ(open.tenant_of(""), 0);
+  const ApiKeys one("k1", {});
+  EXPECT_TRUE(one.required());
+  EXPECT_EQ(one.tenant_of("Bearer k1"), 0);
+  EXPECT_EQ(one.tenant_of("bearer  k1 "), 0);
+  for (const char* wrong : {"", "k1", "Bearer", "Bearer ", "Bearer k", "Bearer k11", "Basic k1"}) {
+    EXPECT_EQ(one.tenant_of(wrong), std::nullopt) << wrong;
+  }
+}
+
+TEST(ApiKeysTest, NameTheTenant) {
+  const std::vector<TenantEntry> tenants = {{"a", "key-a", 1}, {"b", "key-b", 2}, {"c", "key", 1}};
+  const ApiKeys keys("ignored", tenants);
+  EXPECT_TRUE(keys.required());
+  EXPECT_EQ(keys.tenant_of("Bearer key-a"), 0);
+  EXPECT_EQ(keys.tenant_of("Bearer key-b"), 1);
+  EXPECT_EQ(keys.tenant_of("Bearer key"), 2);
+  for (const char* wrong : {"", "Bearer ", "Bearer key-", "Bearer ignored", "Bearer a"}) {
+    EXPECT_EQ(keys.tenant_of(wrong), std::nullopt) << wrong;
   }
 }
 

@@ -33,8 +33,7 @@ TEST_F(CompletionsTest, AnswersAsOpenAiDoes) {
   EXPECT_EQ(choice["finish_reason"], "length");
   EXPECT_TRUE(choice["stop_reason"].is_null());
   EXPECT_TRUE(choice["logprobs"].is_null());
-  EXPECT_EQ(json["usage"],
-            (Json{{"prompt_tokens", 5}, {"completion_tokens", 30}, {"total_tokens", 35}}));
+  EXPECT_EQ(json["usage"], usage(5, 30));
 }
 
 TEST_F(CompletionsTest, HasOpenAisDefaults) {
@@ -68,8 +67,7 @@ TEST_F(CompletionsTest, StreamsUsageWhenAsked) {
   const std::vector<Json> events = stream("/v1/completions", request);
   ASSERT_GT(events.size(), 2u);
   EXPECT_TRUE(events.back()["choices"].empty());
-  EXPECT_EQ(events.back()["usage"],
-            (Json{{"prompt_tokens", 5}, {"completion_tokens", 20}, {"total_tokens", 25}}));
+  EXPECT_EQ(events.back()["usage"], usage(5, 20));
   int seen = 0;
   for (std::size_t i = 0; i + 1 < events.size(); ++i) {
     const int now = events[i]["usage"]["completion_tokens"];

@@ -37,6 +37,10 @@ class OpenAiTest : public ::testing::Test {
     absl::Duration step = absl::ZeroDuration();  // of the workers
     int max_model_len = 2048;
     bool attach = true;
+    int max_num_seqs = 64;
+    int max_num_queued_reqs = 8192;
+    std::string policy = "auto";
+    std::vector<TenantEntry> tenants{};
   };
 
   void SetUp() override { start({}); }
@@ -47,14 +51,19 @@ class OpenAiTest : public ::testing::Test {
     config_ = EngineConfig();
     config_.api_key = options.api_key;
     config_.max_model_len = options.max_model_len;
-    config_.max_num_seqs = 64;
+    config_.max_num_seqs = options.max_num_seqs;
+    config_.max_num_queued_reqs = options.max_num_queued_reqs;
+    config_.scheduling_policy = options.policy;
     model_ = letter_model(options.max_model_len);
     model_.spec.eos = options.eos;
     auto chat_template = ChatTemplate::parse(kLetterTemplate);
     ASSERT_TRUE(chat_template.ok()) << chat_template.status();
     model_.text.chat_template = *std::move(chat_template);
     metrics_ = std::make_unique<Metrics>(model_.name, options.max_model_len);
-    engine_ = std::make_unique<Engine>(config_, model_.spec);
+    tenants_ = options.tenants;
+    std::vector<Tenant> shares;
+    for (const TenantEntry& tenant : tenants_) shares.push_back({tenant.name, tenant.weight});
+    engine_ = std::make_unique<Engine>(config_, model_.spec, absl::ZeroDuration(), shares);
     HashWorkerConfig worker;
     worker.num_blocks = 1024;
     worker.block_size = config_.block_size;
@@ -62,8 +71,8 @@ class OpenAiTest : public ::testing::Test {
     worker.max_num_batched_tokens = config_.max_num_batched_tokens;
     group_ = std::make_unique<HashGroup>(worker, options.step);
     engine_->start(group_.get());
-    auto server =
-        HttpServer::start({&config_, &model_, engine_.get(), metrics_.get()}, "127.0.0.1", 0);
+    auto server = HttpServer::start({&config_, &model_, engine_.get(), metrics_.get(), tenants_},
+                                    "127.0.0.1", 0);
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
     if (options.attach) attach();
@@ -124,6 +133,12 @@ class OpenAiTest : public ::testing::Test {
     return read_events(client);
   }
 
+  static Json usage(int prompt, int completion, int cached = 0) {
+    return {{"prompt_tokens", prompt},
+            {"completion_tokens", completion},
+            {"total_tokens", prompt + completion},
+            {"prompt_tokens_details", {{"cached_tokens", cached}}}};
+  }
   std::vector<TokenId> encode(const std::string& text) {
     return model_.text.tokenizer->encode(text, false, false).value();
   }
@@ -146,6 +161,7 @@ class OpenAiTest : public ::testing::Test {
 
   EngineConfig config_;
   ServedModel model_;
+  std::vector<TenantEntry> tenants_;
   std::unique_ptr<Metrics> metrics_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<HashGroup> group_;

@@ -88,6 +88,7 @@ class ServingFixture : public ::testing::Test {
     options.lease = absl::Seconds(60);  // tests that want it shorter say so
     return options;
   }
+  virtual std::vector<Tenant> make_tenants() { return {}; }
   virtual void add_services(grpc::ServerBuilder&) {}
   virtual void stop_services() {}  // the engine has stopped, the server has not
 
@@ -95,7 +96,7 @@ class ServingFixture : public ::testing::Test {
     config_ = make_config();
     spec_.vocab = HashModel{}.vocab;
     spec_.max_positions = config_.max_model_len;
-    engine_ = std::make_unique<Engine>(config_, spec_);
+    engine_ = std::make_unique<Engine>(config_, spec_, absl::ZeroDuration(), make_tenants());
     FleetEvents events;
     events.on_ready = [this](const GroupReady& ready) { engine_->on_ready(ready); };
     events.on_result = [this](StepResult result) { engine_->on_result(std::move(result)); };
