@@ -1,5 +1,5 @@
 // What transformers 5.19.0 finds: written by make_beam_reference.py.
-// clang-format off: a beam a line.
+// clang-format off
 #pragma once
 
 #include <cstdint>

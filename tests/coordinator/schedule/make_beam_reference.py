@@ -56,7 +56,7 @@ def main():
     GenerationConfig.get_generation_mode = lambda self, *args: GenerationMode.BEAM_SEARCH
     model = HashModel(HashConfig()).eval()
     print(f"// What transformers {transformers.__version__} finds: written by make_beam_reference.py.")
-    print("// clang-format off: a beam a line.")
+    print("// clang-format off")
     print("#pragma once\n\n#include <cstdint>\n#include <vector>\n")
     print('#include "coordinator/schedule/beam_params.h"\n\nnamespace quire::test {\n')
     print("struct ReferenceBeam {\n  double score;\n  std::vector<int> tokens;\n};")
