@@ -117,7 +117,7 @@ TEST_P(Forks, GoOnFromTheMiddle) {
   expect_same(conductor.output(2), child);
 }
 
-// More picks than there may be sequences: a request may have so many choices.
+// With few slots the limit is the 64 choices that a request may have.
 TEST_P(Forks, RefusesMorePicksThanThereIsRoomFor) {
   const Prompt prompt = greedy(random_ids(kSeed, 5), 1, -1);
   Conductor conductor(*group_);
