@@ -63,7 +63,7 @@ int watermark_blocks(int total_blocks);
 struct Room {
   int total_blocks = 0;
   int available_blocks = 0;
-  int promised_blocks = 0;  // that running sequences still need for tokens they have
+  int promised_blocks = 0;  // that running sequences still need, and to grow for a while
   int needed_blocks =
       0;  // for every token the newcomer has, and for its growth if it was preempted
   bool anyone_running = false;

@@ -97,9 +97,11 @@ absl::Status Scheduler::add(NewRequest wish) {
 }
 
 absl::Status Scheduler::check_fit(const ScheduledRequest& request) const {
-  if (request.is_beam() && request.beams.width > config_.max_num_seqs) {
+  // All beams of a search advance in one step.
+  const int widest = std::min(config_.max_num_seqs, config_.max_num_batched_tokens);
+  if (request.is_beam() && request.beams.width > widest) {
     return absl::ResourceExhaustedError(absl::StrCat("The search is ", request.beams.width,
-                                                     " beams wide, but only ", config_.max_num_seqs,
+                                                     " beams wide, but only ", widest,
                                                      " sequences run at once."));
   }
   if (epoch_ == 0) return absl::OkStatus();

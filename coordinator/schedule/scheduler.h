@@ -184,12 +184,14 @@ class Scheduler {
   int num_prompts() const;
   void grant_prefills(PrefillShare* share, Draft* draft);
   int grant_size(const Sequence& sequence, int most, const Draft& draft) const;
-  bool make_room(Sequence* needy, int num_blocks, Draft* draft);
+  int blocks_to_advance(const Sequence& sequence) const;
+  bool make_room(Sequence* needy, Draft* draft);
   void grant(Sequence* sequence, int num_tokens, Draft* draft);
   void preempt(Sequence* victim, Draft* draft);
   StepPlan emit(Draft draft);
   void emit_row(const Grant& grant, StepPlan* plan, StepInFlight* step);
   void emit_moves(StepPlan* plan, StepInFlight* step);
+  bool saves_pay() const;
   BlockLists block_lists(absl::Span<const BlockId> blocks) const;
 
   // newcomers (scheduler_admit.cpp)
@@ -197,7 +199,8 @@ class Scheduler {
   Sequence* next_waiting();
   PrefixHit match(const Sequence& sequence) const;
   bool loads_pay(const PrefixHit& all, const PrefixHit& here) const;
-  bool fits_now(const Sequence& sequence, PrefixHit* hit) const;
+  bool fits_now(const Sequence& sequence, int promised, PrefixHit* hit) const;
+  int promised_to(const Sequence& sequence) const;
   int promised_blocks() const;
   void admit(Sequence* sequence, const PrefixHit& hit, Draft* draft);
   void fork_choices(Sequence* parent, int end, Draft* draft);
@@ -231,7 +234,9 @@ class Scheduler {
   KvManager kv_;
   StepCostModel costs_;
   double load_us_ = 0;  // of one block from the offload store, measured; 0: not known yet
-  EpochId epoch_ = 0;   // 0 = no group
+  // Blocks moved of late, fading: whether saving what nobody has asked for twice is worth it.
+  double lately_saved_ = 0, lately_loaded_ = 0;
+  EpochId epoch_ = 0;  // 0 = no group
   StepId next_step_ = 1;
   SequenceId next_id_ = 1;
   absl::flat_hash_map<RequestId, Request> requests_;  // unfinished

@@ -10,27 +10,31 @@ namespace quire {
 namespace {
 
 constexpr int kLpmWindow = 64;        // of those next in line, who may be taken first
+constexpr int kSoonTokens = 64;       // that a running sequence grows by before long
 constexpr int kMostTimesPassed = 16;  // by them, before the first in line is taken anyway
 
 }  // namespace
 
-// Blocks that running sequences still need for tokens they already have; of a beam search all that
-// it may ever need, since preempting it would lose all of its work.
+// Blocks that a running sequence still needs for the tokens it has, and to grow for a while; a beam
+// search, all that it may ever need, since preempting it would lose all of its work.
+int Scheduler::promised_to(const Sequence& sequence) const {
+  const ScheduledRequest& request = *sequence.request;
+  if (!request.is_beam()) {
+    const int soon =
+        std::min(request.max_total_tokens - 1, sequence.num_known_tokens() + kSoonTokens);
+    return std::max(0, kv_.blocks_for(soon) - sequence.table.num_blocks());
+  }
+  if (&sequence != request.open.front()) return 0;
+  int held = 0;
+  for (const Sequence* beam : request.open) held += beam->table.num_blocks();
+  const int shared = request.num_prompt_tokens / config_.block_size;
+  held -= static_cast<int>(request.open.size() - 1) * shared;
+  return std::max(0, policy::beam_blocks_at_end(request, config_.block_size) - held);
+}
+
 int Scheduler::promised_blocks() const {
   int promised = 0;
-  for (const Sequence* sequence : running_) {
-    const ScheduledRequest& request = *sequence->request;
-    if (!request.is_beam()) {
-      const int needed = kv_.blocks_for(sequence->num_known_tokens());
-      promised += std::max(0, needed - sequence->table.num_blocks());
-    } else if (sequence == request.open.front()) {
-      int held = 0;
-      for (const Sequence* beam : request.open) held += beam->table.num_blocks();
-      const int shared = request.num_prompt_tokens / config_.block_size;
-      held -= static_cast<int>(request.open.size() - 1) * shared;
-      promised += std::max(0, policy::beam_blocks_at_end(request, config_.block_size) - held);
-    }
-  }
+  for (const Sequence* sequence : running_) promised += promised_to(*sequence);
   return promised;
 }
 
@@ -75,7 +79,7 @@ bool Scheduler::loads_pay(const PrefixHit& all, const PrefixHit& here) const {
 }
 
 // The hit loses its partial block where there is no room for a copy.
-bool Scheduler::fits_now(const Sequence& sequence, PrefixHit* hit) const {
+bool Scheduler::fits_now(const Sequence& sequence, int promised, PrefixHit* hit) const {
   const ScheduledRequest& request = *sequence.request;
   const int blocks = request.is_beam() ? policy::beam_blocks_at_end(request, config_.block_size)
                                        : kv_.blocks_for(policy::tokens_to_fit(sequence));
@@ -85,7 +89,7 @@ bool Scheduler::fits_now(const Sequence& sequence, PrefixHit* hit) const {
   };
   policy::Room room{.total_blocks = kv_.num_total(),
                     .available_blocks = kv_.num_available(),
-                    .promised_blocks = promised_blocks(),
+                    .promised_blocks = promised,
                     .needed_blocks = needed(),
                     .anyone_running = !running_.empty()};
   if (policy::may_admit(room)) return true;
@@ -97,7 +101,8 @@ bool Scheduler::fits_now(const Sequence& sequence, PrefixHit* hit) const {
 
 // Whoever is next holds back those behind it: they would take the blocks it waits for.
 void Scheduler::admit_waiting(PrefillShare* share, Draft* draft) {
-  if (draft->preempted) return;
+  if (draft->preempted || waiting_.empty() || draft->budget_tokens == 0) return;
+  int promised = promised_blocks();
   while (draft->budget_tokens > 0 && draft->budget_picks > 0) {
     Sequence* sequence = next_waiting();
     if (sequence == nullptr || sequence->num_rows_in_flight > 0) return;
@@ -105,12 +110,13 @@ void Scheduler::admit_waiting(PrefillShare* share, Draft* draft) {
     if (static_cast<int>(free_slots_.size()) - reserved_slots_ < slots) return;
     PrefixHit hit = match(*sequence);
     const int most = share->most_tokens(hit.num_tokens);
-    if (most <= 0 || !fits_now(*sequence, &hit)) return;
+    if (most <= 0 || !fits_now(*sequence, promised, &hit)) return;
     admit(sequence, hit, draft);
     const int begin = sequence->num_computed_tokens;
     const int num_tokens = grant_size(*sequence, most, *draft);
     share->take(begin, num_tokens);
     grant(sequence, num_tokens, draft);
+    promised += promised_to(*sequence);
   }
 }
 

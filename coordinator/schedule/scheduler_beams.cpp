@@ -39,8 +39,7 @@ void Scheduler::restart_search(const Request& request, bool preempted) {
 void Scheduler::grant_beams(ScheduledRequest* request, Draft* draft) {
   const auto count = static_cast<int>(request->due.size());
   if (draft->budget_tokens < count || draft->budget_picks < count) return;
-  // Each may need a block: a new one, or its own copy of the last.
-  if (!make_room(request->open.front(), count, draft)) return;
+  if (!make_room(request->open.front(), draft)) return;
   open_beams(request, draft);
   for (Sequence* beam : request->open) grant(beam, 1, draft);
 }

@@ -14,6 +14,7 @@ namespace {
 constexpr int kLeastPicks = 64;     // of a step; workers allow as many
 constexpr double kInputCharge = 1;  // of a tenant, for a prompt token computed
 constexpr double kOutputCharge = 2;
+constexpr double kSavesToJudge = 2048;
 
 }  // namespace
 
@@ -45,9 +46,7 @@ void Scheduler::grant_decodes(Draft* draft) {
     if (in_flight && (sequence->wants_drafts || !sequence->drafts.empty() || request.is_beam())) {
       continue;
     }
-    const int missing = kv_.missing_blocks(sequence->num_computed_tokens,
-                                           sequence->num_computed_tokens + 1, sequence->table);
-    if (draft->budget_picks == 0 || !make_room(sequence, missing, draft)) continue;
+    if (draft->budget_picks == 0 || !make_room(sequence, draft)) continue;
     if (sequence->wants_drafts) add_drafts(sequence, draft);
     grant(sequence, 1, draft);
   }
@@ -86,8 +85,7 @@ void Scheduler::grant_prefills(PrefillShare* share, Draft* draft) {
     const int begin = sequence->num_computed_tokens;
     const int most = share->most_tokens(begin);
     if (most <= 0) return;
-    const int missing = kv_.missing_blocks(begin, begin + 1, sequence->table);
-    if (!make_room(sequence, missing, draft)) continue;
+    if (!make_room(sequence, draft)) continue;
     const int num_tokens = grant_size(*sequence, most, *draft);
     share->take(begin, num_tokens);
     grant(sequence, num_tokens, draft);
@@ -106,9 +104,18 @@ int Scheduler::grant_size(const Sequence& sequence, int most, const Draft& draft
   return std::max(size, 1);
 }
 
-// Frees blocks until `num_blocks` are available. False if `needy` has to wait.
-bool Scheduler::make_room(Sequence* needy, int num_blocks, Draft* draft) {
-  while (kv_.num_available() < num_blocks) {
+// What the next token of a sequence, or of all beams of a search, takes at most.
+int Scheduler::blocks_to_advance(const Sequence& sequence) const {
+  // Each beam may need one: a new block, or its own copy of the last.
+  if (!sequence.request->due.empty()) return static_cast<int>(sequence.request->due.size());
+  const int computed = sequence.num_computed_tokens;
+  return kv_.missing_blocks(computed, computed + 1, sequence.table);
+}
+
+// Frees blocks until `needy` can advance. False if it has to wait. Who gives way may be the one
+// that a block is shared with: what is missing is counted anew each time.
+bool Scheduler::make_room(Sequence* needy, Draft* draft) {
+  while (kv_.num_available() < blocks_to_advance(*needy)) {
     Sequence* victim = policy::pick_victim({.policy = config_.policy,
                                             .running = running_,
                                             .needy = needy,
@@ -155,6 +162,7 @@ void Scheduler::preempt(Sequence* victim, Draft* draft) {
     restart_search(request, /*preempted=*/true);
     return;
   }
+  kv_.keep(victim->table);  // it comes back
   leave_group(victim);
   victim->preempted = true;
   enqueue(victim);
@@ -216,6 +224,13 @@ void Scheduler::emit_moves(StepPlan* plan, StepInFlight* step) {
   step->num_loads = static_cast<int>(moves.loads.size());
   counts_.loaded_blocks += moves.loads.size();
   counts_.saved_blocks += moves.saves.size();
+  lately_saved_ += static_cast<double>(moves.saves.size());
+  lately_loaded_ += static_cast<double>(moves.loads.size());
+  if (lately_saved_ > 2 * kSavesToJudge) {
+    lately_saved_ /= 2;
+    lately_loaded_ /= 2;
+  }
+  kv_.set_saving_all(saves_pay());
   const int groups = config_.num_kv_groups;
   for (int g = 0; g < groups; ++g) {
     for (const BlockSwap& save : moves.saves) {
@@ -228,6 +243,15 @@ void Scheduler::emit_moves(StepPlan* plan, StepInFlight* step) {
       plan->copies.push_back({g, copy.from * groups + g, copy.to * groups + g});
     }
   }
+}
+
+// A save costs about what a load does, and pays when enough of what is saved comes back instead of
+// being computed. Until enough was saved to judge by, it is taken to pay; judging itself fades, so
+// that it is tried again.
+bool Scheduler::saves_pay() const {
+  if (lately_saved_ < kSavesToJudge || load_us_ == 0 || !costs_.known()) return true;
+  const double compute_us = config_.block_size * costs_.us_per_prefill_token(0);
+  return lately_loaded_ * (compute_us - load_us_) > lately_saved_ * load_us_;
 }
 
 BlockLists Scheduler::block_lists(absl::Span<const BlockId> blocks) const {
