@@ -11,102 +11,150 @@ namespace quire::test {
 namespace {
 
 constexpr int kTicks = 600;
-constexpr int kMaxDrainTicks = 200000;
+constexpr int kMaxDrainTicks = 50000;
 
-bool contains(const std::vector<TokenId>& list, TokenId id) {
-  return std::find(list.begin(), list.end(), id) != list.end();
+int common_prefix(const std::vector<TokenId>& a, const std::vector<TokenId>& b) {
+  return static_cast<int>(std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin());
 }
 
 }  // namespace
 
+void SimulationCounts::add(const SimulationCounts& more) {
+  requests += more.requests;
+  finished += more.finished;
+  cancelled += more.cancelled;
+  stopped += more.stopped;
+  early += more.early;
+  refused += more.refused;
+  searches += more.searches;
+  tokens += more.tokens;
+  cached_tokens += more.cached_tokens;
+  losses += more.losses;
+  late_picks += more.late_picks;
+  scheduler.preemptions += more.scheduler.preemptions;
+  scheduler.accepted_draft_tokens += more.scheduler.accepted_draft_tokens;
+  plans.steps += more.plans.steps;
+  plans.forks += more.plans.forks;
+  plans.copies += more.plans.copies;
+  plans.saves += more.plans.saves;
+  plans.loads += more.plans.loads;
+  plans.draft_tokens += more.plans.draft_tokens;
+}
+
 std::string SimulationCounts::text() const {
-  return absl::StrCat(sequences, " sequences (", finished, " finished, ", cancelled, " cancelled, ",
-                      refused, " refused), ", steps, " steps, ", tokens, " tokens, ", preemptions,
-                      " preemptions, ", losses, " group losses, ", late_rows, " late rows");
+  return absl::StrCat(
+      requests, " requests (", finished, " finished, ", searches, " of them searches; ", cancelled,
+      " cancelled, ", early, " ended early, ", refused, " refused), ", stopped,
+      " stopped choices, ", plans.steps, " steps, ", tokens, " tokens, ", cached_tokens,
+      " cached, ", scheduler.preemptions, " preemptions, ", losses, " group losses, ", late_picks,
+      " late picks, ", plans.forks, " forks, ", plans.copies, " copies, ", plans.saves, " saves, ",
+      plans.loads, " loads, ", plans.draft_tokens, " drafts, ", scheduler.accepted_draft_tokens,
+      " of them right");
 }
 
 SchedulerSimulation::SchedulerSimulation(std::uint64_t seed)
-    : random_(seed), config_(random_config()), scheduler_(config_) {}
-
-int SchedulerSimulation::pick(int low, int high) {
-  return low + static_cast<int>(random_() % static_cast<std::uint64_t>(high - low + 1));
-}
-
-bool SchedulerSimulation::chance(double p) {
-  return static_cast<double>(random_() >> 11) * 0x1p-53 < p;
-}
-
-SchedulerConfig SchedulerSimulation::random_config() {
-  SchedulerConfig config;
-  config.max_num_seqs = pick(1, 12);
-  config.max_num_batched_tokens = pick(1, 1 << pick(0, 9));
-  config.steps_in_flight = pick(1, 3);  // the engine allows 2; the rules hold for any depth
-  config.block_size = 1 << pick(0, 4);
-  config.num_kv_groups = chance(0.2) ? 2 : 1;
-  config.max_model_len = pick(2, 1 << pick(2, 7));
-  model_.vocab = pick(20, 400);
-  config.vocab = model_.vocab;
-  for (int i = pick(0, 3); i > 0; --i) config.eos.push_back(pick(0, model_.vocab - 1));
-  loss_rate_ = chance(0.5) ? 0.0 : 0.01;
-  cancel_rate_ = chance(0.3) ? 0.0 : 0.03;
-  arrival_rate_ = chance(0.5) ? 0.1 : 0.4;
-  return config;
-}
+    : world_(seed), scheduler_(world_.config) {}
 
 absl::Status SchedulerSimulation::run() {
   for (int i = 0; i < kTicks; ++i) QUIRE_RETURN_IF_ERROR(tick(/*draining=*/false));
-  return drain();
+  QUIRE_RETURN_IF_ERROR(drain());
+  counts_.scheduler = scheduler_.counts();
+  counts_.plans = watch_.counts();
+  return check_counts();
 }
 
 absl::Status SchedulerSimulation::tick(bool draining) {
-  if (!draining && chance(arrival_rate_)) QUIRE_RETURN_IF_ERROR(arrive());
-  if (!draining && chance(cancel_rate_)) cancel_one();
-  if (worker_ == nullptr ? chance(0.2) : !draining && chance(loss_rate_)) {
+  now_ += absl::Milliseconds(world_.pick(0, 20));
+  if (!draining && world_.chance(world_.arrival_rate)) QUIRE_RETURN_IF_ERROR(arrive());
+  if (!draining && world_.chance(world_.cancel_rate)) QUIRE_RETURN_IF_ERROR(leave_one());
+  QUIRE_RETURN_IF_ERROR(expire());
+  if (worker_ == nullptr ? world_.chance(0.2) : !draining && world_.chance(world_.loss_rate)) {
     QUIRE_RETURN_IF_ERROR(change_group());
   }
-  if (scheduler_.can_plan() && chance(0.7)) QUIRE_RETURN_IF_ERROR(plan());
-  if (!sent_.empty() && chance(0.7)) QUIRE_RETURN_IF_ERROR(work());
-  if (!results_.empty() && chance(0.7)) QUIRE_RETURN_IF_ERROR(apply());
+  if (scheduler_.can_plan() && world_.chance(0.7)) QUIRE_RETURN_IF_ERROR(plan());
+  if (!sent_.empty() && world_.chance(0.7)) QUIRE_RETURN_IF_ERROR(work());
+  if (!results_.empty() && world_.chance(0.7)) QUIRE_RETURN_IF_ERROR(apply());
   return scheduler_.verify();
 }
 
 absl::Status SchedulerSimulation::arrive() {
-  NewSequence wish;
-  wish.request = next_request_++;
-  wish.prompt.resize(static_cast<std::size_t>(
-      pick(1, chance(0.2) ? config_.max_model_len - 1 : (config_.max_model_len + 3) / 4)));
-  for (TokenId& token : wish.prompt) token = pick(0, model_.vocab - 1);
-  wish.params.seed = random_();
-  wish.params.max_tokens = chance(0.1) ? 1 << 30 : pick(1, config_.max_model_len);
-  wish.params.ignore_eos = chance(0.3);
-  wish.params.logprobs = chance(0.2) ? pick(0, 3) : -1;
-  if (chance(0.2)) wish.params.stop_token_ids = {pick(0, model_.vocab - 1)};
-  const int n = chance(0.2) ? pick(2, 5) : 1;
-  for (wish.choice = 0; wish.choice < n; ++wish.choice) {
-    const absl::StatusOr<SequenceId> id = scheduler_.add(wish);
-    const int room = config_.max_model_len - static_cast<int>(wish.prompt.size());
-    const int max_total =
-        static_cast<int>(wish.prompt.size()) + std::min(room, wish.params.max_tokens);
-    if (!id.ok()) {
-      const int needed = (max_total - 1 + config_.block_size - 1) / config_.block_size;
-      if (scheduler_.epoch() == 0 || needed * config_.num_kv_groups <= scheduler_.num_blocks()) {
-        return absl::InternalError("a sequence that fits was refused");
-      }
-      ++counts_.refused;
-      continue;
-    }
-    ++counts_.sequences;
-    clients_[*id] = {wish, wish.prompt, max_total};
+  const NewRequest wish = world_.request(next_request_++, now_);
+  SimulationClient client(world_.model, world_.config, wish);
+  const absl::Status status = scheduler_.add(wish);
+  if (!status.ok() && status.code() != absl::StatusCode::kResourceExhausted) return status;
+  const int num_blocks = scheduler_.epoch() == 0 ? 1 << 30 : scheduler_.num_blocks();
+  QUIRE_RETURN_IF_ERROR(check_refusal(client, num_blocks, !status.ok()));
+  if (!status.ok()) {
+    ++counts_.refused;
+    return scheduler_.verify();
+  }
+  ++counts_.requests;
+  had_beams_[SimulationWorld::domain(wish)] |= client.is_beam();
+  clients_.emplace(wish.id, std::move(client));
+  return scheduler_.verify();
+}
+
+// What can never fit is refused, and nothing else.
+absl::Status SchedulerSimulation::check_refusal(const SimulationClient& client, int num_blocks,
+                                                bool refused) const {
+  const SchedulerConfig& config = world_.config;
+  const int end = (client.max_total_tokens() - 2 + config.block_size) / config.block_size;
+  const int shared = client.num_prompt_tokens() / config.block_size;
+  const int width = client.wish().beams.width;
+  // A search may be refused a little earlier: each beam may hold one block more while it copies.
+  const int least = client.is_beam() ? shared + width * (end - shared) : end;
+  const int most = client.is_beam() ? least + width : end;
+  const int blocks = num_blocks / config.num_kv_groups;
+  const bool wide = width > std::min(config.max_num_seqs, config.max_num_batched_tokens);
+  if (refused && most <= blocks && !wide) {
+    return absl::InternalError(absl::StrCat("request ", client.wish().id, " fits, but is refused"));
+  }
+  if (!refused && (least > blocks || wide)) {
+    return absl::InternalError(
+        absl::StrCat("request ", client.wish().id, " can never run, but is not refused"));
   }
   return absl::OkStatus();
 }
 
-void SchedulerSimulation::cancel_one() {
-  if (clients_.empty()) return;
-  const auto victim = std::next(clients_.begin(), pick(0, static_cast<int>(clients_.size()) - 1));
-  scheduler_.cancel(victim->first);
-  clients_.erase(victim);
+absl::Status SchedulerSimulation::leave_one() {
+  if (clients_.empty()) return absl::OkStatus();
+  const auto client =
+      std::next(clients_.begin(), world_.pick(0, static_cast<int>(clients_.size()) - 1));
+  const RequestId id = client->first;
+  if (world_.chance(0.2)) return finish_early(client);
+  if (!client->second.is_beam() && world_.chance(0.5)) {
+    const int choice = world_.pick(0, client->second.wish().n - 1);
+    scheduler_.stop_choice(id, choice);
+    client->second.stop(choice);
+    ++counts_.stopped;
+    if (client->second.done()) remove(client);
+    return scheduler_.verify();
+  }
+  scheduler_.cancel(id);
+  remove(client);
   ++counts_.cancelled;
+  return scheduler_.verify();
+}
+
+absl::Status SchedulerSimulation::expire() {
+  for (auto client = clients_.begin(); client != clients_.end();) {
+    const auto current = client++;
+    if (current->second.wish().deadline <= now_) QUIRE_RETURN_IF_ERROR(finish_early(current));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SchedulerSimulation::finish_early(Clients::iterator client) {
+  const std::vector<Gain> gains = scheduler_.finish_early(client->first);
+  // A search that gave way is at its beginning again, which shows in no plan yet.
+  const int steps = gains.empty() ? 0 : watch_.steps_of_search(client->first);
+  for (const Gain& gain : gains) {
+    if (gain.request != client->first) return absl::InternalError("another request ends early");
+  }
+  QUIRE_RETURN_IF_ERROR(client->second.take_early(gains, steps, most_cached(client->second)));
+  ++counts_.early;
+  remove(client);
+  return scheduler_.verify();
 }
 
 absl::Status SchedulerSimulation::change_group() {
@@ -115,62 +163,44 @@ absl::Status SchedulerSimulation::change_group() {
     worker_.reset();
     sent_.clear();
     results_.clear();
+    watch_.forget();
     ++counts_.losses;
-    return absl::OkStatus();
+    return scheduler_.verify();
   }
-  const int longest = (config_.max_model_len - 1 + config_.block_size - 1) / config_.block_size;
-  const int least = config_.num_kv_groups * longest;
-  const int num_blocks =
-      chance(0.1) ? pick(1, least) : pick(least, chance(0.5) ? least + 2 : 6 * least);
-  HashWorkerConfig worker;
-  worker.epoch = ++epoch_;
-  worker.first_step = static_cast<StepId>(pick(1, 3));
-  worker.num_blocks = num_blocks;
-  worker.block_size = config_.block_size;
-  worker.num_kv_groups = config_.num_kv_groups;
-  worker.max_num_seqs = config_.max_num_seqs;
-  worker.max_num_batched_tokens = config_.max_num_batched_tokens;
-  worker.model = model_;
-  worker_ = std::make_unique<HashWorker>(worker);
-  for (const Gain& gone : scheduler_.start_group(epoch_, num_blocks, worker.first_step)) {
-    const auto client = clients_.find(gone.sequence);
-    if (client == clients_.end()) return absl::InternalError("an unknown sequence was refused");
-    const int needed = (client->second.max_total - 2 + config_.block_size) / config_.block_size;
-    if (needed * config_.num_kv_groups <= num_blocks) {
-      return absl::InternalError("a sequence that fits the new group was refused");
-    }
-    clients_.erase(client);
+  const HashWorkerConfig group = world_.group(++epoch_);
+  worker_ = std::make_unique<HashWorker>(group);
+  const std::vector<RequestId> refused =
+      scheduler_.start_group(epoch_, group.num_blocks, group.first_step, group.num_host_blocks);
+  for (auto client = clients_.begin(); client != clients_.end();) {
+    const auto current = client++;
+    const bool gone = std::find(refused.begin(), refused.end(), current->first) != refused.end();
+    QUIRE_RETURN_IF_ERROR(check_refusal(current->second, group.num_blocks, gone));
+    if (!gone) continue;
+    remove(current);
     ++counts_.refused;
   }
-  return absl::OkStatus();
+  return scheduler_.verify();
 }
 
 absl::Status SchedulerSimulation::plan() {
-  const int running = scheduler_.num_running();
-  const auto preempted = scheduler_.num_preemptions();
   StepPlan plan = scheduler_.plan();
-  counts_.preemptions += static_cast<std::int64_t>(scheduler_.num_preemptions() - preempted);
   if (plan.rows.empty()) {
-    if (!plan.admits.empty() || !plan.releases.empty()) {
+    if (!plan.admits.empty() || !plan.releases.empty() || !plan.saves.empty()) {
       return absl::InternalError("an empty plan carries news that will never be sent");
     }
     return check_stuck();
   }
-  if (static_cast<int>(plan.rows.size()) > running + static_cast<int>(plan.admits.size())) {
-    return absl::InternalError("a plan has more rows than sequences run");
-  }
-  ++counts_.steps;
+  QUIRE_RETURN_IF_ERROR(watch_.send(plan));
   sent_.push_back(std::move(plan));
   return scheduler_.verify();
 }
 
 // Nothing to do although nothing is on its way: work that waits now would wait for ever.
 absl::Status SchedulerSimulation::check_stuck() const {
-  if (scheduler_.num_in_flight() > 0 || scheduler_.num_running() + scheduler_.num_waiting() == 0) {
-    return absl::OkStatus();
-  }
+  if (scheduler_.num_in_flight() > 0 || clients_.empty()) return absl::OkStatus();
   return absl::InternalError(absl::StrCat("stuck with ", scheduler_.num_running(), " running, ",
-                                          scheduler_.num_waiting(), " waiting"));
+                                          scheduler_.num_waiting(), " waiting, ", clients_.size(),
+                                          " unfinished requests"));
 }
 
 absl::Status SchedulerSimulation::work() {
@@ -182,67 +212,115 @@ absl::Status SchedulerSimulation::work() {
 }
 
 absl::Status SchedulerSimulation::apply() {
-  const std::size_t sampled = results_.front().rows.size();
+  const std::size_t picks = results_.front().rows.size();
   absl::StatusOr<std::vector<Gain>> gains = scheduler_.apply(std::move(results_.front()));
   results_.pop_front();
+  watch_.apply();
   QUIRE_RETURN_IF_ERROR(gains.status());
-  counts_.late_rows += static_cast<std::int64_t>(sampled - gains->size());
-  for (const Gain& gain : *gains) QUIRE_RETURN_IF_ERROR(check_gain(gain));
+  if (gains->empty() && picks > 0) ++counts_.late_picks;
+  for (const Gain& gain : *gains) QUIRE_RETURN_IF_ERROR(take(gain));
+  QUIRE_RETURN_IF_ERROR(check_use());
   return scheduler_.verify();
 }
 
-absl::Status SchedulerSimulation::check_gain(const Gain& gain) {
-  const auto found = clients_.find(gain.sequence);
+absl::Status SchedulerSimulation::take(const Gain& gain) {
+  const auto found = clients_.find(gain.request);
   if (found == clients_.end()) {
     return absl::InternalError(
-        absl::StrCat("a token for sequence ", gain.sequence, ", which has ended"));
+        absl::StrCat("a gain for request ", gain.request, ", which has ended"));
   }
-  Client& client = found->second;
-  if (gain.request != client.wish.request || gain.choice != client.wish.choice) {
-    return absl::InternalError("a token for the wrong choice");
-  }
-  const SamplingParams& params = client.wish.params;
-  const TokenId expected = model_.next(client.tokens, params.seed, client.wish.choice);
-  if (gain.token != expected) {
-    return absl::InternalError(absl::StrCat("sequence ", gain.sequence, " got token ", gain.token,
-                                            " at position ", client.tokens.size(), ", not ",
-                                            expected));
-  }
-  const std::size_t logprobs =
-      params.logprobs < 0 ? 0 : static_cast<std::size_t>(params.logprobs) + 1;
-  if (gain.logprobs.size() != logprobs) return absl::InternalError("wrong number of logprobs");
-  client.tokens.push_back(gain.token);
-  ++counts_.tokens;
-  if (gain.end != expected_end(client)) return absl::InternalError("a wrong reason to end");
-  if (gain.end == EndReason::kNone) return absl::OkStatus();
-  clients_.erase(found);
+  SimulationClient& client = found->second;
+  counts_.cached_tokens += gain.num_cached_tokens;
+  QUIRE_RETURN_IF_ERROR(client.take(gain, most_cached(client)));
+  if (gain.end != EndReason::kNone) world_.remember(client.wish(), client.tokens(gain.choice));
+  if (!client.done()) return absl::OkStatus();
   ++counts_.finished;
+  counts_.searches += client.is_beam() ? 1 : 0;
+  remove(found);
   return absl::OkStatus();
 }
 
-EndReason SchedulerSimulation::expected_end(const Client& client) const {
-  const SamplingParams& params = client.wish.params;
-  const TokenId last = client.tokens.back();
-  if (contains(config_.eos, last) && !params.ignore_eos) return EndReason::kStop;
-  if (contains(params.stop_token_ids, last)) return EndReason::kStop;
-  const bool full = static_cast<int>(client.tokens.size()) >= client.max_total;
-  return full ? EndReason::kLength : EndReason::kNone;
+// Tokens of the prompt that anybody of its domain has had before. Of beams only the best are known.
+int SchedulerSimulation::most_cached(const SimulationClient& client) const {
+  if (!world_.config.prefix_caching) return 0;
+  const std::uint64_t domain = SimulationWorld::domain(client.wish());
+  const auto beams = had_beams_.find(domain);
+  if (beams != had_beams_.end() && beams->second) return client.num_prompt_tokens();
+  int most = 0;
+  const auto look = [&](const std::vector<TokenId>& tokens) {
+    most = std::max(most, common_prefix(client.wish().prompt, tokens));
+  };
+  if (const auto past = past_.find(domain); past != past_.end()) {
+    for (const std::vector<TokenId>& tokens : past->second) look(tokens);
+  }
+  for (const auto& [id, other] : clients_) {
+    if (id == client.wish().id || SimulationWorld::domain(other.wish()) != domain) continue;
+    for (int choice = 0; choice < other.wish().n; ++choice) look(other.tokens(choice));
+  }
+  return most;
+}
+
+absl::Status SchedulerSimulation::check_use() const {
+  const KvUse use = scheduler_.kv_use();
+  const std::int64_t allocated = std::int64_t{scheduler_.num_used_blocks()} *
+                                 world_.config.block_size / world_.config.num_kv_groups;
+  if (use.allocated == allocated && use.filled >= 0 && use.filled <= use.allocated) {
+    return absl::OkStatus();
+  }
+  return absl::InternalError(absl::StrCat("said to use ", use.filled, " of ", use.allocated,
+                                          " slots, with blocks of ", allocated));
+}
+
+void SchedulerSimulation::remove(Clients::iterator client) {
+  const SimulationClient& gone = client->second;
+  counts_.tokens += gone.num_tokens();
+  for (int choice = 0; choice < gone.wish().n; ++choice) {
+    past_[SimulationWorld::domain(gone.wish())].push_back(gone.tokens(choice));
+  }
+  clients_.erase(client);
 }
 
 absl::Status SchedulerSimulation::drain() {
   for (int i = 0; !clients_.empty() || scheduler_.num_in_flight() > 0; ++i) {
     if (i == kMaxDrainTicks) {
-      return absl::InternalError(absl::StrCat(clients_.size(), " sequences never finished"));
+      return absl::InternalError(absl::StrCat(clients_.size(), " requests never finished"));
     }
     QUIRE_RETURN_IF_ERROR(tick(/*draining=*/true));
   }
   if (scheduler_.num_used_blocks() != 0 || scheduler_.num_running() != 0 ||
-      scheduler_.num_waiting() != 0) {
+      scheduler_.num_waiting() != 0 || scheduler_.num_waiting_tokens() != 0) {
     return absl::InternalError(absl::StrCat("left over: ", scheduler_.num_used_blocks(),
                                             " blocks, ", scheduler_.num_running(), " running, ",
                                             scheduler_.num_waiting(), " waiting"));
   }
+  const int cached = scheduler_.num_cached_blocks();
+  if (cached > (world_.config.prefix_caching ? scheduler_.num_blocks() : 0)) {
+    return absl::InternalError(absl::StrCat(cached, " blocks are cached"));
+  }
   return scheduler_.verify();
+}
+
+// What the scheduler counts is what its plans and gains show.
+absl::Status SchedulerSimulation::check_counts() const {
+  const SchedulerCounts& said = counts_.scheduler;
+  const PlanCounts& seen = counts_.plans;
+  const auto groups = static_cast<std::uint64_t>(world_.config.num_kv_groups);
+  const auto same = [](std::uint64_t a, std::int64_t b) {
+    return a == static_cast<std::uint64_t>(b);
+  };
+  if (same(said.saved_blocks * groups, seen.saves) &&
+      same(said.loaded_blocks * groups, seen.loads) && same(said.drafts, seen.draft_rows) &&
+      same(said.draft_tokens, seen.draft_tokens) &&
+      said.accepted_draft_tokens <= said.draft_tokens && said.prefix_hits <= said.prefix_queries &&
+      said.prefix_hits >= static_cast<std::uint64_t>(counts_.cached_tokens)) {
+    return absl::OkStatus();
+  }
+  return absl::InternalError(
+      absl::StrCat("counted ", said.saved_blocks, " saves, ", said.loaded_blocks, " loads, ",
+                   said.drafts, " drafts of ", said.draft_tokens, " tokens, ", said.prefix_hits,
+                   " hits of ", said.prefix_queries, "; seen: ", seen.saves, " saves, ", seen.loads,
+                   " loads, ", seen.draft_rows, " drafts of ", seen.draft_tokens, " tokens, ",
+                   counts_.cached_tokens, " hits, in ", groups, " KV groups"));
 }
 
 }  // namespace quire::test

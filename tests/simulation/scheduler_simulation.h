@@ -1,24 +1,30 @@
-// One seeded life of a scheduler with a fake worker group: random arrivals, cancels, group losses,
-// tiny pools. Everything is checked against the hash oracle; every event is followed by verify().
+// One seeded life of a scheduler with a fake worker group: random arrivals, cancels, deadlines,
+// group losses, tiny pools, every policy. Everything is checked against the hash oracle; every
+// event is followed by verify().
 #pragma once
 
 #include <deque>
 #include <map>
 #include <memory>
-#include <random>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "coordinator/schedule/scheduler.h"
 #include "tests/fakes/hash_worker.h"
+#include "tests/simulation/plan_watch.h"
+#include "tests/simulation/simulation_client.h"
+#include "tests/simulation/simulation_world.h"
 
 namespace quire::test {
 
 // What happened, summed over seeds: a simulation that never preempts shows nothing.
 struct SimulationCounts {
-  std::int64_t sequences = 0, finished = 0, cancelled = 0, refused = 0;
-  std::int64_t steps = 0, tokens = 0, preemptions = 0, losses = 0, late_rows = 0;
+  std::int64_t requests = 0, finished = 0, cancelled = 0, stopped = 0, early = 0, refused = 0;
+  std::int64_t searches = 0, tokens = 0, cached_tokens = 0, losses = 0, late_picks = 0;
+  SchedulerCounts scheduler;
+  PlanCounts plans;
+  void add(const SimulationCounts& more);
   std::string text() const;
 };
 
@@ -30,39 +36,41 @@ class SchedulerSimulation {
   const SimulationCounts& counts() const { return counts_; }
 
  private:
-  struct Client {  // what one sequence's reader has seen
-    NewSequence wish;
-    std::vector<TokenId> tokens;  // prompt and output
-    int max_total = 0;
-  };
+  using Clients = std::map<RequestId, SimulationClient>;
 
-  int pick(int low, int high);  // both included
-  bool chance(double p);
-  SchedulerConfig random_config();
   absl::Status tick(bool draining);
   absl::Status arrive();
-  void cancel_one();
+  absl::Status check_refusal(const SimulationClient& client, int num_blocks, bool refused) const;
+  absl::Status leave_one();
+  absl::Status expire();
+  absl::Status finish_early(Clients::iterator client);
   absl::Status change_group();
   absl::Status plan();
   absl::Status work();
   absl::Status apply();
-  absl::Status check_gain(const Gain& gain);
+  absl::Status take(const Gain& gain);
   absl::Status check_stuck() const;
+  absl::Status check_use() const;
   absl::Status drain();
-  EndReason expected_end(const Client& client) const;
+  absl::Status check_counts() const;
+  int most_cached(const SimulationClient& client) const;
+  void remove(Clients::iterator client);
 
-  std::mt19937_64 random_;
+  SimulationWorld world_;
   SimulationCounts counts_;
-  HashModel model_;
-  double loss_rate_ = 0, cancel_rate_ = 0, arrival_rate_ = 0;
-  SchedulerConfig config_;  // after what random_config() also sets
   Scheduler scheduler_;
+  PlanWatch watch_;
+  absl::Time now_ = absl::FromUnixSeconds(1000);
   EpochId epoch_ = 0;
   RequestId next_request_ = 1;
-  std::map<SequenceId, Client> clients_;  // unfinished
-  std::unique_ptr<HashWorker> worker_;    // null while no group is there
-  std::deque<StepPlan> sent_;             // not run yet
-  std::deque<StepResult> results_;        // run, not applied yet
+  Clients clients_;                     // unfinished
+  std::unique_ptr<HashWorker> worker_;  // null while no group is there
+  std::deque<StepPlan> sent_;           // not run yet
+  std::deque<StepResult> results_;      // run, not applied yet
+  // [domain] what was computed and delivered: all that the prefix cache may know. Of a domain with
+  // beams not all is delivered.
+  std::map<std::uint64_t, std::vector<std::vector<TokenId>>> past_;
+  std::map<std::uint64_t, bool> had_beams_;
 };
 
 }  // namespace quire::test
