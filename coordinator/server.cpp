@@ -30,6 +30,7 @@
 namespace quire {
 namespace {
 
+constexpr absl::Duration kDrainWithin = absl::Seconds(3);
 constexpr absl::Duration kSaveWithin = absl::Seconds(20);
 constexpr int kMaxReceiveBytes = 8 << 20;
 constexpr int kMaxMetadataBytes = 16 << 10;
@@ -84,7 +85,8 @@ class Server::Impl {
     if (engine_ != nullptr) engine_->stop();
     if (generation_ != nullptr) generation_->stop(absl::Seconds(2));
     if (http_ != nullptr) http_->stop();
-    if (fleet_ != nullptr) fleet_->shutdown(absl::Seconds(3), saved_prefixes);
+    if (fleet_ != nullptr)
+      fleet_->shutdown(saved_prefixes != 0 ? kSaveWithin : kDrainWithin, saved_prefixes);
     if (grpc_ != nullptr) {
       grpc_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(1));
       grpc_->Wait();

@@ -117,6 +117,7 @@ absl::StatusOr<Timing> complete(const Endpoint& endpoint, const Call& call) {
   int chunks = 0;
   double last = 0;
   const Clock::time_point start = Clock::now();
+  timing.sent_at_s = std::chrono::duration<double>(start.time_since_epoch()).count();
   const absl::Status status =
       connection.run(make_request(endpoint, http::verb::post, "/v1/completions", body.dump()),
                      [&](const std::string& piece) {

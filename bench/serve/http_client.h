@@ -16,6 +16,7 @@ struct Endpoint {
 };
 
 struct Timing {
+  double sent_at_s = 0;              // of the steady clock
   double ttft_s = 0;                 // request sent -> first chunk with a choice
   double end_s = 0;                  // request sent -> last chunk with a choice
   std::vector<double> chunk_gaps_s;  // between successive chunks with choices

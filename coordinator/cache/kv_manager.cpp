@@ -91,6 +91,7 @@ void KvManager::attach(const PrefixHit& hit, int priority, BlockTable* table) {
       stored_.push(node, index_.at(node).priority);
     }
     index_.at(node).priority = std::min(index_.at(node).priority, priority);
+    index_.at(node).wanted = true;
     table->blocks.push_back(index_.at(node).block);
   }
   table->num_offered = table->num_blocks();
@@ -173,6 +174,13 @@ void KvManager::fork(const BlockTable& parent, BlockTable* child) {
   for (const BlockId block : child->blocks) pool_.add_ref(block);
 }
 
+void KvManager::keep(const BlockTable& table) {
+  NodeId node = table.tail;
+  for (int i = table.num_offered; i > 0; --i, node = index_.at(node).parent) {
+    index_.at(node).wanted = true;
+  }
+}
+
 void KvManager::release(BlockTable* table) {
   // From the end, so that a leaf is left before what is above it.
   for (auto block = table->blocks.rbegin(); block != table->blocks.rend(); ++block) {
@@ -215,12 +223,14 @@ void KvManager::evict() {
   const NodeId node = unreferenced_.first();
   QUIRE_CHECK_NE(node, kNoNode);
   const BlockId block = index_.at(node).block;
-  if (index_.at(node).host < 0 && saving_) save(node, block);
+  if (index_.at(node).host < 0 && (saving_all_ || index_.at(node).wanted)) save(node, block);
   unreferenced_.remove(node);
   index_.at(node).block = -1;
   node_of_block_[static_cast<std::size_t>(block)] = kNoNode;
   pool_.free(block);
-  if (index_.at(node).host < 0) drop(node);
+  if (index_.at(node).host >= 0) return;
+  ++moves_.num_dropped;
+  drop(node);
 }
 
 void KvManager::drop(NodeId node) {
@@ -232,6 +242,7 @@ void KvManager::drop(NodeId node) {
     pool_.free(gone.block);
   }
   if (gone.host >= 0) {
+    std::erase_if(moves_.saves, [&](const BlockSwap& save) { return save.host == gone.host; });
     stored_.remove(node);
     free_hosts_.push_back(gone.host);
   }

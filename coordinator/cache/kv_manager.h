@@ -53,6 +53,7 @@ struct PrefixHit {
 struct BlockMoves {
   std::vector<BlockSwap> saves, loads;
   std::vector<BlockCopy> copies;
+  int num_dropped = 0;  // blocks that were evicted without a save
 };
 
 class KvManager {
@@ -91,8 +92,9 @@ class KvManager {
   bool has_moves() const { return !moves_.saves.empty(); }
 
   // --- the offload store ---
-  // Evicted blocks are saved from now on, or dropped.
-  void set_saving(bool saving) { saving_ = saving; }
+  // Evicted blocks are saved; if not all, then those that were found at least once, or kept.
+  void set_saving_all(bool all) { saving_all_ = all; }
+  void keep(const BlockTable& table);
   // Gives what is cached on the device a place in the store, as far as there is room for the latest
   // of it: saves of the next plans, at most `most` of each. Nothing may be in use.
   void begin_saving_all();
@@ -132,7 +134,7 @@ class KvManager {
   std::vector<NodeId> node_of_block_;  // kNoNode: not in the index
   Recency unreferenced_;               // nodes whose block is cached
   int num_host_blocks_ = 0;
-  bool saving_ = true;
+  bool saving_all_ = true;
   std::vector<HostBlockId> free_hosts_;
   Recency stored_;               // nodes with a place in the offload store
   std::vector<NodeId> to_save_;  // since begin_saving_all(), the next one last

@@ -30,6 +30,7 @@ struct PrefixNode {
   BlockId block = -1;     // on the device; -1: not there
   HostBlockId host = -1;  // in the offload store; -1: not there
   int priority = 0;       // the most important that used it
+  bool wanted = false;    // found at least once, or by a sequence that comes back
   bool in_use = false;    // as a node
 };
 

@@ -15,7 +15,7 @@ constexpr int kLeastTokens = 16;  // of the first prompt in a step: it always ad
 PrefillShare::PrefillShare(const StepCostModel& model, const StepWork& decodes, int num_prompts,
                            int threshold)
     : model_(model),
-      decodes_(decodes),
+      work_(decodes),
       threshold_(threshold),
       timed_(threshold < 0 && decodes.num_tokens > 0 && model.known()) {
   if (!timed_) return;
@@ -27,17 +27,17 @@ int PrefillShare::most_tokens(int begin) const {
   if (threshold_ > 0) return threshold_;
   if (!timed_) return std::numeric_limits<int>::max();
   const double allowed = std::min(left_us_, std::max(share_us_, left_us_ / 2));
-  const int most = model_.max_prefill_tokens(decodes_, begin, allowed);
+  const int most = model_.max_prefill_tokens(work_, begin, allowed);
   return taken_ ? most : std::max(most, kLeastTokens);
 }
 
 void PrefillShare::take(int begin, int num_tokens) {
   taken_ = true;
   if (!timed_) return;
-  StepWork with = decodes_;
-  with.num_tokens += num_tokens;
-  with.context_tokens += context_tokens_of(begin, num_tokens);
-  left_us_ = std::max(0.0, left_us_ - (model_.predict_us(with) - model_.predict_us(decodes_)));
+  const double before_us = model_.predict_us(work_);
+  work_.num_tokens += num_tokens;
+  work_.context_tokens += context_tokens_of(begin, num_tokens);
+  left_us_ = std::max(0.0, left_us_ - (model_.predict_us(work_) - before_us));
 }
 
 }  // namespace quire

@@ -24,7 +24,7 @@ class PrefillShare {
 
  private:
   const StepCostModel& model_;
-  const StepWork decodes_;
+  StepWork work_;  // of the step so far
   const int threshold_;
   bool timed_ = false;   // the rest counts
   double share_us_ = 0;  // of one prompt, at least

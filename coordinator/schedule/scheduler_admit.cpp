@@ -10,7 +10,7 @@ namespace quire {
 namespace {
 
 constexpr int kLpmWindow = 64;        // of those next in line, who may be taken first
-constexpr int kSoonTokens = 64;       // that a running sequence grows by before long
+constexpr int kSoonTokens = 24;       // that a running sequence grows by before long
 constexpr int kMostTimesPassed = 16;  // by them, before the first in line is taken anyway
 
 }  // namespace

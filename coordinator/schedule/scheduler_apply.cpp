@@ -143,8 +143,9 @@ void Scheduler::want_drafts(Sequence* sequence) {
   now.num_rows = now.num_tokens = now.num_samples = num_running();
   now.context_tokens = static_cast<double>(num_running()) * sequence->num_tokens();
   sequence->wants_drafts =
-      sequence->draft_gain.worthwhile(1, num_running(), costs_.known() ? costs_.predict_us(now) : 0,
-                                      costs_.us_per_draft_token(sequence->num_tokens())) > 0 &&
+      sequence->draft_gain.worthwhile(
+          1, num_running(), costs_.known() ? costs_.predict_us(now) : 0,
+          costs_.us_per_draft_token(sequence->num_tokens(), now.num_tokens)) > 0 &&
       !sequence->drafter->draft(sequence->tokens, 1).empty();
 }
 

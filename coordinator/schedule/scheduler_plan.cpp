@@ -3,6 +3,7 @@
 // A draft collects grants and reserves their blocks; sequences advance only in emit(), so that what
 // a row still needs does not change while the plan is made.
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "common/check.h"
@@ -15,6 +16,7 @@ constexpr int kLeastPicks = 64;     // of a step; workers allow as many
 constexpr double kInputCharge = 1;  // of a tenant, for a prompt token computed
 constexpr double kOutputCharge = 2;
 constexpr double kSavesToJudge = 2048;
+constexpr double kDropsPerSave = 16;  // blocks dropped for one saved to try
 
 }  // namespace
 
@@ -61,7 +63,7 @@ void Scheduler::add_drafts(Sequence* sequence, Draft* draft) {
   const int computed = sequence->num_computed_tokens;
   const int most = sequence->draft_gain.worthwhile(
       room, num_running(), costs_.known() ? costs_.predict_us(draft->work) : 0,
-      costs_.us_per_draft_token(computed));
+      costs_.us_per_draft_token(computed, draft->work.num_tokens));
   if (most <= 0) return;
   std::vector<TokenId> drafts = sequence->drafter->draft(sequence->tokens, most);
   const int end = computed + 1 + static_cast<int>(drafts.size());
@@ -226,10 +228,11 @@ void Scheduler::emit_moves(StepPlan* plan, StepInFlight* step) {
   counts_.saved_blocks += moves.saves.size();
   lately_saved_ += static_cast<double>(moves.saves.size());
   lately_loaded_ += static_cast<double>(moves.loads.size());
-  if (lately_saved_ > 2 * kSavesToJudge) {
-    lately_saved_ /= 2;
-    lately_loaded_ /= 2;
-  }
+  const double fading = lately_saved_ > 2 * kSavesToJudge
+                            ? 0.5
+                            : std::exp(-moves.num_dropped / (kDropsPerSave * kSavesToJudge));
+  lately_saved_ *= fading;
+  lately_loaded_ *= fading;
   kv_.set_saving_all(saves_pay());
   const int groups = config_.num_kv_groups;
   for (int g = 0; g < groups; ++g) {
@@ -246,10 +249,10 @@ void Scheduler::emit_moves(StepPlan* plan, StepInFlight* step) {
 }
 
 // A save costs about what a load does, and pays when enough of what is saved comes back instead of
-// being computed. Until enough was saved to judge by, it is taken to pay; judging itself fades, so
-// that it is tried again.
+// being computed. Until enough was saved to judge by it is taken to pay; the judgement fades with
+// what is dropped, so that it is tried again.
 bool Scheduler::saves_pay() const {
-  if (lately_saved_ < kSavesToJudge || load_us_ == 0 || !costs_.known()) return true;
+  if (lately_saved_ < kSavesToJudge || !costs_.known()) return true;
   const double compute_us = config_.block_size * costs_.us_per_prefill_token(0);
   return lately_loaded_ * (compute_us - load_us_) > lately_saved_ * load_us_;
 }

@@ -89,12 +89,29 @@ TEST_F(KvOffloadTest, AFullStoreDropsWhatIsOldest) {
   EXPECT_GT(found(counting(4000, 17)), 0);
 }
 
-TEST_F(KvOffloadTest, NotSavingDrops) {
-  kv.set_saving(false);
-  use(counting(0, 8));
-  use(counting(100, 16));
-  EXPECT_THAT(kv.take_moves().saves, IsEmpty());
-  EXPECT_EQ(found(counting(0, 9)), 0);
+TEST_F(KvOffloadTest, WhatNobodyAskedForTwiceMayBeDropped) {
+  kv.set_saving_all(false);
+  use(counting(0, 4));
+  use(counting(100, 4));
+  BlockTable table;
+  kv.attach(kv.match(kScope, counting(0, 5), 4, true), 0, &table);
+  kv.release(&table);
+  use(counting(200, 16));
+  EXPECT_THAT(kv.take_moves().saves, SizeIs(1));
+  EXPECT_EQ(found(counting(0, 5)), 4);
+  EXPECT_EQ(found(counting(100, 5)), 0);
+  verify();
+}
+
+TEST_F(KvOffloadTest, WhatComesBackIsSaved) {
+  kv.set_saving_all(false);
+  BlockTable table;
+  ASSERT_TRUE(kv.reserve(0, 8, &table));
+  kv.offer(kScope, counting(0, 8), 8, 0, &table);
+  kv.keep(table);
+  kv.release(&table);
+  use(counting(200, 16));
+  EXPECT_THAT(kv.take_moves().saves, SizeIs(2));
   verify();
 }
 
