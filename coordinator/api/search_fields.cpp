@@ -47,6 +47,9 @@ absl::Status check_beam_sampling(const GenerationInput& input, const SamplingPar
                                "beams are ranked by the model's own logprobs; leave it out.");
     }
   }
+  if (params.logprobs > 0) {
+    return contradicts_beams("logprobs", "only those of the beams' own tokens are kept; send 0.");
+  }
   if (input.stop.empty()) return absl::OkStatus();
   return contradicts_beams("stop", "beams are token ids until they end; use `stop_token_ids`.");
 }

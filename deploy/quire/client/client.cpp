@@ -29,6 +29,15 @@ v1::GenerateRequest to_request(const Prompt& prompt) {
   request.set_top_p(prompt.top_p);
   if (prompt.has_seed) request.set_seed(prompt.seed);
   if (prompt.max_tokens > 0) request.set_max_tokens(static_cast<std::uint32_t>(prompt.max_tokens));
+  if (prompt.timeout_ms > 0) {
+    request.set_timeout_ms(static_cast<std::uint64_t>(prompt.timeout_ms));
+  }
+  if (prompt.priority != 0) request.set_priority(prompt.priority);
+  if (prompt.best_of > 1) request.set_best_of(static_cast<std::uint32_t>(prompt.best_of));
+  if (prompt.beams > 0) {
+    request.set_use_beam_search(true);
+    request.set_best_of(static_cast<std::uint32_t>(prompt.beams));
+  }
   return request;
 }
 
@@ -83,6 +92,7 @@ struct Client::Impl {
         }
       } else if (reply.has_usage()) {
         answer.prompt_tokens = static_cast<int>(reply.usage().prompt_tokens());
+        answer.cached_tokens = static_cast<int>(reply.usage().cached_tokens());
         answer.completion_tokens = static_cast<int>(reply.usage().completion_tokens());
       }
     }

@@ -26,12 +26,17 @@ struct Prompt {
   bool has_seed = false;
   std::uint64_t seed = 0;
   int max_tokens = 0;  // 0 = what the context leaves
+  int timeout_ms = 0;  // 0 = none: the answer may take as long as it takes
+  int priority = 0;    // smaller is earlier
+  int beams = 0;       // 0 = no beam search
+  int best_of = 1;
 };
 
 struct Answer {
   std::string text;
   std::string finish_reason;
   int prompt_tokens = 0;
+  int cached_tokens = 0;  // of the prompt
   int completion_tokens = 0;
 };
 

@@ -51,8 +51,9 @@ int generate_command(const std::vector<std::string>& arguments) {
     if (absl::IsCancelled(answer.status())) return 130;
     return fail("generate", describe_failure(answer.status(), command->client.server), 1);
   }
-  std::fprintf(stderr, "[%d prompt tokens, %d answer tokens, finish: %s]\n", answer->prompt_tokens,
-               answer->completion_tokens, answer->finish_reason.c_str());
+  std::fprintf(stderr, "[%d prompt tokens, %d of them cached, %d answer tokens, finish: %s]\n",
+               answer->prompt_tokens, answer->cached_tokens, answer->completion_tokens,
+               answer->finish_reason.c_str());
   return 0;
 }
 

@@ -79,6 +79,33 @@ const Row kRows[] = {
        return absl::SimpleAtoi(v, &c.prompt.seed) ? absl::OkStatus()
                                                   : bad("--seed", v, "an integer from 0");
      }},
+    {"--timeout", "SECONDS", "end the answer after so long, with what there is", false,
+     [](ClientCommand& c, const std::string& v) {
+       double seconds = 0;
+       if (!absl::SimpleAtod(v, &seconds) || !(seconds >= 0.001 && seconds <= 1e6)) {
+         return bad("--timeout", v, "a number of seconds from 0.001 to 1000000");
+       }
+       c.prompt.timeout_ms = static_cast<int>(seconds * 1000);
+       return absl::OkStatus();
+     }},
+    {"--priority", "N", "smaller is earlier, if the server orders by priority (default 0)", false,
+     [](ClientCommand& c, const std::string& v) {
+       return absl::SimpleAtoi(v, &c.prompt.priority)
+                  ? absl::OkStatus()
+                  : bad("--priority", v, "an integer from -1000 to 1000");
+     }},
+    {"--best-of", "N", "make so many answers and show the likeliest", false,
+     [](ClientCommand& c, const std::string& v) {
+       return absl::SimpleAtoi(v, &c.prompt.best_of) && c.prompt.best_of >= 1
+                  ? absl::OkStatus()
+                  : bad("--best-of", v, "1 or more");
+     }},
+    {"--beams", "N", "search the likeliest answer with so many beams", false,
+     [](ClientCommand& c, const std::string& v) {
+       return absl::SimpleAtoi(v, &c.prompt.beams) && c.prompt.beams >= 1
+                  ? absl::OkStatus()
+                  : bad("--beams", v, "1 or more");
+     }},
     {"--raw", nullptr, "send the prompt as it is, without the model's chat template", true,
      [](ClientCommand& c, const std::string&) {
        c.raw = true;
@@ -140,6 +167,9 @@ absl::StatusOr<ClientCommand> parse_client(const std::vector<std::string>& argum
       value = arguments[++i];
     }
     if (absl::Status status = row->set(command, value); !status.ok()) return status;
+  }
+  if (command.prompt.beams > 0 && command.prompt.best_of > 1) {
+    return absl::InvalidArgumentError("--beams and --best-of are two ways to choose; give one");
   }
   if (takes_prompt && !has_text) {
     return absl::InvalidArgumentError(

@@ -231,6 +231,7 @@ TEST_F(BadInputTest, HowChoicesAreFound) {
             {beams + R"("logit_bias": {"5": 1})", 400, "logit_bias", "own logprobs"},
             {beams + R"("min_tokens": 2)", 400, "min_tokens", "own logprobs"},
             {beams + R"("allowed_token_ids": [1])", 400, "allowed_token_ids", "own logprobs"},
+            {beams + R"("logprobs": 1)", 400, "logprobs", "send 0"},
             {beams + R"("stop": "x")", 400, "stop", "use `stop_token_ids`"},
             {beams + R"("temperature": 3)", 400, "temperature", "[0, 2]"},
         });

@@ -80,6 +80,32 @@ TEST_F(GrpcQueueTest, BestOfReturnsTheLikeliest) {
   EXPECT_EQ(answer.usage.completion_tokens(), made);
 }
 
+TEST_F(GrpcQueueTest, BeamsComeWholeAndUsageTellsWhatWasCached) {
+  start_workers();
+  const std::string prompt(75, 'p');
+  v1::GenerateRequest r = request(prompt, 30);
+  r.set_n(2);
+  r.set_best_of(4);
+  r.set_use_beam_search(true);
+  const Answer first = generate(r);
+  ASSERT_TRUE(first.status.ok()) << first.status.error_message();
+  EXPECT_EQ(first.messages, 3);  // two choices, usage
+  ASSERT_EQ(first.tokens.size(), 2u);
+  for (std::size_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(first.finish[i], "length");
+    EXPECT_EQ(first.tokens[i].size(), 30u);
+    EXPECT_EQ(first.text[i], text_of(first.tokens[i]));
+  }
+  EXPECT_NE(first.tokens[0], first.tokens[1]);
+  EXPECT_EQ(first.usage.completion_tokens(), 60u);
+  EXPECT_EQ(first.usage.cached_tokens(), 0u);
+  const Answer again = generate(r);
+  EXPECT_EQ(again.tokens, first.tokens);
+  EXPECT_GE(again.usage.cached_tokens(), 64u);
+  EXPECT_LT(again.usage.cached_tokens(), 75u);
+  EXPECT_GE(generate(request(prompt, 3)).usage.cached_tokens(), 64u);
+}
+
 TEST_F(GrpcQueueTest, RefusesWhatContradictsByName) {
   start_workers();
   const struct {
