@@ -57,12 +57,14 @@ absl::Status check_beam_sampling(const GenerationInput& input, const SamplingPar
 absl::Status set_beams(const EngineConfig& config, const GenerationInput& input, Request& request) {
   const std::int64_t width = std::max(input.n, input.best_of.value_or(input.n));
   const char* width_field = input.best_of.value_or(input.n) > input.n ? "best_of" : "n";
-  const int most = std::min(kMaxBeamWidth, config.max_num_seqs);
+  const int together = std::min(config.max_num_seqs, config.max_num_batched_tokens);
+  const int most = std::min(kMaxBeamWidth, together);
   if (width > most) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("`", width_field, "` is ", width,
-                     "; with `use_beam_search` it is the number of beams, and ", "at most ", most,
-                     " can run", most < kMaxBeamWidth ? " on this server (--max-num-seqs)." : "."));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "`", width_field, "` is ", width,
+        "; with `use_beam_search` it is the number of beams, and ", "at most ", most, " can run",
+        most < kMaxBeamWidth ? " on this server (--max-num-seqs, --max-num-batched-tokens)."
+                             : "."));
   }
   const double penalty = input.length_penalty.value_or(1.0);
   if (!(std::fabs(penalty) <= kMaxLengthPenalty)) {

@@ -54,12 +54,21 @@ absl::Status check_stop(const std::vector<std::string>& stop) {
 
 // What the context (and a KV cache smaller than it) leaves for an answer whose length the client
 // did not limit. At least 1: what does not fit at all is refused by the engine, with numbers.
-int default_max_tokens(const Api& api, std::int64_t room, std::size_t prompt_tokens) {
-  const int total_blocks = api.engine->stats().total_blocks;
+int default_max_tokens(const Api& api, const GenerationInput& input, std::int64_t room,
+                       std::size_t prompt_tokens) {
+  const std::int64_t total_blocks = api.engine->stats().total_blocks;
   if (total_blocks <= 0) return static_cast<int>(room);  // no group yet
-  const std::int64_t cache = std::int64_t{total_blocks} * api.config->block_size;
+  const auto prompt = static_cast<std::int64_t>(prompt_tokens);
+  // Beams share the prompt's full blocks and divide the others, each with one to spare.
+  const std::int64_t shared = std::min(prompt / api.config->block_size, total_blocks);
+  const std::int64_t beams =
+      input.use_beam_search
+          ? std::clamp<std::int64_t>(input.best_of.value_or(input.n), input.n, kMaxChoices)
+          : 1;
+  const std::int64_t spare = input.use_beam_search ? 1 : 0;
+  const std::int64_t blocks = shared + (total_blocks - shared) / beams - spare;
   return static_cast<int>(
-      std::clamp<std::int64_t>(cache - static_cast<std::int64_t>(prompt_tokens), 1, room));
+      std::clamp<std::int64_t>(blocks * api.config->block_size - prompt, 1, room));
 }
 
 // The client's own wish, checked, or the default.
@@ -76,7 +85,7 @@ absl::StatusOr<int> resolve_max_tokens(const Api& api, std::size_t prompt_tokens
                                               " tokens, the answer included; shorten the prompt."));
   }
   const auto room = static_cast<std::int64_t>(context - prompt_tokens);
-  if (!input.max_tokens.has_value()) return default_max_tokens(api, room, prompt_tokens);
+  if (!input.max_tokens.has_value()) return default_max_tokens(api, input, room, prompt_tokens);
   const std::int64_t wish = *input.max_tokens;
   if (wish < 1) {
     return absl::InvalidArgumentError(

@@ -34,13 +34,14 @@ absl::Status check_prompt(const std::vector<TokenId>& prompt, const RequestLimit
 }
 
 // Blocks at the end. Choices can wait for each other, so one must fit; beams run together, share
-// the prompt's full blocks and have the others to themselves.
+// the prompt's full blocks and have the others to themselves, with one to spare for a fork (the
+// same as policy::beam_blocks_at_end).
 std::int64_t blocks_needed(const Request& request, std::int64_t total, int block_size) {
   const std::int64_t one = policy::blocks_at_end(static_cast<int>(total), block_size);
   if (request.beams.width == 0) return one;
   const std::int64_t shared =
       std::min(one, static_cast<std::int64_t>(request.prompt.size()) / block_size);
-  return shared + request.beams.width * (one - shared);
+  return shared + request.beams.width * (one - shared + 1);
 }
 
 absl::Status check_length(const Request& request, const RequestLimits& limits) {
@@ -77,7 +78,8 @@ absl::Status check_beams(const Request& request, const RequestLimits& limits) {
   if (width > limits.max_num_seqs) {
     return absl::InvalidArgumentError(absl::StrCat(
         "The beam search has ", width, " beams, which run together, but the server runs at most ",
-        limits.max_num_seqs, " sequences (--max-num-seqs): ask for fewer beams."));
+        limits.max_num_seqs,
+        " sequences (--max-num-seqs, --max-num-batched-tokens): ask for fewer beams."));
   }
   return absl::OkStatus();
 }

@@ -11,7 +11,7 @@ struct RequestLimits {
   int max_model_len = 0;
   int block_size = 0;
   int total_blocks = 0;  // of the worker group; 0 = not known yet
-  int max_num_seqs = 1;  // that run at once
+  int max_num_seqs = 1;  // that can be in one step
   int num_tenants = 1;
 };
 

@@ -10,6 +10,8 @@ namespace {
 
 constexpr double kEnoughSeconds = 0.5;
 constexpr double kEnoughRequests = 2.0;
+constexpr int kEnoughPrompts = 3;
+constexpr absl::Duration kFresh = absl::Seconds(10);
 constexpr double kForget = 0.1;  // of the lead that a fast prompt has over the next one of its size
 
 // Preempted requests wait again, so what has left can also shrink.
@@ -48,17 +50,21 @@ std::optional<double> DrainRate::tokens() const {
   return left_tokens_ / busy_s_;
 }
 
-void PrefillSpeed::observe(std::int64_t tokens, absl::Duration took) {
+void PrefillSpeed::observe(std::int64_t tokens, absl::Duration took, absl::Time now) {
   const double seconds = std::max(1e-6, absl::ToDoubleSeconds(took));
-  const double seen = static_cast<double>(tokens) / seconds;
-  double& speed = speeds_[size_class(tokens)];
-  speed = std::max(seen, speed + kForget * (seen - speed));
+  const double speed = static_cast<double>(tokens) / seconds;
+  Size& size = sizes_[size_class(tokens)];
+  if (now - size.last > kFresh) size = {};
+  size.speed = std::max(speed, size.speed + kForget * (speed - size.speed));
+  ++size.seen;
+  size.last = now;
 }
 
-std::optional<double> PrefillSpeed::of(std::int64_t tokens) const {
+std::optional<double> PrefillSpeed::of(std::int64_t tokens, absl::Time now) const {
   double best = 0.0;
-  for (int size = std::max(0, size_class(tokens) - 1); size < kSizes; ++size) {
-    best = std::max(best, speeds_[size]);
+  for (int i = std::max(0, size_class(tokens) - 1); i < kSizes; ++i) {
+    const Size& size = sizes_[i];
+    if (size.seen >= kEnoughPrompts && now - size.last <= kFresh) best = std::max(best, size.speed);
   }
   if (best == 0.0) return std::nullopt;
   return best;

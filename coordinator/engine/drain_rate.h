@@ -41,17 +41,24 @@ class DrainRate {
 // How fast prompts were computed that had to wait for nobody: from arrival to first token, so that
 // cached prefixes and the way there are in it. By the size of the prompt (powers of two), because
 // short prompts say little about long ones. The fastest of late counts: what is refused for want of
-// time could really not be done.
+// time could really not be done. What is not seen again is soon forgotten: those that are refused
+// bring no news, so that one slow moment must not refuse for ever.
 class PrefillSpeed {
  public:
-  void observe(std::int64_t tokens, absl::Duration took);
+  void observe(std::int64_t tokens, absl::Duration took, absl::Time now);
 
-  // Tokens per second; nothing unless a prompt of about this size, or a longer one, was seen.
-  std::optional<double> of(std::int64_t tokens) const;
+  // Tokens per second; nothing unless a few prompts of about this size, or longer ones, were seen
+  // in the last seconds.
+  std::optional<double> of(std::int64_t tokens, absl::Time now) const;
 
  private:
   static constexpr int kSizes = 32;
-  double speeds_[kSizes] = {};  // [log2 of the tokens]; 0: none seen
+  struct Size {
+    double speed = 0;
+    int seen = 0;
+    absl::Time last = absl::InfinitePast();
+  };
+  Size sizes_[kSizes];  // [log2 of the tokens]
 };
 
 }  // namespace quire

@@ -76,7 +76,7 @@ RequestLimits request_limits(const EngineConfig& config, const ModelSpec& spec,
           .max_model_len = max_model_len_of(config, spec),
           .block_size = config.block_size,
           .total_blocks = 0,
-          .max_num_seqs = config.max_num_seqs,
+          .max_num_seqs = std::min(config.max_num_seqs, config.max_num_batched_tokens),
           .num_tenants = std::max(1, static_cast<int>(tenants.size()))};
 }
 
@@ -100,7 +100,7 @@ DeliverFn watch_first_token(DeliverFn deliver, QueueGate* gate, std::int64_t pro
   return [deliver = std::move(deliver), gate, prompt_tokens, arrival,
           first = true](OutputDelta delta) mutable {
     if (std::exchange(first, false) && !delta.tokens.empty()) {
-      gate->on_first_token(prompt_tokens, absl::Now() - arrival);
+      gate->on_first_token(prompt_tokens, arrival, absl::Now());
     }
     deliver(std::move(delta));
   };

@@ -34,7 +34,7 @@ absl::Status QueueGate::enter(const LoopQueue& loop, std::int64_t prompt_tokens,
                               absl::Time deadline, absl::Time now, bool* at_once) {
   const std::lock_guard lock(mutex_);
   const Waiting before = waiting(loop);
-  QUIRE_RETURN_IF_ERROR(check_deadline(before, prompt_tokens, deadline - now));
+  QUIRE_RETURN_IF_ERROR(check_deadline(before, prompt_tokens, deadline, now));
   QUIRE_RETURN_IF_ERROR(check_limits(before, prompt_tokens));
   *at_once = before.requests == 0;
   ++entered_requests_;
@@ -62,7 +62,8 @@ absl::Status QueueGate::check_limits(const Waiting& waiting, std::int64_t prompt
 }
 
 absl::Status QueueGate::check_deadline(const Waiting& waiting, std::int64_t prompt_tokens,
-                                       absl::Duration left) {
+                                       absl::Time deadline, absl::Time now) {
+  const absl::Duration left = deadline - now;
   if (left == absl::InfiniteDuration()) return absl::OkStatus();
   const double left_s = absl::ToDoubleSeconds(left);
   if (left_s <= 0.0) {
@@ -74,7 +75,7 @@ absl::Status QueueGate::check_deadline(const Waiting& waiting, std::int64_t prom
                              ? seconds_for(static_cast<double>(waiting.tokens), drain_.tokens())
                              : 0.0;
   const double prompt_s =
-      seconds_for(static_cast<double>(prompt_tokens), prefill_.of(prompt_tokens));
+      seconds_for(static_cast<double>(prompt_tokens), prefill_.of(prompt_tokens, now));
   if (queue_s + prompt_s <= left_s) return absl::OkStatus();
   ++refusals_.deadline;
   return absl::DeadlineExceededError(absl::StrFormat(
@@ -96,9 +97,9 @@ void QueueGate::on_step(const LoopQueue& loop, absl::Time now) {
                  now);
 }
 
-void QueueGate::on_first_token(std::int64_t prompt_tokens, absl::Duration since_arrival) {
+void QueueGate::on_first_token(std::int64_t prompt_tokens, absl::Time arrival, absl::Time now) {
   const std::lock_guard lock(mutex_);
-  prefill_.observe(prompt_tokens, since_arrival);
+  prefill_.observe(prompt_tokens, now - arrival, now);
 }
 
 absl::Duration QueueGate::retry_after(const LoopQueue& loop) const {

@@ -44,7 +44,7 @@ class QueueGate {
 
   void on_step(const LoopQueue& loop, absl::Time now);
   // The first token of a request that was let in at once.
-  void on_first_token(std::int64_t prompt_tokens, absl::Duration since_arrival);
+  void on_first_token(std::int64_t prompt_tokens, absl::Time arrival, absl::Time now);
 
   // When half of what waits will have left, in [1 s, 600 s]; 1 s while the rate is not known.
   absl::Duration retry_after(const LoopQueue& loop) const;
@@ -58,7 +58,7 @@ class QueueGate {
   Waiting waiting(const LoopQueue& loop) const;
   absl::Status check_limits(const Waiting& waiting, std::int64_t prompt_tokens);
   absl::Status check_deadline(const Waiting& waiting, std::int64_t prompt_tokens,
-                              absl::Duration left);
+                              absl::Time deadline, absl::Time now);
 
   const Limits limits_;
   mutable std::mutex mutex_;  // guards what follows

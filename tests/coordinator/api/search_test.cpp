@@ -131,6 +131,16 @@ TEST_F(SearchTest, LogprobsAreOfTheBeamsOwnTokens) {
   }
 }
 
+TEST_F(SearchTest, WithoutALimitBeamsGrowAsFarAsTheyFitTogether) {
+  Json request = {
+      {"messages", {{{"role", "user"}, {"content", "hi"}}}}, {"n", 16}, {"use_beam_search", true}};
+  const Json json = chat(request);  // 16 beams of the whole context would be twice the cache
+  const int tokens = json["usage"]["completion_tokens"];
+  EXPECT_GT(tokens, 16 * 900);
+  EXPECT_LE(tokens, 16 * 1024);
+  EXPECT_TRUE(wait_idle());
+}
+
 TEST_F(SearchTest, ADeadlineGivesTheBestBeamsSoFar) {
   start({.step = absl::Milliseconds(5)});
   Json request = body(2, 2000);

@@ -82,15 +82,15 @@ TEST_F(AdmissionTest, BeamsMustFitTogether) {
   expect_refused({"17 beams", "at most 16"});
   request_.beams.width = 5;
   expect_refused({"5 beams", "at most 4 sequences", "--max-num-seqs"});
-  limits_.total_blocks = 13;
+  limits_.total_blocks = 15;
   request_.prompt.assign(9, 1);    // two full blocks, which the beams share
   request_.params.max_tokens = 7;  // 15 positions: four blocks, two of each beam's own
   request_.beams.width = 4;
-  EXPECT_TRUE(check_request(request_, limits_).ok());  // 2 + 4 * 2
-  limits_.total_blocks = 10;
+  EXPECT_TRUE(check_request(request_, limits_).ok());  // 2 + 4 * (2 + 1)
+  limits_.total_blocks = 14;
   EXPECT_TRUE(check_request(request_, limits_).ok());
-  limits_.total_blocks = 9;
-  expect_refused({"4 beams of 16 tokens", "10 blocks", "only 9 blocks", "number of beams"});
+  limits_.total_blocks = 13;
+  expect_refused({"4 beams of 16 tokens", "14 blocks", "only 13 blocks", "number of beams"});
   limits_.total_blocks = 0;
   EXPECT_TRUE(check_request(request_, limits_).ok());
 }

@@ -72,28 +72,45 @@ TEST(DrainRateTest, PreemptionAndAnOlderClockAreNoNegativeWork) {
   EXPECT_NEAR(*drain.requests(), 1.0, 1e-9);
 }
 
+// Three prompts, which is enough.
+void observe(PrefillSpeed& speed, std::int64_t tokens, double seconds, double from = 0) {
+  for (int i = 0; i < 3; ++i) speed.observe(tokens, absl::Seconds(seconds), at(from));
+}
+
 TEST(PrefillSpeedTest, SpeaksOnlyOfPromptsLikeThoseItSaw) {
   PrefillSpeed speed;
-  EXPECT_FALSE(speed.of(1).has_value());
-  speed.observe(100, absl::Milliseconds(50));
-  EXPECT_NEAR(*speed.of(100), 2000, 1);
-  EXPECT_NEAR(*speed.of(10), 2000, 1);
-  EXPECT_NEAR(*speed.of(255), 2000, 1);
-  EXPECT_FALSE(speed.of(256).has_value());
-  speed.observe(4000, absl::Seconds(1));
-  EXPECT_NEAR(*speed.of(100), 4000, 1);  // the best of all that are as long
-  EXPECT_NEAR(*speed.of(4000), 4000, 1);
+  EXPECT_FALSE(speed.of(1, kStart).has_value());
+  observe(speed, 100, 0.05);
+  EXPECT_NEAR(*speed.of(100, kStart), 2000, 1);
+  EXPECT_NEAR(*speed.of(10, kStart), 2000, 1);
+  EXPECT_NEAR(*speed.of(255, kStart), 2000, 1);
+  EXPECT_FALSE(speed.of(256, kStart).has_value());
+  observe(speed, 4000, 1);
+  EXPECT_NEAR(*speed.of(100, kStart), 4000, 1);  // the best of all that are as long
+  EXPECT_NEAR(*speed.of(4000, kStart), 4000, 1);
 }
 
 TEST(PrefillSpeedTest, TheFastestOfLateCounts) {
   PrefillSpeed speed;
-  for (int i = 0; i < 5; ++i) speed.observe(1000, absl::Seconds(10));  // beside other work
-  speed.observe(1000, absl::Milliseconds(100));
-  EXPECT_NEAR(*speed.of(1000), 10000, 1);
-  for (int i = 0; i < 60; ++i) speed.observe(1000, absl::Seconds(1));
-  EXPECT_NEAR(*speed.of(1000), 1000, 50);  // the machine has become slower for good
-  speed.observe(1000, absl::ZeroDuration());
-  EXPECT_GT(*speed.of(1000), 1e6);
+  observe(speed, 1000, 10);  // beside other work
+  speed.observe(1000, absl::Milliseconds(100), kStart);
+  EXPECT_NEAR(*speed.of(1000, kStart), 10000, 1);
+  for (int i = 0; i < 20; ++i) observe(speed, 1000, 1);
+  EXPECT_NEAR(*speed.of(1000, kStart), 1000, 50);  // the machine has become slower for good
+  speed.observe(1000, absl::ZeroDuration(), kStart);
+  EXPECT_GT(*speed.of(1000, kStart), 1e6);
+}
+
+TEST(PrefillSpeedTest, OneSlowMomentIsNoSpeedAndOldNewsIsNone) {
+  PrefillSpeed speed;
+  speed.observe(100, absl::Seconds(5), kStart);
+  speed.observe(100, absl::Seconds(5), kStart);
+  EXPECT_FALSE(speed.of(100, kStart).has_value());
+  speed.observe(100, absl::Seconds(5), at(1));
+  EXPECT_TRUE(speed.of(100, at(11)).has_value());
+  EXPECT_FALSE(speed.of(100, at(11.1)).has_value()) << "all were refused: someone must be tried";
+  speed.observe(100, absl::Seconds(5), at(12));
+  EXPECT_FALSE(speed.of(100, at(12)).has_value()) << "it begins anew";
 }
 
 // The loop's side, by hand.
@@ -194,7 +211,7 @@ TEST_F(QueueGateTest, ADeadlineThatHasPassedIsRefused) {
 
 TEST_F(QueueGateTest, ADeadlineThatThePromptAloneCannotKeepIsRefused) {
   QueueGate gate({});
-  gate.on_first_token(1000, absl::Seconds(1));
+  for (int i = 0; i < 3; ++i) gate.on_first_token(1000, at(-1), kStart);
   EXPECT_TRUE(enter(gate, 1500, at(1.6)).ok());
   const absl::Status refused = enter(gate, 1500, at(1.4));
   EXPECT_EQ(refused.code(), absl::StatusCode::kDeadlineExceeded);
