@@ -186,6 +186,10 @@ TEST(ServerTest, SaysWhatIsWrongAtTheStart) {
   config = config_of(1);
   config.worker_secret_file = "/no/such/secret";
   EXPECT_THAT(std::string(start(config).message()), HasSubstr("/no/such/secret"));
+
+  config = config_of(1);
+  config.tenants_file = "/no/such/tenants";
+  EXPECT_THAT(std::string(start(config).message()), HasSubstr("/no/such/tenants"));
 }
 
 TEST(ServerTest, NamesAPortThatIsInUse) {
