@@ -199,7 +199,10 @@ void GenerateStream::stop_request() {
 
 void GenerateStream::pump() {
   if (writing_ || finished_) return;
-  if (held_ && !end_.has_value()) return;
+  if (held_) {
+    if (!end_.has_value()) return;
+    for (auto& delta : waiting_) delta.reset();  // it ended before anything could be chosen
+  }
   for (std::size_t i = 0; i < waiting_.size(); ++i) {
     auto& delta = waiting_[next_choice_];
     next_choice_ = (next_choice_ + 1) % waiting_.size();

@@ -9,7 +9,7 @@ namespace quire {
 namespace {
 
 constexpr double kEnoughSeconds = 0.5;
-constexpr double kEnoughRequests = 2.0;
+constexpr double kEnoughRequests = 8.0;  // of late
 constexpr int kEnoughPrompts = 3;
 constexpr absl::Duration kFresh = absl::Seconds(10);
 constexpr double kForget = 0.1;  // of the lead that a fast prompt has over the next one of its size

@@ -20,12 +20,12 @@ struct QueueCount {
 class DrainRate {
  public:
   // Older observations weigh 1/e after `memory` of further busy time.
-  explicit DrainRate(absl::Duration memory = absl::Seconds(10)) : memory_(memory) {}
+  explicit DrainRate(absl::Duration memory = absl::Seconds(30)) : memory_(memory) {}
 
   void observe(const QueueCount& count, absl::Time now);
 
   // Per second; nothing until half a second with a queue has been seen. Requests count the next one
-  // as leaving now, so that the rate is never zero; tokens need two requests that have left.
+  // as leaving now, so that the rate is never zero; tokens need some requests that have left.
   std::optional<double> requests() const;
   std::optional<double> tokens() const;
 

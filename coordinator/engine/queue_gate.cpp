@@ -72,16 +72,16 @@ absl::Status QueueGate::check_deadline(const Waiting& waiting, std::int64_t prom
         absl::StrFormat("The request's deadline passed %.3f s before it could begin.", -left_s));
   }
   const double queue_s = left >= limits_.behind_all_from
-                             ? seconds_for(static_cast<double>(waiting.tokens), drain_.tokens())
+                             ? seconds_for(static_cast<double>(waiting.tokens), drain_.tokens()) / 2
                              : 0.0;
   const double prompt_s =
       seconds_for(static_cast<double>(prompt_tokens), prefill_.of(prompt_tokens, now));
   if (queue_s + prompt_s <= left_s) return absl::OkStatus();
   ++refusals_.deadline;
   return absl::DeadlineExceededError(absl::StrFormat(
-      "The request's deadline is in %.3f s and cannot be kept: the prompts that wait before it "
-      "(%d tokens) need about %.3f s and its own %d tokens about %.3f s. Allow more time or come "
-      "again later.",
+      "The request's deadline is in %.3f s and cannot be kept: the prompts that wait before it (%d "
+      "tokens) need %.3f s even at twice the pace of late, its own %d tokens %.3f s. Allow more "
+      "time or come again later.",
       left_s, waiting.tokens, queue_s, prompt_tokens, prompt_s));
 }
 

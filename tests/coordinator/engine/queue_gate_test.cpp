@@ -55,7 +55,7 @@ TEST(DrainRateTest, FollowsTheLatestSeconds) {
 }
 
 TEST(DrainRateTest, AStandstillIsSlowButNotEndless) {
-  DrainRate drain;
+  DrainRate drain(absl::Seconds(10));
   for (int i = 0; i <= 100; ++i) {
     drain.observe({.left_requests = 0, .left_tokens = 0, .waiting = 1}, at(i));
   }
@@ -215,7 +215,7 @@ TEST_F(QueueGateTest, ADeadlineThatThePromptAloneCannotKeepIsRefused) {
   EXPECT_TRUE(enter(gate, 1500, at(1.6)).ok());
   const absl::Status refused = enter(gate, 1500, at(1.4));
   EXPECT_EQ(refused.code(), absl::StatusCode::kDeadlineExceeded);
-  for (const char* part : {"in 1.400 s", "its own 1500 tokens about 1.500 s"}) {
+  for (const char* part : {"in 1.400 s", "its own 1500 tokens 1.500 s"}) {
     EXPECT_THAT(std::string(refused.message()), HasSubstr(part));
   }
   EXPECT_TRUE(enter(gate, 5000, at(0.1)).ok()) << "nothing is known of prompts so long";
@@ -225,11 +225,11 @@ TEST_F(QueueGateTest, ADeadlineThatTheQueueCannotKeepIsRefusedWhereTheOrderIsKno
   QueueGate gate({.behind_all_from = absl::Seconds(60)});
   for (int i = 0; i < 1000; ++i) ASSERT_TRUE(enter(gate, 300).ok());
   take(1000, 300000);
-  drain(gate, 10, 3000, 0);  // 297000 tokens wait, at 3000 a second: 99 s
-  EXPECT_TRUE(enter(gate, 10, at(1 + 110), at(1)).ok());
-  const absl::Status refused = enter(gate, 10, at(1 + 80), at(1));
+  drain(gate, 10, 1000, 0);  // 299000 tokens wait, at 1000 a second: 299 s, or half of it with luck
+  EXPECT_TRUE(enter(gate, 10, at(1 + 160), at(1)).ok());
+  const absl::Status refused = enter(gate, 10, at(1 + 140), at(1));
   EXPECT_EQ(refused.code(), absl::StatusCode::kDeadlineExceeded);
-  EXPECT_THAT(std::string(refused.message()), HasSubstr("(297010 tokens)"));
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("(299010 tokens)"));
   EXPECT_TRUE(enter(gate, 10, at(1 + 59), at(1)).ok()) << "it may overtake";
 }
 
