@@ -224,6 +224,7 @@ class Scheduler {
   void apply_search_rows(absl::Span<const RowInFlight> rows, absl::Span<RowResult> picks,
                          std::vector<Gain>* gains);
   void want_drafts(Sequence* sequence);
+  int drafts_that_pay(const Sequence& sequence, int most, const StepWork& step) const;
   EndReason end_of(const Sequence& sequence) const;
 
   absl::Status verify_running() const;
@@ -248,6 +249,7 @@ class Scheduler {
   int reserved_slots_ = 0;          // of them, for beams that run
   std::vector<SlotId> releases_;    // slots given up since the last plan that was sent
   std::vector<Sequence*> window_;   // scratch of next_waiting()
+  int plans_since_try_ = 0;         // of drafts that may not pay: only trying shows what they cost
   SchedulerCounts counts_;
 };
 

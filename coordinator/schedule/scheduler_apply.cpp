@@ -14,6 +14,7 @@ bool contains(const std::vector<TokenId>& list, TokenId id) {
 }
 
 constexpr double kLoadForgets = 0.1;
+constexpr int kPlansPerTry = 32;
 
 }  // namespace
 
@@ -142,11 +143,15 @@ void Scheduler::want_drafts(Sequence* sequence) {
   StepWork now;
   now.num_rows = now.num_tokens = now.num_samples = num_running();
   now.context_tokens = static_cast<double>(num_running()) * sequence->num_tokens();
-  sequence->wants_drafts =
-      sequence->draft_gain.worthwhile(
-          1, num_running(), costs_.known() ? costs_.predict_us(now) : 0,
-          costs_.us_per_draft_token(sequence->num_tokens(), now.num_tokens)) > 0 &&
-      !sequence->drafter->draft(sequence->tokens, 1).empty();
+  const bool tries = plans_since_try_ >= kPlansPerTry;
+  sequence->wants_drafts = (tries || drafts_that_pay(*sequence, 1, now) > 0) &&
+                           !sequence->drafter->draft(sequence->tokens, 1).empty();
+}
+
+int Scheduler::drafts_that_pay(const Sequence& sequence, int most, const StepWork& step) const {
+  return sequence.draft_gain.worthwhile(
+      most, num_running(), costs_.known() ? costs_.predict_us(step) : 0,
+      costs_.us_per_draft_token(sequence.num_tokens(), step.num_tokens));
 }
 
 EndReason Scheduler::end_of(const Sequence& sequence) const {

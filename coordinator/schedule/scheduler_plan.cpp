@@ -15,6 +15,7 @@ namespace {
 constexpr int kLeastPicks = 64;     // of a step; workers allow as many
 constexpr double kInputCharge = 1;  // of a tenant, for a prompt token computed
 constexpr double kOutputCharge = 2;
+constexpr int kTriedDrafts = 3;
 constexpr double kSavesToJudge = 2048;
 constexpr double kDropsPerSave = 16;  // blocks dropped for one saved to try
 
@@ -61,9 +62,11 @@ void Scheduler::add_drafts(Sequence* sequence, Draft* draft) {
       std::min({config_.num_speculative_tokens, draft->budget_tokens - 1, draft->budget_picks - 1,
                 sequence->max_total_tokens() - sequence->num_tokens() - 1});
   const int computed = sequence->num_computed_tokens;
-  const int most = sequence->draft_gain.worthwhile(
-      room, num_running(), costs_.known() ? costs_.predict_us(draft->work) : 0,
-      costs_.us_per_draft_token(computed, draft->work.num_tokens));
+  int most = drafts_that_pay(*sequence, room, draft->work);
+  if (most <= 0) {  // wanted for a try
+    most = std::min(room, kTriedDrafts);
+    plans_since_try_ = 0;
+  }
   if (most <= 0) return;
   std::vector<TokenId> drafts = sequence->drafter->draft(sequence->tokens, most);
   const int end = computed + 1 + static_cast<int>(drafts.size());
@@ -173,6 +176,7 @@ void Scheduler::preempt(Sequence* victim, Draft* draft) {
 StepPlan Scheduler::emit(Draft draft) {
   StepPlan plan;
   if (draft.grants.empty()) return plan;
+  ++plans_since_try_;
   plan.epoch = epoch_;
   plan.step = next_step_++;
   plan.releases = std::exchange(releases_, {});
