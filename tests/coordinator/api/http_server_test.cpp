@@ -18,7 +18,8 @@ using ::testing::HasSubstr;
 
 class HttpServerTest : public ::testing::Test {
  protected:
-  // /echo answers with method, path, body; /stream hands its exchange to the test.
+  // /echo answers with method, path, body; /stream hands its exchange to the test, and so does
+  // /stream/whole, where all may wait for the client.
   void start(HttpLimits limits = {}) {
     limits.linger = std::chrono::milliseconds(50);
     auto server = HttpServer::start_with([this](Exchange& exchange) { handle(exchange); },
@@ -34,7 +35,7 @@ class HttpServerTest : public ::testing::Test {
           {.body = absl::StrCat(request.method, " ", request.path, " ", request.body),
            .content_type = "text/plain"});
     }
-    exchange.start_events();
+    exchange.start_events(/*bounded=*/exchange.request().path != "/stream/whole");
     auto waker = exchange.keep_running([this, &exchange] { on_wake(exchange); },
                                        [this] { count(&aborted_); });
     const std::lock_guard lock(mutex_);
@@ -290,6 +291,25 @@ TEST_F(HttpServerTest, CutsAClientThatLetsTooMuchWait) {
   wake_all();
   EXPECT_TRUE(wait_for(aborted_, 1));
   EXPECT_TRUE(wait_no_connections());
+}
+
+TEST_F(HttpServerTest, AStreamThatComesAtOnceIsNotBounded) {
+  HttpLimits limits;
+  limits.unsent_bytes = 100000;
+  start(limits);
+  big_bytes_ = 10000;
+  events_per_wake_ = 1000;  // 10 MB at once
+  end_on_wake_ = true;
+  HttpClient client(port(), 4096);
+  ASSERT_TRUE(client.send(get("/stream/whole")));
+  ASSERT_TRUE(wait_for_streams(1));
+  wake_all();
+  EXPECT_EQ(client.read_head().status, 200);
+  int events = 0;
+  while (const auto event = client.read_event()) {
+    EXPECT_TRUE(absl::StartsWith(*event, absl::StrCat(events++, "x"))) << event->substr(0, 20);
+  }
+  EXPECT_EQ(events, 1000);
 }
 
 TEST_F(HttpServerTest, CutsAClientThatStopsReading) {
