@@ -67,13 +67,12 @@ TEST_F(PlanTest, SlotsLimitTheNumberOfRows) {
   EXPECT_EQ(scheduler_->num_waiting(), 2);
 }
 
-TEST_F(PlanTest, AdmissionLeavesAWatermark) {
-  start(5);
+TEST_F(PlanTest, AdmissionLeavesAWatermarkAndRoomToGrow) {
+  start(7);
   add(8, 3);  // 2 blocks, 3 at its end
-  add(8, 3);  // 2 more would leave 1 free: admitted
+  add(8, 3);  // 2 more and one for each to grow: 1 stays free, the watermark
   add(4, 3);  // 1 more would leave none
-  const StepPlan first = plan();
-  EXPECT_THAT(first.rows, SizeIs(2));
+  EXPECT_THAT(plan().rows, SizeIs(2));
   EXPECT_EQ(scheduler_->num_waiting(), 1);
 }
 
@@ -126,7 +125,7 @@ TEST_F(PlanTest, ARowFoundEndedLateIsDiscarded) {
 
 TEST_F(PlanTest, CancelFreesAtOnceAndTheReleaseTravelsWithTheNextPlan) {
   start(20);
-  const SequenceId gone = add(8, 10);
+  const RequestId gone = add(8, 10);
   add(8, 10);
   const StepPlan first = plan();
   scheduler_->cancel(gone);
@@ -138,7 +137,7 @@ TEST_F(PlanTest, CancelFreesAtOnceAndTheReleaseTravelsWithTheNextPlan) {
 
 TEST_F(PlanTest, ReleasesWaitForAPlanThatIsSent) {
   start(20);
-  const SequenceId gone = add(4, 10);
+  const RequestId gone = add(4, 10);
   step();
   scheduler_->cancel(gone);
   const StepPlan nothing = plan();

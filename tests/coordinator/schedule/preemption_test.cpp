@@ -15,43 +15,40 @@ using testing::SizeIs;
 
 using PreemptionTest = SchedulerTest;
 
-TEST_F(PreemptionTest, TheLatestArrivalGivesWayAndComesBackWithAllItsTokens) {
-  start(5);
-  const SequenceId early = add(7, 10);  // 2 blocks, soon 3, then 4
-  const SequenceId late = add(7, 6);    // 2 blocks, soon 3
-  step();
-  StepPlan next = plan();  // both need their eighth position: no new block yet
-  EXPECT_THAT(next.rows, SizeIs(2));
-  apply(run(next));
-  next = plan();  // ninth position: one free block, the early one takes it, the late one waits
-  ASSERT_THAT(next.rows, SizeIs(1));
-  EXPECT_EQ(scheduler_->num_preemptions(), 0u);
-  int steps = 0;
-  std::set<SequenceId> ended;
-  for (; ended.size() < 2 && steps < 100; ++steps) {
-    for (const Gain& gain : apply(run(next))) {
-      if (gain.end != EndReason::kNone) ended.insert(gain.sequence);
-    }
-    next = plan();
+TEST_F(PreemptionTest, TheLatestArrivalGivesWayOnceAndComesBackWithAllItsTokens) {
+  start(15);  // enough for either, and for both to grow for a while
+  const RequestId early = add(7, 50);
+  const RequestId late = add(7, 40);
+  std::set<RequestId> ended;
+  int num_admitted = 0;
+  for (int steps = 0; ended.size() < 2 && steps < 200; ++steps) {
+    const StepPlan next = plan();
     for (const AdmitRow& row : next.admits) {
-      EXPECT_GT(row.tokens.size(), 7u) << "recompute brings the generated tokens along";
       EXPECT_EQ(row.num_prompt_tokens, 7);
+      if (++num_admitted <= 2) continue;
+      EXPECT_EQ(row.params.seed, late);
+      EXPECT_GT(row.tokens.size(), 7u) << "recompute brings the generated tokens along";
+      EXPECT_EQ(ended.count(early), 1u) << "it must fit with what it will grow by";
+    }
+    for (const Gain& gain : apply(run(next))) {
+      if (gain.end != EndReason::kNone) ended.insert(gain.request);
     }
   }
-  EXPECT_EQ(ended, (std::set<SequenceId>{early, late}));
-  EXPECT_EQ(scheduler_->num_preemptions(), 1u);
+  EXPECT_EQ(ended, (std::set<RequestId>{early, late}));
+  EXPECT_EQ(num_admitted, 3);
+  EXPECT_EQ(scheduler_->counts().preemptions, 1u);
   EXPECT_EQ(scheduler_->num_used_blocks(), 0);
 }
 
 TEST_F(PreemptionTest, APreemptedRowInFlightIsAppliedBeforeItComesBack) {
   config_.steps_in_flight = 2;
-  start(4);
-  add(4, 12);
-  const SequenceId late = add(4, 8);
+  start(14);
+  add(4, 50);
+  const RequestId late = add(4, 40);
   std::deque<StepPlan> flying{plan()};
-  while (true) {
+  for (int steps = 0; steps < 100; ++steps) {
     flying.push_back(plan());
-    if (scheduler_->num_preemptions() > 0) break;
+    if (scheduler_->counts().preemptions > 0) break;
     apply(run(flying.front()));
     flying.pop_front();
   }
@@ -61,14 +58,14 @@ TEST_F(PreemptionTest, APreemptedRowInFlightIsAppliedBeforeItComesBack) {
   EXPECT_EQ(scheduler_->num_waiting(), 1);
   const std::vector<Gain> gains = apply(run(flying.front()));
   ASSERT_THAT(gains, SizeIs(2));
-  EXPECT_EQ(gains[1].sequence, late) << "its token counts though it was preempted meanwhile";
+  EXPECT_EQ(gains[1].request, late) << "its token counts though it was preempted meanwhile";
 }
 
 TEST_F(PreemptionTest, LosingTheGroupPutsEverythingBackInOrder) {
   config_.steps_in_flight = 2;
   start(20, /*epoch=*/1);
-  const SequenceId a = add(4, 5);
-  const SequenceId b = add(6, 5);
+  const RequestId a = add(4, 5);
+  const RequestId b = add(6, 5);
   const StepPlan first = plan();
   plan();
   apply(run(first));
@@ -87,32 +84,29 @@ TEST_F(PreemptionTest, LosingTheGroupPutsEverythingBackInOrder) {
   EXPECT_THAT(again.admits[1].tokens, SizeIs(7));
   const std::vector<Gain> gains = apply(run(again));
   ASSERT_THAT(gains, SizeIs(2));
-  EXPECT_EQ(gains[0].sequence, a);
-  EXPECT_EQ(gains[1].sequence, b);
+  EXPECT_EQ(gains[0].request, a);
+  EXPECT_EQ(gains[1].request, b);
 }
 
 TEST_F(PreemptionTest, WhatCanNeverFitIsRefused) {
   start(4);
-  NewSequence wish;
-  wish.prompt.assign(10, 1);
-  wish.params.max_tokens = 8;  // 17 computed positions: 5 blocks of 4
-  const absl::Status status = scheduler_->add(wish).status();
+  NewRequest large = wish(10, 8);  // 17 computed positions: 5 blocks of 4
+  const absl::Status status = scheduler_->add(large);
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_THAT(status.message(), testing::HasSubstr("18 tokens"));
-  EXPECT_THAT(status.message(), testing::HasSubstr("16"));
-  wish.params.max_tokens = 7;  // 16 computed positions
-  EXPECT_TRUE(scheduler_->add(wish).ok());
+  EXPECT_THAT(status.message(), testing::HasSubstr("18 tokens, which is 5 blocks"));
+  EXPECT_THAT(status.message(), testing::HasSubstr("holds 4 of 4 tokens"));
+  large.params.max_tokens = 7;  // 16 computed positions
+  EXPECT_TRUE(scheduler_->add(large).ok());
 }
 
 TEST_F(PreemptionTest, ASmallerGroupRefusesWhatWaitsAndNoLongerFits) {
   start(10, 1);
-  const SequenceId large = add(20, 8);
+  const RequestId large = add(20, 8);
   add(4, 2);
   step();
   scheduler_->lose_group();
   start(3, 2);
-  ASSERT_THAT(refused_, SizeIs(1));
-  EXPECT_EQ(refused_[0].sequence, large);
+  EXPECT_THAT(refused_, ElementsAre(large));
   EXPECT_EQ(scheduler_->num_waiting(), 1);
 }
 

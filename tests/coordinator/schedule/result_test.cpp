@@ -6,6 +6,7 @@
 namespace quire::test {
 namespace {
 
+using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::SizeIs;
 
@@ -41,10 +42,10 @@ TEST_F(ResultTest, BrokenResultsChangeNothing) {
   expect_refused(bad, "epoch 9");
   bad = good_;
   bad.rows.pop_back();
-  expect_refused(bad, "lacks row 1");
+  expect_refused(bad, "lacks pick 0 of row 1");
   bad = good_;
   bad.rows.erase(bad.rows.begin());
-  expect_refused(bad, "lacks row 0");
+  expect_refused(bad, "lacks pick 0 of row 0");
   bad = good_;
   bad.rows.push_back({.row = 2, .token = 1, .logprobs = {}});
   expect_refused(bad, "row 2");
@@ -64,18 +65,18 @@ TEST_F(ResultTest, AResultWithoutAStepIsRefused) {
 
 TEST_F(ResultTest, LogprobsThatWereAskedForMustBeThere) {
   start(10);
-  NewSequence wish;
-  wish.prompt = {1, 2};
-  wish.params.logprobs = 2;
-  ASSERT_TRUE(scheduler_->add(wish).ok());
+  NewRequest request = wish(2, 16);
+  request.params.logprobs = 2;
+  add(request);
   const StepResult good = run(plan());
   StepResult bad = good;
   bad.rows[0].logprobs.clear();
   expect_refused(bad, "logprob");
   const std::vector<Gain> gains = apply(good);
   ASSERT_THAT(gains, SizeIs(1));
-  EXPECT_THAT(gains[0].logprobs, SizeIs(3));
-  EXPECT_EQ(gains[0].logprobs[0].token, gains[0].token);
+  ASSERT_THAT(gains[0].logprobs, SizeIs(1)) << "one list per token";
+  ASSERT_THAT(gains[0].logprobs[0], SizeIs(3));
+  EXPECT_EQ(gains[0].logprobs[0][0].token, gains[0].tokens[0]);
 }
 
 TEST_F(ResultTest, EosEndsUnlessItIsIgnored) {
@@ -83,18 +84,15 @@ TEST_F(ResultTest, EosEndsUnlessItIsIgnored) {
   config_.eos = {first};
   start(20);
   add(4, 5);  // request 1: its first token is eos
-  NewSequence wish;
-  wish.request = 1;
-  wish.prompt = {0, 1, 2, 3};
-  wish.params.seed = 1;
-  wish.params.max_tokens = 5;
-  wish.params.ignore_eos = true;
-  ASSERT_TRUE(scheduler_->add(wish).ok());
+  NewRequest ignorant = wish(4, 5);
+  ignorant.params.seed = 1;
+  ignorant.params.ignore_eos = true;
+  add(ignorant);
   const std::vector<Gain> gains = step();
   ASSERT_THAT(gains, SizeIs(2));
-  EXPECT_EQ(gains[0].token, first);
+  EXPECT_THAT(gains[0].tokens, ElementsAre(first));
   EXPECT_EQ(gains[0].end, EndReason::kStop);
-  EXPECT_EQ(gains[1].token, first);
+  EXPECT_THAT(gains[1].tokens, ElementsAre(first));
   EXPECT_EQ(gains[1].end, EndReason::kNone);
 }
 
@@ -109,16 +107,15 @@ TEST_F(ResultTest, TheContextEndsASequenceLikeMaxTokens) {
 
 TEST_F(ResultTest, ChoicesOfOneRequestDrawDifferently) {
   start(20);
-  NewSequence wish;
-  wish.request = 1;
-  wish.prompt = {5, 6};
-  wish.params.max_tokens = 3;
-  for (wish.choice = 0; wish.choice < 3; ++wish.choice) ASSERT_TRUE(scheduler_->add(wish).ok());
+  NewRequest request = wish(2, 3);
+  request.n = 3;
+  add(request);
   const std::vector<Gain> gains = step();
   ASSERT_THAT(gains, SizeIs(3));
   for (int i = 0; i < 3; ++i) {
-    EXPECT_EQ(gains[static_cast<std::size_t>(i)].choice, i);
-    EXPECT_EQ(gains[static_cast<std::size_t>(i)].token, model_.next({{5, 6}}, wish.params.seed, i));
+    const Gain& gain = gains[static_cast<std::size_t>(i)];
+    EXPECT_EQ(gain.choice, i);
+    EXPECT_THAT(gain.tokens, ElementsAre(model_.next({{0, 1}}, request.params.seed, i)));
   }
 }
 

@@ -21,32 +21,46 @@ class SchedulerTest : public testing::Test {
     config_.block_size = 4;
     config_.max_model_len = 64;
     config_.vocab = 1000;
+    config_.prefix_caching = false;  // prompts of tests are alike
+    config_.long_prefill_token_threshold = 0;
   }
 
-  void start(int num_blocks, EpochId epoch = 1) {
+  void start(int num_blocks, EpochId epoch = 1, int num_host_blocks = 0) {
     if (scheduler_ == nullptr) scheduler_ = std::make_unique<Scheduler>(config_);
     HashWorkerConfig worker;
     worker.epoch = epoch;
     worker.num_blocks = num_blocks;
+    worker.num_host_blocks = num_host_blocks;
     worker.block_size = config_.block_size;
+    worker.num_kv_groups = config_.num_kv_groups;
     worker.max_num_seqs = config_.max_num_seqs;
     worker.max_num_batched_tokens = config_.max_num_batched_tokens;
+    worker.model = model_;
     worker.model.vocab = config_.vocab;
     worker_ = std::make_unique<HashWorker>(worker);
     model_ = worker.model;
-    refused_ = scheduler_->start_group(epoch, num_blocks, 1);
+    refused_ = scheduler_->start_group(epoch, num_blocks, 1, num_host_blocks);
   }
 
-  SequenceId add(int num_prompt, int max_tokens, std::vector<TokenId> stops = {}) {
-    NewSequence wish;
-    wish.request = next_request_++;
+  // A request for the prompt 0, 1, 2, …
+  NewRequest wish(int num_prompt, int max_tokens) {
+    NewRequest wish;
+    wish.id = next_request_++;
     for (int i = 0; i < num_prompt; ++i) wish.prompt.push_back(i);
     wish.params.max_tokens = max_tokens;
-    wish.params.seed = wish.request;
-    wish.params.stop_token_ids = std::move(stops);
-    const absl::StatusOr<SequenceId> id = scheduler_->add(wish);
-    EXPECT_TRUE(id.ok()) << id.status();
-    return id.ok() ? *id : 0;
+    wish.params.seed = wish.id;
+    wish.arrival = absl::FromUnixSeconds(1000) + absl::Milliseconds(wish.id);
+    return wish;
+  }
+  RequestId add(const NewRequest& wish) {
+    const absl::Status status = scheduler_->add(wish);
+    EXPECT_TRUE(status.ok()) << status;
+    return wish.id;
+  }
+  RequestId add(int num_prompt, int max_tokens, std::vector<TokenId> stops = {}) {
+    NewRequest request = wish(num_prompt, max_tokens);
+    request.params.stop_token_ids = std::move(stops);
+    return add(request);
   }
 
   StepPlan plan() {
@@ -68,12 +82,21 @@ class SchedulerTest : public testing::Test {
   }
   // One whole step.
   std::vector<Gain> step() { return apply(run(plan())); }
+  // Steps until nothing is left, at most `most`; all gains in order.
+  std::vector<Gain> finish(int most = 1000) {
+    std::vector<Gain> all;
+    for (; scheduler_->num_running() + scheduler_->num_waiting() > 0 && most > 0; --most) {
+      for (Gain& gain : step()) all.push_back(std::move(gain));
+    }
+    EXPECT_EQ(scheduler_->num_running() + scheduler_->num_waiting(), 0);
+    return all;
+  }
 
   SchedulerConfig config_;
   HashModel model_;
   std::unique_ptr<Scheduler> scheduler_;
   std::unique_ptr<HashWorker> worker_;
-  std::vector<Gain> refused_;
+  std::vector<RequestId> refused_;
   RequestId next_request_ = 1;
 };
 
