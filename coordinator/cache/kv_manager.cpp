@@ -141,6 +141,7 @@ bool KvManager::is_shared(BlockId block) const {
 }
 
 bool KvManager::copies_on_write(int num_computed, const BlockTable& table) const {
+  if (!table.forked) return false;
   const auto index = static_cast<std::size_t>(num_computed / options_.block_size);
   return index < table.blocks.size() && is_shared(table.blocks[index]);
 }
@@ -164,13 +165,15 @@ bool KvManager::reserve(int num_computed, int num_tokens, BlockTable* table) {
     block = copy;
     table->num_right = std::min(table->num_right, index);
   }
+  if (num_tokens > num_computed) table->forked = false;
   for (; missing > 0; --missing) table->blocks.push_back(allocate());
   return true;
 }
 
-void KvManager::fork(const BlockTable& parent, BlockTable* child) {
+void KvManager::fork(BlockTable* parent, BlockTable* child) {
   QUIRE_CHECK(child->blocks.empty());
-  *child = parent;
+  parent->forked = true;
+  *child = *parent;
   for (const BlockId block : child->blocks) pool_.add_ref(block);
 }
 

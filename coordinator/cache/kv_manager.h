@@ -36,6 +36,7 @@ struct BlockTable {
   int num_sent = 0;       // entries that the workers have
   int num_offered = 0;    // leading blocks that are in the prefix index
   NodeId tail = kNoNode;  // the node of the last of those
+  bool forked = false;    // the block that is written next may be shared
   bool offers = true;     // false: the index could not take one, so nothing behind it either
   int num_blocks() const { return static_cast<int>(blocks.size()); }
 };
@@ -85,7 +86,7 @@ class KvManager {
   // Makes `table` cover `num_tokens` positions and the block of position `num_computed` its own.
   // All or nothing: false, with nothing changed, if the pool has no room.
   bool reserve(int num_computed, int num_tokens, BlockTable* table);
-  void fork(const BlockTable& parent, BlockTable* child);
+  void fork(BlockTable* parent, BlockTable* child);
   void release(BlockTable* table);
   // Those since the last call; they must go out with the next plan.
   BlockMoves take_moves();

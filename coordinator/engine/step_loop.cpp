@@ -169,7 +169,7 @@ void StepLoop::deliver(Gain gain, FinishReason ends) {
   delta.request = gain.request;
   delta.choice = gain.choice;
   delta.num_cached_tokens = gain.num_cached_tokens;
-  delta.tokens = std::move(gain.tokens);
+  delta.tokens.assign(gain.tokens.begin(), gain.tokens.end());
   delta.logprobs = std::move(gain.logprobs);
   delta.finish = ends;
   if (gain.end == EndReason::kStop) {

@@ -65,7 +65,7 @@ bool may_admit(const Room& room) {
 
 int tokens_to_fit(const Sequence& sequence) {
   if (!sequence.preempted) return sequence.num_tokens();
-  return std::min(sequence.max_total_tokens() - 1, sequence.num_tokens() + kGrowthTokens);
+  return std::min(sequence.max_total_tokens - 1, sequence.num_tokens() + kGrowthTokens);
 }
 
 int blocks_at_end(int max_total_tokens, int block_size) {

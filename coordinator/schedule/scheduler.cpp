@@ -40,7 +40,14 @@ Sequence* Scheduler::make_sequence(const Request& request, int choice,
   auto sequence = std::make_unique<Sequence>();
   sequence->id = next_id_++;
   sequence->request = request;
+  sequence->request_id = request->id;
   sequence->choice = choice;
+  sequence->tenant = request->tenant;
+  sequence->is_beam = request->is_beam();
+  sequence->returns_logprobs = request->wants_logprobs;
+  sequence->ends_on_token = !request->params.ignore_eos || !request->params.stop_token_ids.empty();
+  sequence->num_prompt_tokens = request->num_prompt_tokens;
+  sequence->max_total_tokens = request->max_total_tokens;
   sequence->tokens = std::move(tokens);
   if (config_.num_speculative_tokens > 0 && !request->is_beam() &&
       !request->params.adjusts_logits()) {

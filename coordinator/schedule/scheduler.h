@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/inlined_vector.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "common/step.h"
@@ -62,7 +63,7 @@ enum class EndReason { kNone, kStop, kLength };
 struct Gain {
   RequestId request = 0;
   int choice = 0;
-  std::vector<TokenId> tokens;  // one; more with drafts; all of them at the end of a beam search
+  absl::InlinedVector<TokenId, 2> tokens;  // one; more with drafts; all of a beam at its end
   std::vector<std::vector<TokenLogprob>> logprobs;  // per token, if asked for
   EndReason end = EndReason::kNone;                 // kStop: the last token is an eos or stop token
   int num_cached_tokens = 0;  // of the prompt; with the first gain of a request
@@ -204,7 +205,7 @@ class Scheduler {
   int promised_blocks() const;
   void admit(Sequence* sequence, const PrefixHit& hit, Draft* draft);
   void fork_choices(Sequence* parent, int end, Draft* draft);
-  void fork(const Sequence& parent, Sequence* child, Draft* draft);
+  void fork(Sequence* parent, Sequence* child, Draft* draft);
   void enter_slot(Sequence* sequence, AdmitRow row, Draft* draft);
 
   // beams (scheduler_beams.cpp)
@@ -217,7 +218,7 @@ class Scheduler {
 
   // apply (scheduler_apply.cpp)
   absl::Status check(const StepResult& result) const;
-  absl::Status check_row(const RowResult& row, const SamplingParams& params) const;
+  absl::Status check_row(const RowResult& row, const Sequence& sequence) const;
   void learn_costs(const StepInFlight& step, double us);
   void settle_row(const RowInFlight& row, int end);
   void apply_row(const RowInFlight& row, absl::Span<RowResult> picks, std::vector<Gain>* gains);

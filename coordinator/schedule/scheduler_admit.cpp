@@ -150,18 +150,18 @@ void Scheduler::enter_slot(Sequence* sequence, AdmitRow row, Draft* draft) {
   running_.insert(std::lower_bound(running_.begin(), running_.end(), sequence, Earlier()),
                   sequence);
   row.slot = sequence->slot;
-  row.num_prompt_tokens = sequence->num_prompt_tokens();
+  row.num_prompt_tokens = sequence->num_prompt_tokens;
   row.sample_index = sequence->choice;
   row.params = sequence->request->params;
   draft->admits.push_back(std::move(row));
 }
 
 // `child` gets a slot and holds what `parent` holds.
-void Scheduler::fork(const Sequence& parent, Sequence* child, Draft* draft) {
-  kv_.fork(parent.table, &child->table);
-  child->num_applied_tokens = parent.num_applied_tokens;
+void Scheduler::fork(Sequence* parent, Sequence* child, Draft* draft) {
+  kv_.fork(&parent->table, &child->table);
+  child->num_applied_tokens = parent->num_applied_tokens;
   AdmitRow row;
-  row.fork_of = parent.slot;
+  row.fork_of = parent->slot;
   enter_slot(child, std::move(row), draft);
 }
 
@@ -175,7 +175,7 @@ void Scheduler::fork_choices(Sequence* parent, int end, Draft* draft) {
       enqueue(child);
       continue;
     }
-    fork(*parent, child, draft);
+    fork(parent, child, draft);
     child->num_computed_tokens = end;
     child->granted = true;
     draft->budget_picks -= 1;

@@ -28,8 +28,9 @@ absl::StatusOr<std::vector<Gain>> Scheduler::apply(StepResult result) {
   absl::Span<RowResult> picks = absl::MakeSpan(result.rows);
   for (std::size_t i = 0; i < step.rows.size();) {
     const RowInFlight& row = step.rows[i];
+    if (i + kAhead < step.rows.size()) prefetch(*step.rows[i + kAhead].sequence);
     // Beams of one request stand together.
-    const bool is_search = row.num_picks > 0 && row.sequence->request->is_beam();
+    const bool is_search = row.num_picks > 0 && row.sequence->is_beam;
     std::size_t end = i + 1;
     while (is_search && end < step.rows.size() &&
            step.rows[end].sequence->request == row.sequence->request) {
@@ -62,6 +63,7 @@ void Scheduler::settle_row(const RowInFlight& row, int end) {
   sequence.num_rows_in_flight -= 1;
   if (row.life != sequence.life || sequence.state != SequenceState::kRunning) return;
   sequence.num_applied_tokens = end;
+  if (end / config_.block_size <= sequence.table.num_offered) return;
   const ScheduledRequest& request = *sequence.request;
   kv_.offer(request.scope, sequence.tokens, std::min(end, sequence.num_tokens()), request.priority,
             &sequence.table);
@@ -109,17 +111,17 @@ void Scheduler::apply_row(const RowInFlight& row, absl::Span<RowResult> picks,
   EndReason end = EndReason::kNone;
   if (num_gained > 0) {
     Gain& gain = gains->emplace_back();
-    gain.request = sequence.request->id;
+    gain.request = sequence.request_id;
     gain.choice = sequence.choice;
-    const bool with_logprobs = sequence.request->params.logprobs >= 0;
+    const bool is_first = sequence.num_tokens() == sequence.num_prompt_tokens;
     for (std::size_t i = 0; i < num_gained && end == EndReason::kNone; ++i) {
       sequence.tokens.push_back(picks[i].token);
       gain.tokens.push_back(picks[i].token);
-      if (with_logprobs) gain.logprobs.push_back(std::move(picks[i].logprobs));
+      if (sequence.returns_logprobs) gain.logprobs.push_back(std::move(picks[i].logprobs));
       end = end_of(sequence);
     }
     gain.end = end;
-    if (!std::exchange(sequence.request->gained, true)) {
+    if (is_first && !std::exchange(sequence.request->gained, true)) {
       gain.num_cached_tokens = sequence.request->num_cached_tokens;
     }
     if (sequence.drafter != nullptr) {
@@ -155,12 +157,13 @@ int Scheduler::drafts_that_pay(const Sequence& sequence, int most, const StepWor
 }
 
 EndReason Scheduler::end_of(const Sequence& sequence) const {
-  const TokenId last = sequence.tokens.back();
-  const SamplingParams& params = sequence.request->params;
-  if (!params.ignore_eos && contains(config_.eos, last)) return EndReason::kStop;
-  if (contains(params.stop_token_ids, last)) return EndReason::kStop;
-  return sequence.num_tokens() >= sequence.max_total_tokens() ? EndReason::kLength
-                                                              : EndReason::kNone;
+  if (sequence.ends_on_token) {
+    const TokenId last = sequence.tokens.back();
+    const SamplingParams& params = sequence.request->params;
+    if (!params.ignore_eos && contains(config_.eos, last)) return EndReason::kStop;
+    if (contains(params.stop_token_ids, last)) return EndReason::kStop;
+  }
+  return sequence.num_tokens() >= sequence.max_total_tokens ? EndReason::kLength : EndReason::kNone;
 }
 
 absl::Status Scheduler::check(const StepResult& result) const {
@@ -181,7 +184,7 @@ absl::Status Scheduler::check(const StepResult& result) const {
                 : absl::StrCat("; row ", result.rows[next].row, " is in its place"),
             "."));
       }
-      QUIRE_RETURN_IF_ERROR(check_row(result.rows[next], rows[i].sequence->request->params));
+      QUIRE_RETURN_IF_ERROR(check_row(result.rows[next], *rows[i].sequence));
     }
   }
   if (next != result.rows.size()) {
@@ -192,13 +195,14 @@ absl::Status Scheduler::check(const StepResult& result) const {
   return absl::OkStatus();
 }
 
-absl::Status Scheduler::check_row(const RowResult& row, const SamplingParams& params) const {
+absl::Status Scheduler::check_row(const RowResult& row, const Sequence& sequence) const {
   const auto known = [this](TokenId token) { return token >= 0 && token < config_.vocab; };
   if (!known(row.token)) {
     return absl::InternalError(absl::StrCat("The workers sampled token ", row.token,
                                             ", but the vocabulary has ", config_.vocab, "."));
   }
-  if (params.logprobs < 0) return absl::OkStatus();
+  if (!sequence.returns_logprobs && !sequence.is_beam) return absl::OkStatus();
+  const SamplingParams& params = sequence.request->params;
   if (row.logprobs.empty() || row.logprobs[0].token != row.token) {
     return absl::InternalError(absl::StrCat("The workers sampled token ", row.token,
                                             " without its logprob, which was asked for."));

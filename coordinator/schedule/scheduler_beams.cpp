@@ -64,7 +64,7 @@ void Scheduler::open_beams(ScheduledRequest* request, Draft* draft) {
       continue;
     }
     Sequence* child = make_sequence(shared, 0, before[parent]->tokens);
-    fork(*before[parent], child, draft);
+    fork(before[parent], child, draft);
     child->num_computed_tokens = before[parent]->num_computed_tokens;
     request->open.push_back(child);
   }
@@ -102,7 +102,7 @@ void Scheduler::end_search(const Request& request, bool early, std::vector<Gain>
     for (std::size_t i = 0; with_logprobs && i < hypothesis.tokens.size(); ++i) {
       gain.logprobs.push_back({{hypothesis.tokens[i], hypothesis.logprobs[i]}});
     }
-    gain.tokens = std::move(hypothesis.tokens);
+    gain.tokens.assign(hypothesis.tokens.begin(), hypothesis.tokens.end());
   }
   end_request(request);
 }

@@ -38,15 +38,15 @@ void Scheduler::grant_decodes(Draft* draft) {
   // Preemption takes from behind the row that asks: the index stays good.
   for (std::size_t i = 0; i < running_.size() && draft->budget_tokens > 0; ++i) {
     Sequence* sequence = running_[i];
+    if (i + kAhead < running_.size()) prefetch(*running_[i + kAhead]);
     if (sequence->granted) continue;
-    ScheduledRequest& request = *sequence->request;
-    if (!request.due.empty()) {
-      grant_beams(&request, draft);
+    if (sequence->is_beam && !sequence->request->due.empty()) {
+      grant_beams(sequence->request.get(), draft);
       continue;
     }
     if (!sequence->may_grow() || !policy::is_decode(*sequence)) continue;
     const bool in_flight = sequence->num_rows_in_flight > 0;
-    if (in_flight && (sequence->wants_drafts || !sequence->drafts.empty() || request.is_beam())) {
+    if (in_flight && (sequence->wants_drafts || !sequence->drafts.empty() || sequence->is_beam)) {
       continue;
     }
     if (draft->budget_picks == 0 || !make_room(sequence, draft)) continue;
@@ -60,7 +60,7 @@ void Scheduler::add_drafts(Sequence* sequence, Draft* draft) {
   sequence->wants_drafts = false;
   const int room =
       std::min({config_.num_speculative_tokens, draft->budget_tokens - 1, draft->budget_picks - 1,
-                sequence->max_total_tokens() - sequence->num_tokens() - 1});
+                sequence->max_total_tokens - sequence->num_tokens() - 1});
   const int computed = sequence->num_computed_tokens;
   int most = drafts_that_pay(*sequence, room, draft->work);
   if (most <= 0) {  // wanted for a try
@@ -148,7 +148,8 @@ void Scheduler::grant(Sequence* sequence, int num_tokens, Draft* draft) {
     draft->work.num_samples += picks;
   }
   draft->grants.push_back({sequence, num_tokens, samples});
-  if (samples && !sequence->request->held.empty()) fork_choices(sequence, end, draft);
+  if (samples && end <= sequence->num_prompt_tokens && !sequence->request->held.empty())
+    fork_choices(sequence, end, draft);
 }
 
 // The victim gives up slot and blocks and waits with all its tokens; what is full of its blocks
@@ -205,8 +206,7 @@ void Scheduler::emit_row(const Grant& grant, StepPlan* plan, StepInFlight* step)
   }
   table.num_right = table.num_sent = table.num_blocks();
   row.drafts = sequence.drafts;
-  const bool tells =
-      sequence.request->is_beam() && sequence.num_tokens() > sequence.num_prompt_tokens();
+  const bool tells = sequence.is_beam && sequence.num_tokens() > sequence.num_prompt_tokens;
   if (tells) row.tokens = {sequence.tokens.back()};
 
   const int num_picks = grant.samples ? 1 + static_cast<int>(row.drafts.size()) : 0;
@@ -215,13 +215,13 @@ void Scheduler::emit_row(const Grant& grant, StepPlan* plan, StepInFlight* step)
       {&sequence, sequence.id, sequence.life, sequence.num_computed_tokens, num_picks});
   sequence.num_rows_in_flight += 1;
   // What a search picks is not a token yet, and how many drafts are right is not known.
-  if (num_picks == 1 && !sequence.request->is_beam()) sequence.num_sampled_in_flight += 1;
+  if (num_picks == 1 && !sequence.is_beam) sequence.num_sampled_in_flight += 1;
   if (!row.drafts.empty()) {
     ++counts_.drafts;
     counts_.draft_tokens += row.drafts.size();
   }
   sequence.granted = false;
-  waiting_.charge(sequence.request->tenant,
+  waiting_.charge(sequence.tenant,
                   kInputCharge * grant.num_tokens + (grant.samples ? kOutputCharge : 0));
 }
 

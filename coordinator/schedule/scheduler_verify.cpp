@@ -45,12 +45,11 @@ absl::Status Scheduler::verify_running() const {
     if (!slots.insert(sequence->slot).second) return broken(*sequence, "has a slot of another");
     const int computed = sequence->num_computed_tokens;
     const int most = sequence->num_known_tokens() + static_cast<int>(sequence->drafts.size());
-    if (computed < 1 || computed > most || most > sequence->max_total_tokens() ||
+    if (computed < 1 || computed > most || most > sequence->max_total_tokens ||
         sequence->num_applied_tokens > computed) {
-      return broken(*sequence,
-                    absl::StrCat("computed ", computed, ", ", sequence->num_applied_tokens,
-                                 " of them applied, of ", most, " tokens, at most ",
-                                 sequence->max_total_tokens()));
+      return broken(*sequence, absl::StrCat("computed ", computed, ", ",
+                                            sequence->num_applied_tokens, " of them applied, of ",
+                                            most, " tokens, at most ", sequence->max_total_tokens));
     }
     const BlockTable& table = sequence->table;
     if (table.num_blocks() < kv_.blocks_for(computed) || table.num_right > table.num_sent ||
@@ -78,7 +77,7 @@ absl::Status Scheduler::verify_in_flight() const {
       }
       auto& [rows, tokens] = seen[row.sequence];
       rows += 1;
-      tokens += row.num_picks == 1 && !row.sequence->request->is_beam() ? 1 : 0;
+      tokens += row.num_picks == 1 && !row.sequence->is_beam ? 1 : 0;
     }
   }
   for (const auto& [id, sequence] : sequences_) {

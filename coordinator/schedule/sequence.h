@@ -61,37 +61,50 @@ enum class SequenceState {
   kFinished,  // only kept until the results of its rows in flight have passed by
 };
 
+// What every step touches comes first, and copies what it needs of the request: with thousands of
+// sequences the time of a step is that of reaching for memory.
 struct Sequence {
-  SequenceId id = 0;  // grows with arrival
-  std::shared_ptr<ScheduledRequest> request;
-  int choice = 0;               // which of the request's n
-  std::vector<TokenId> tokens;  // prompt, then every token applied
-
   SequenceState state = SequenceState::kWaiting;
-  SlotId slot = -1;  // while running
-  BlockTable table;
+  bool is_beam = false;
+  bool granted = false;       // in the plan that is being made
+  bool preempted = false;     // has given way since it last ran
+  bool wants_drafts = false;  // waits for its results, so that drafts can follow them
+  bool returns_logprobs = false;
+  bool ends_on_token = false;   // an eos or a stop token may end it
+  SlotId slot = -1;             // while running
   int num_computed_tokens = 0;  // positions granted since the last admission, in flight or applied
   int num_applied_tokens = 0;   // those of them whose results are in
   int num_rows_in_flight = 0;   // plans that hold a row of it and are not applied yet
   int num_sampled_in_flight = 0;  // picks of them that only the workers know yet
-  std::uint32_t life = 0;         // grows whenever the slot is given up
-  bool preempted = false;         // has given way since it last ran
-  bool granted = false;           // in the plan that is being made
+  int num_prompt_tokens = 0;
+  int max_total_tokens = 0;  // see ScheduledRequest
+  std::uint32_t life = 0;    // grows whenever the slot is given up
+  int tenant = 0;
+  std::vector<TokenId> tokens;  // prompt, then every token applied
+  BlockTable table;
+  std::shared_ptr<ScheduledRequest> request;
+  SequenceId id = 0;  // grows with arrival
+  RequestId request_id = 0;
+  int choice = 0;  // which of the request's n
 
   std::unique_ptr<NgramDrafter> drafter;  // if it may speculate
   DraftGain draft_gain;
-  bool wants_drafts = false;    // waits for its results, so that drafts can follow them
   std::vector<TokenId> drafts;  // in flight
 
-  int num_prompt_tokens() const { return request->num_prompt_tokens; }
-  int max_total_tokens() const { return request->max_total_tokens; }
   int num_tokens() const { return static_cast<int>(tokens.size()); }
   // Tokens that exist, also those that only the workers have seen.
   int num_known_tokens() const { return num_tokens() + num_sampled_in_flight; }
   int num_missing_tokens() const { return num_known_tokens() - num_computed_tokens; }
   // False once the last token it may have is on its way: nothing is left to plan.
-  bool may_grow() const { return num_known_tokens() < max_total_tokens(); }
+  bool may_grow() const { return num_known_tokens() < max_total_tokens; }
 };
+
+// Where thousands are walked through in order: so many before its turn.
+inline constexpr std::size_t kAhead = 6;
+inline void prefetch(const Sequence& sequence) {
+  const auto* bytes = reinterpret_cast<const char*>(&sequence);
+  for (int line = 0; line < 3; ++line) __builtin_prefetch(bytes + 64 * line, /*rw=*/1);
+}
 
 // The order in which sequences are served, among equals of a policy: a total one.
 struct Earlier {

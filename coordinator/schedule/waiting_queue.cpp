@@ -25,13 +25,13 @@ std::size_t WaitingQueue::line_of(const Sequence& sequence) const {
 void WaitingQueue::push(Sequence* sequence) {
   QUIRE_CHECK(lines_[line_of(*sequence)].insert(sequence).second);
   ++size_;
-  num_tokens_ += sequence->num_prompt_tokens();
+  num_tokens_ += sequence->num_prompt_tokens;
 }
 
 void WaitingQueue::remove(Sequence* sequence) {
   QUIRE_CHECK_EQ(lines_[line_of(*sequence)].erase(sequence), std::size_t{1});
   --size_;
-  num_tokens_ -= sequence->num_prompt_tokens();
+  num_tokens_ -= sequence->num_prompt_tokens;
 }
 
 const WaitingQueue::Line* WaitingQueue::next_line() const {

@@ -60,7 +60,8 @@ class OpenAiClient(unittest.TestCase):
         self.assertEqual(text, whole.choices[0].message.content)
         self.assertEqual(chunks[0].choices[0].delta.role, "assistant")
         self.assertEqual(chunks[-1].choices, [])
-        self.assertEqual(chunks[-1].usage, whole.usage)
+        self.assertEqual(chunks[-1].usage.completion_tokens, whole.usage.completion_tokens)
+        self.assertEqual(chunks[-1].usage.prompt_tokens, whole.usage.prompt_tokens)
         reasons = [c.choices[0].finish_reason for c in chunks if c.choices]
         self.assertEqual(reasons[-1], whole.choices[0].finish_reason)
         self.assertEqual(set(reasons[:-1]), {None})

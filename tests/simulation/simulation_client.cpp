@@ -5,6 +5,7 @@
 #include <limits>
 #include <utility>
 
+#include "absl/types/span.h"
 #include "absl/strings/str_cat.h"
 #include "common/status.h"
 
@@ -96,7 +97,7 @@ absl::Status SimulationClient::take_beam(const Gain& gain,
   static const BeamSearch::Hypothesis kNone;
   const auto index = static_cast<std::size_t>(gain.choice);
   const BeamSearch::Hypothesis& expected = index < right.size() ? right[index] : kNone;
-  if (gain.tokens != expected.tokens) {
+  if (absl::MakeConstSpan(gain.tokens) != absl::MakeConstSpan(expected.tokens)) {
     return wrong(gain, "the beam has ", gain.tokens.size(), " tokens, not the expected ",
                  expected.tokens.size());
   }

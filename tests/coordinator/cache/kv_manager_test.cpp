@@ -71,7 +71,7 @@ TEST_F(KvManagerTest, NoRoomChangesNothing) {
 TEST_F(KvManagerTest, AForkSharesEverythingUntilOneWrites) {
   BlockTable parent, child;
   ASSERT_TRUE(kv.reserve(0, 6, &parent));
-  kv.fork(parent, &child);
+  kv.fork(&parent, &child);
   EXPECT_EQ(kv.num_used(), 2);
   EXPECT_EQ(kv.missing_blocks(6, 7, child), 1);
   const BlockId shared = child.blocks[1];
@@ -91,7 +91,7 @@ TEST_F(KvManagerTest, AForkSharesEverythingUntilOneWrites) {
 TEST_F(KvManagerTest, AForkAtABlocksEndCopiesNothing) {
   BlockTable parent, child;
   ASSERT_TRUE(kv.reserve(0, 8, &parent));
-  kv.fork(parent, &child);
+  kv.fork(&parent, &child);
   ASSERT_TRUE(kv.reserve(8, 9, &child));
   ASSERT_TRUE(kv.reserve(8, 9, &parent));
   EXPECT_THAT(kv.take_moves().copies, IsEmpty());
@@ -102,7 +102,7 @@ TEST_F(KvManagerTest, AForkAtABlocksEndCopiesNothing) {
 TEST_F(KvManagerTest, TheSourceOfACopyIsNotUsedAgainInTheSamePlan) {
   BlockTable parent, child, other;
   ASSERT_TRUE(kv.reserve(0, 2, &parent));
-  kv.fork(parent, &child);
+  kv.fork(&parent, &child);
   const BlockId source = parent.blocks[0];
   ASSERT_TRUE(kv.reserve(2, 3, &child));
   kv.release(&parent);
