@@ -18,6 +18,7 @@ void update_mean(double* mean, absl::Duration sample) {
   *mean = *mean == 0 ? us : *mean + 0.05 * (us - *mean);
 }
 
+constexpr absl::Duration kWasteEvery = absl::Milliseconds(100);
 constexpr int kSavesPerStep = 64;  // when the cache is saved as a whole: bounds a step's length
 
 }  // namespace
@@ -257,10 +258,12 @@ void StepLoop::publish() {
   counted_.total_blocks = scheduler_.num_blocks();
   counted_.used_blocks = scheduler_.num_used_blocks();
   counted_.cached_blocks = scheduler_.num_cached_blocks();
-  const KvUse use = scheduler_.kv_use();
-  counted_.kv_waste = use.allocated == 0 ? 0.0
-                                         : 1.0 - static_cast<double>(use.filled) /
-                                                     static_cast<double>(use.allocated);
+  if (const absl::Time now = absl::Now(); now >= waste_due_) {
+    waste_due_ = now + kWasteEvery;
+    const KvUse use = scheduler_.kv_use();
+    const auto allocated = static_cast<double>(std::max<std::int64_t>(1, use.allocated));
+    counted_.kv_waste = static_cast<double>(use.allocated - use.filled) / allocated;
+  }
   const SchedulerCounts& counts = scheduler_.counts();
   counted_.preemptions = counts.preemptions;
   counted_.prefix_queries = counts.prefix_queries;

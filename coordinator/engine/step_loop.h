@@ -64,7 +64,8 @@ class StepLoop {
   std::deque<absl::Time> sent_;                     // of the plans in flight, oldest first
   absl::Time answer_due_ = absl::InfiniteFuture();  // of the oldest plan in flight
   EngineStats counted_;
-  std::string saved_prefixes_;                         // of an earlier life, until they are used
+  absl::Time waste_due_ = absl::InfinitePast();  // to be counted again: it walks over what runs
+  std::string saved_prefixes_;                   // of an earlier life, until they are used
   std::shared_ptr<std::promise<std::string>> saving_;  // who waits for the index
   bool stopping_ = false;  // what the index says must stay true: no request runs any more
 

@@ -42,6 +42,7 @@ void Scheduler::grant_decodes(Draft* draft) {
     if (sequence->granted) continue;
     if (sequence->is_beam && !sequence->request->due.empty()) {
       grant_beams(sequence->request.get(), draft);
+      if (i >= running_.size() || running_[i] != sequence) --i;  // this beam has ended
       continue;
     }
     if (!sequence->may_grow() || !policy::is_decode(*sequence)) continue;

@@ -1,0 +1,87 @@
+#include "coordinator/schedule/prefill_share.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <limits>
+
+namespace quire {
+namespace {
+
+constexpr int kNoLimit = std::numeric_limits<int>::max();
+
+double true_us(const StepWork& work) {
+  return 1000.0 + 100.0 * work.num_tokens + 0.01 * work.context_tokens;
+}
+
+StepWork decodes(int rows) {
+  return {
+      .num_rows = rows, .num_tokens = rows, .num_samples = rows, .context_tokens = 200.0 * rows};
+}
+
+class PrefillShareTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    for (int i = 0; i < 600; ++i) {
+      StepWork work = decodes(1 + i % 40);
+      const int prompt = i % 3 == 0 ? 8 * (i % 64) : 0;
+      work.num_tokens += prompt;
+      work.context_tokens += context_tokens_of(i % 500, prompt);
+      model_.observe(work, true_us(work));
+    }
+  }
+  // How much longer a step of 32 decodes becomes.
+  double stretch(const PrefillShare& share, int begin) const {
+    StepWork work = decodes(32);
+    const double alone = true_us(work);
+    work.num_tokens += share.most_tokens(begin);
+    work.context_tokens += context_tokens_of(begin, share.most_tokens(begin));
+    return true_us(work) / alone;
+  }
+
+  StepCostModel model_;
+};
+
+TEST_F(PrefillShareTest, OnePromptLengthensAStepByABoundedFactor) {
+  const PrefillShare share(model_, decodes(32), 1, -1);
+  for (const int begin : {0, 1000, 5000}) {
+    EXPECT_GT(stretch(share, begin), 1.7) << begin;
+    EXPECT_LT(stretch(share, begin), 2.0) << begin;
+  }
+  EXPECT_LT(share.most_tokens(5000), share.most_tokens(0));
+}
+
+TEST_F(PrefillShareTest, ManyPromptsGetMoreAndTheFirstHalfOfIt) {
+  PrefillShare share(model_, decodes(32), 8, -1);
+  const int first = share.most_tokens(0);
+  EXPECT_GT(first, 3 * PrefillShare(model_, decodes(32), 1, -1).most_tokens(0));
+  share.take(0, first);
+  const int second = share.most_tokens(0);
+  EXPECT_NEAR(second, first / 2.0, 0.2 * first);
+  share.take(0, 10);  // a short one leaves the rest to others
+  EXPECT_GT(share.most_tokens(0), second / 3);
+}
+
+TEST_F(PrefillShareTest, TheFirstPromptAlwaysAdvancesAndNothingIsLeftAtTheEnd) {
+  PrefillShare share(model_, decodes(1), 1, -1);
+  EXPECT_GE(share.most_tokens(7000), 16);
+  share.take(7000, 400);
+  EXPECT_EQ(share.most_tokens(7000), 0);
+}
+
+TEST_F(PrefillShareTest, NothingIsBoundWithoutDecodesOrKnowledgeOrWish) {
+  EXPECT_EQ(PrefillShare(model_, StepWork(), 3, -1).most_tokens(0), kNoLimit);
+  EXPECT_EQ(PrefillShare(StepCostModel(), decodes(32), 3, -1).most_tokens(0), kNoLimit);
+  EXPECT_EQ(PrefillShare(model_, decodes(32), 3, 0).most_tokens(0), kNoLimit);
+}
+
+TEST_F(PrefillShareTest, AThresholdInTokensBoundsEachPrompt) {
+  PrefillShare share(model_, decodes(32), 2, 64);
+  EXPECT_EQ(share.most_tokens(0), 64);
+  share.take(0, 64);
+  EXPECT_EQ(share.most_tokens(500), 64);
+}
+
+}  // namespace
+}  // namespace quire
