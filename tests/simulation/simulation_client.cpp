@@ -5,8 +5,8 @@
 #include <limits>
 #include <utility>
 
-#include "absl/types/span.h"
 #include "absl/strings/str_cat.h"
+#include "absl/types/span.h"
 #include "common/status.h"
 
 namespace quire::test {
