@@ -5,7 +5,8 @@
 // bounded factor and is itself slowed by about as much; short prompts pass a long one; and a
 // machine that prompts alone would fill is not left idle.
 //
-// No decodes, or a cost model that has seen too little: the token budget alone bounds prompts.
+// No decodes, or a cost model that has seen too little: the token budget alone bounds prompts. Of
+// that, too, a prompt that would fill several steps gets no more than half while others wait.
 #pragma once
 
 #include "coordinator/schedule/cost_model.h"
@@ -14,18 +15,23 @@ namespace quire {
 
 class PrefillShare {
  public:
-  // `decodes`: what the step has already. `num_prompts`: that want to be computed now.
-  // `threshold`: tokens of one prompt per step; 0: no limit; -1: as said above.
-  PrefillShare(const StepCostModel& model, const StepWork& decodes, int num_prompts, int threshold);
+  struct Limits {
+    int num_prompts = 0;    // that want to be computed now
+    int budget_tokens = 0;  // of a whole step
+    int threshold = -1;     // tokens of one prompt per step; 0: no limit; -1: as said above
+  };
+  // `decodes`: what the step has already.
+  PrefillShare(const StepCostModel& model, const StepWork& decodes, const Limits& limits);
 
-  // The most tokens of the next prompt, from position `begin` on; 0: nothing is left.
-  int most_tokens(int begin) const;
+  // The most tokens of the next prompt, which has `missing` left from position `begin` on; 0:
+  // nothing is left for it.
+  int most_tokens(int begin, int missing) const;
   void take(int begin, int num_tokens);
 
  private:
   const StepCostModel& model_;
   StepWork work_;  // of the step so far
-  const int threshold_;
+  const Limits limits_;
   bool timed_ = false;   // the rest counts
   double share_us_ = 0;  // of one prompt, at least
   double left_us_ = 0;

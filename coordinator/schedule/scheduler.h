@@ -192,6 +192,7 @@ class Scheduler {
   StepPlan emit(Draft draft);
   void emit_row(const Grant& grant, StepPlan* plan, StepInFlight* step);
   void emit_moves(StepPlan* plan, StepInFlight* step);
+  double saves_to_judge() const;
   bool saves_pay() const;
   BlockLists block_lists(absl::Span<const BlockId> blocks) const;
 

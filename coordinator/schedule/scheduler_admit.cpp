@@ -109,7 +109,7 @@ void Scheduler::admit_waiting(PrefillShare* share, Draft* draft) {
     const int slots = sequence->request->is_beam() ? sequence->request->beams.width : 1;
     if (static_cast<int>(free_slots_.size()) - reserved_slots_ < slots) return;
     PrefixHit hit = match(*sequence);
-    const int most = share->most_tokens(hit.num_tokens);
+    const int most = share->most_tokens(hit.num_tokens, sequence->num_tokens() - hit.num_tokens);
     if (most <= 0 || !fits_now(*sequence, promised, &hit)) return;
     admit(sequence, hit, draft);
     const int begin = sequence->num_computed_tokens;

@@ -16,7 +16,7 @@ constexpr int kLeastPicks = 64;     // of a step; workers allow as many
 constexpr double kInputCharge = 1;  // of a tenant, for a prompt token computed
 constexpr double kOutputCharge = 2;
 constexpr int kTriedDrafts = 3;
-constexpr double kSavesToJudge = 2048;
+constexpr double kLeastSavesToJudge = 2048;
 constexpr double kDropsPerSave = 16;  // blocks dropped for one saved to try
 
 }  // namespace
@@ -28,7 +28,10 @@ StepPlan Scheduler::plan() {
   draft.budget_picks = std::max(config_.max_num_seqs, kLeastPicks);
   draft.grants.reserve(running_.size());
   grant_decodes(&draft);
-  PrefillShare share(costs_, draft.work, num_prompts(), config_.long_prefill_token_threshold);
+  PrefillShare share(costs_, draft.work,
+                     {.num_prompts = num_prompts(),
+                      .budget_tokens = config_.max_num_batched_tokens,
+                      .threshold = config_.long_prefill_token_threshold});
   grant_prefills(&share, &draft);
   admit_waiting(&share, &draft);
   return emit(std::move(draft));
@@ -89,7 +92,7 @@ void Scheduler::grant_prefills(PrefillShare* share, Draft* draft) {
     Sequence* sequence = running_[i];
     if (sequence->granted || !sequence->may_grow() || sequence->num_missing_tokens() <= 1) continue;
     const int begin = sequence->num_computed_tokens;
-    const int most = share->most_tokens(begin);
+    const int most = share->most_tokens(begin, sequence->num_missing_tokens());
     if (most <= 0) return;
     if (!make_room(sequence, draft)) continue;
     const int num_tokens = grant_size(*sequence, most, *draft);
@@ -233,9 +236,9 @@ void Scheduler::emit_moves(StepPlan* plan, StepInFlight* step) {
   counts_.saved_blocks += moves.saves.size();
   lately_saved_ += static_cast<double>(moves.saves.size());
   lately_loaded_ += static_cast<double>(moves.loads.size());
-  const double fading = lately_saved_ > 2 * kSavesToJudge
+  const double fading = lately_saved_ > 2 * saves_to_judge()
                             ? 0.5
-                            : std::exp(-moves.num_dropped / (kDropsPerSave * kSavesToJudge));
+                            : std::exp(-moves.num_dropped / (kDropsPerSave * saves_to_judge()));
   lately_saved_ *= fading;
   lately_loaded_ *= fading;
   kv_.set_saving_all(saves_pay());
@@ -253,11 +256,16 @@ void Scheduler::emit_moves(StepPlan* plan, StepInFlight* step) {
   }
 }
 
+// What is saved has its chance to come back until the store has been filled twice.
+double Scheduler::saves_to_judge() const {
+  return std::max(kLeastSavesToJudge, 2.0 * kv_.num_host_blocks());
+}
+
 // A save costs about what a load does, and pays when enough of what is saved comes back instead of
 // being computed. Until enough was saved to judge by it is taken to pay; the judgement fades with
 // what is dropped, so that it is tried again.
 bool Scheduler::saves_pay() const {
-  if (lately_saved_ < kSavesToJudge || !costs_.known()) return true;
+  if (lately_saved_ < saves_to_judge() || !costs_.known()) return true;
   const double compute_us = config_.block_size * costs_.us_per_prefill_token(0);
   return lately_loaded_ * (compute_us - load_us_) > lately_saved_ * load_us_;
 }

@@ -20,6 +20,10 @@ StepWork decodes(int rows) {
       .num_rows = rows, .num_tokens = rows, .num_samples = rows, .context_tokens = 200.0 * rows};
 }
 
+PrefillShare::Limits limits(int num_prompts, int threshold) {
+  return {.num_prompts = num_prompts, .budget_tokens = 512, .threshold = threshold};
+}
+
 class PrefillShareTest : public testing::Test {
  protected:
   void SetUp() override {
@@ -35,8 +39,8 @@ class PrefillShareTest : public testing::Test {
   double stretch(const PrefillShare& share, int begin) const {
     StepWork work = decodes(32);
     const double alone = true_us(work);
-    work.num_tokens += share.most_tokens(begin);
-    work.context_tokens += context_tokens_of(begin, share.most_tokens(begin));
+    work.num_tokens += share.most_tokens(begin, 6000);
+    work.context_tokens += context_tokens_of(begin, share.most_tokens(begin, 6000));
     return true_us(work) / alone;
   }
 
@@ -44,43 +48,52 @@ class PrefillShareTest : public testing::Test {
 };
 
 TEST_F(PrefillShareTest, OnePromptLengthensAStepByABoundedFactor) {
-  const PrefillShare share(model_, decodes(32), 1, -1);
+  const PrefillShare share(model_, decodes(32), limits(1, -1));
   for (const int begin : {0, 1000, 5000}) {
     EXPECT_GT(stretch(share, begin), 1.7) << begin;
     EXPECT_LT(stretch(share, begin), 2.0) << begin;
   }
-  EXPECT_LT(share.most_tokens(5000), share.most_tokens(0));
+  EXPECT_LT(share.most_tokens(5000, 100), share.most_tokens(0, 100));
 }
 
 TEST_F(PrefillShareTest, ManyPromptsGetMoreAndTheFirstHalfOfIt) {
-  PrefillShare share(model_, decodes(32), 8, -1);
-  const int first = share.most_tokens(0);
-  EXPECT_GT(first, 3 * PrefillShare(model_, decodes(32), 1, -1).most_tokens(0));
+  PrefillShare share(model_, decodes(32), limits(8, -1));
+  const int first = share.most_tokens(0, 1000);
+  EXPECT_GT(first, 3 * PrefillShare(model_, decodes(32), limits(1, -1)).most_tokens(0, 1000));
   share.take(0, first);
-  const int second = share.most_tokens(0);
+  const int second = share.most_tokens(0, 1000);
   EXPECT_NEAR(second, first / 2.0, 0.2 * first);
   share.take(0, 10);  // a short one leaves the rest to others
-  EXPECT_GT(share.most_tokens(0), second / 3);
+  EXPECT_GT(share.most_tokens(0, 1000), second / 3);
 }
 
 TEST_F(PrefillShareTest, TheFirstPromptAlwaysAdvancesAndNothingIsLeftAtTheEnd) {
-  PrefillShare share(model_, decodes(1), 1, -1);
-  EXPECT_GE(share.most_tokens(7000), 16);
+  PrefillShare share(model_, decodes(1), limits(1, -1));
+  EXPECT_GE(share.most_tokens(7000, 1000), 16);
   share.take(7000, 400);
-  EXPECT_EQ(share.most_tokens(7000), 0);
+  EXPECT_EQ(share.most_tokens(7000, 1000), 0);
 }
 
 TEST_F(PrefillShareTest, NothingIsBoundWithoutDecodesOrKnowledgeOrWish) {
-  EXPECT_EQ(PrefillShare(model_, StepWork(), 3, -1).most_tokens(0), kNoLimit);
-  EXPECT_EQ(PrefillShare(StepCostModel(), decodes(32), 3, -1).most_tokens(0), kNoLimit);
-  EXPECT_EQ(PrefillShare(model_, decodes(32), 3, 0).most_tokens(0), kNoLimit);
+  EXPECT_EQ(PrefillShare(model_, StepWork(), limits(3, -1)).most_tokens(0, 1000), kNoLimit);
+  EXPECT_EQ(PrefillShare(StepCostModel(), decodes(32), limits(3, -1)).most_tokens(0, 1000),
+            kNoLimit);
+  EXPECT_EQ(PrefillShare(model_, decodes(32), limits(3, 0)).most_tokens(0, 1000), kNoLimit);
+}
+
+TEST_F(PrefillShareTest, APromptOfManyStepsLeavesHalfOfTheBudgetToOthers) {
+  const PrefillShare several(model_, StepWork(), limits(2, -1));
+  EXPECT_EQ(several.most_tokens(0, 6000), 256);
+  EXPECT_EQ(several.most_tokens(0, 2000), kNoLimit);
+  EXPECT_EQ(PrefillShare(model_, StepWork(), limits(1, -1)).most_tokens(0, 6000), kNoLimit);
+  EXPECT_EQ(PrefillShare(model_, StepWork(), limits(2, 0)).most_tokens(0, 6000), kNoLimit);
 }
 
 TEST_F(PrefillShareTest, AThresholdInTokensBoundsEachPrompt) {
-  PrefillShare share(model_, decodes(32), 2, 64);
-  EXPECT_EQ(share.most_tokens(0), 64);
+  PrefillShare share(model_, decodes(32), limits(2, 64));
+  EXPECT_EQ(share.most_tokens(0, 1000), 64);
   share.take(0, 64);
-  EXPECT_EQ(share.most_tokens(500), 64);
+  EXPECT_EQ(share.most_tokens(500, 1000), 64);
 }
 
 }  // namespace
