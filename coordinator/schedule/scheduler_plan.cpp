@@ -266,7 +266,8 @@ double Scheduler::saves_to_judge() const {
 // what is dropped, so that it is tried again.
 bool Scheduler::saves_pay() const {
   if (lately_saved_ < saves_to_judge() || !costs_.known()) return true;
-  const double compute_us = config_.block_size * costs_.us_per_prefill_token(0);
+  const double compute_us =
+      config_.block_size * costs_.us_per_prefill_token(0, config_.max_num_batched_tokens);
   return lately_loaded_ * (compute_us - load_us_) > lately_saved_ * load_us_;
 }
 
