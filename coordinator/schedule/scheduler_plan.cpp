@@ -256,9 +256,9 @@ void Scheduler::emit_moves(StepPlan* plan, StepInFlight* step) {
   }
 }
 
-// What is saved has its chance to come back until the store has been filled twice.
+// What is saved has its chance to come back until the store is full.
 double Scheduler::saves_to_judge() const {
-  return std::max(kLeastSavesToJudge, 2.0 * kv_.num_host_blocks());
+  return std::max(kLeastSavesToJudge, static_cast<double>(kv_.num_host_blocks()));
 }
 
 // A save costs about what a load does, and pays when enough of what is saved comes back instead of
