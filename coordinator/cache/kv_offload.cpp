@@ -131,11 +131,12 @@ std::string KvManager::stored_index() const {
   out.put(static_cast<std::int32_t>(num_host_blocks_));
   std::vector<std::pair<NodeId, std::int32_t>> open;  // a node to write, what its parent is called
   std::vector<std::string> scopes;
-  for (const auto& [scope, root] : index_.roots()) {
-    scopes.push_back(scope);
-    for (NodeId child = index_.at(root).first_child; child != kNoNode;
+  for (const auto& [scope, root] : index_.roots()) scopes.push_back(scope);
+  std::sort(scopes.begin(), scopes.end());  // the table's own order is another in every process
+  for (std::size_t i = 0; i < scopes.size(); ++i) {
+    for (NodeId child = index_.at(index_.find_root(scopes[i])).first_child; child != kNoNode;
          child = index_.at(child).older_sibling) {
-      open.emplace_back(child, -static_cast<std::int32_t>(scopes.size()));
+      open.emplace_back(child, -static_cast<std::int32_t>(i) - 1);
     }
   }
   out.put(static_cast<std::uint64_t>(scopes.size()));
