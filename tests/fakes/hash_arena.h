@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -32,6 +33,9 @@ class HashArena {
   HashCell& at(BlockId block, int offset) {
     return cells_[static_cast<std::size_t>(block * block_size_ + offset)];
   }
+
+  // What an earlier group saved, if its offload store is a file.
+  void inherit_store(HashArena* dead) { host_ = std::move(dead->host_); }
 
   // Each names the rule that it finds broken.
   absl::Status save(const BlockSwap& swap);

@@ -41,6 +41,9 @@ class HashWorker {
  public:
   explicit HashWorker(HashWorkerConfig config);
 
+  // The offload store of an earlier group, which has as many host blocks.
+  void inherit_store(HashWorker* dead) { arena_.inherit_store(&dead->arena_); }
+
   // Runs one plan. InvalidArgument names the rule that the plan breaks.
   absl::Status run(const StepPlan& plan, StepResult* result);
 

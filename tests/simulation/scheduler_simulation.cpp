@@ -30,6 +30,7 @@ void SimulationCounts::add(const SimulationCounts& more) {
   tokens += more.tokens;
   cached_tokens += more.cached_tokens;
   losses += more.losses;
+  restarts += more.restarts;
   late_picks += more.late_picks;
   scheduler.preemptions += more.scheduler.preemptions;
   scheduler.accepted_draft_tokens += more.scheduler.accepted_draft_tokens;
@@ -46,19 +47,24 @@ std::string SimulationCounts::text() const {
       requests, " requests (", finished, " finished, ", searches, " of them searches; ", cancelled,
       " cancelled, ", early, " ended early, ", refused, " refused), ", stopped,
       " stopped choices, ", plans.steps, " steps, ", tokens, " tokens, ", cached_tokens,
-      " cached, ", scheduler.preemptions, " preemptions, ", losses, " group losses, ", late_picks,
-      " late picks, ", plans.forks, " forks, ", plans.copies, " copies, ", plans.saves, " saves, ",
-      plans.loads, " loads, ", plans.draft_tokens, " drafts, ", scheduler.accepted_draft_tokens,
-      " of them right");
+      " cached, ", scheduler.preemptions, " preemptions, ", losses, " group losses, ", restarts,
+      " restarts, ", late_picks, " late picks, ", plans.forks, " forks, ", plans.copies,
+      " copies, ", plans.saves, " saves, ", plans.loads, " loads, ", plans.draft_tokens,
+      " drafts, ", scheduler.accepted_draft_tokens, " of them right");
 }
 
 SchedulerSimulation::SchedulerSimulation(std::uint64_t seed)
-    : world_(seed), scheduler_(world_.config) {}
+    : world_(seed), scheduler_(std::make_unique<Scheduler>(world_.config)) {}
 
 absl::Status SchedulerSimulation::run() {
   for (int i = 0; i < kTicks; ++i) QUIRE_RETURN_IF_ERROR(tick(/*draining=*/false));
   QUIRE_RETURN_IF_ERROR(drain());
-  counts_.scheduler = scheduler_.counts();
+  if (worker_ != nullptr && group_.num_host_blocks > 0) {
+    QUIRE_RETURN_IF_ERROR(restart());
+    for (int i = 0; i < kTicks / 6; ++i) QUIRE_RETURN_IF_ERROR(tick(/*draining=*/false));
+    QUIRE_RETURN_IF_ERROR(drain());
+  }
+  add_counts(scheduler_->counts());
   counts_.plans = watch_.counts();
   return check_counts();
 }
@@ -71,27 +77,27 @@ absl::Status SchedulerSimulation::tick(bool draining) {
   if (worker_ == nullptr ? world_.chance(0.2) : !draining && world_.chance(world_.loss_rate)) {
     QUIRE_RETURN_IF_ERROR(change_group());
   }
-  if (scheduler_.can_plan() && world_.chance(0.7)) QUIRE_RETURN_IF_ERROR(plan());
+  if (scheduler_->can_plan() && world_.chance(0.7)) QUIRE_RETURN_IF_ERROR(plan());
   if (!sent_.empty() && world_.chance(0.7)) QUIRE_RETURN_IF_ERROR(work());
   if (!results_.empty() && world_.chance(0.7)) QUIRE_RETURN_IF_ERROR(apply());
-  return scheduler_.verify();
+  return scheduler_->verify();
 }
 
 absl::Status SchedulerSimulation::arrive() {
   const NewRequest wish = world_.request(next_request_++, now_);
   SimulationClient client(world_.model, world_.config, wish);
-  const absl::Status status = scheduler_.add(wish);
+  const absl::Status status = scheduler_->add(wish);
   if (!status.ok() && status.code() != absl::StatusCode::kResourceExhausted) return status;
-  const int num_blocks = scheduler_.epoch() == 0 ? 1 << 30 : scheduler_.num_blocks();
+  const int num_blocks = scheduler_->epoch() == 0 ? 1 << 30 : scheduler_->num_blocks();
   QUIRE_RETURN_IF_ERROR(check_refusal(client, num_blocks, !status.ok()));
   if (!status.ok()) {
     ++counts_.refused;
-    return scheduler_.verify();
+    return scheduler_->verify();
   }
   ++counts_.requests;
   had_beams_[SimulationWorld::domain(wish)] |= client.is_beam();
   clients_.emplace(wish.id, std::move(client));
-  return scheduler_.verify();
+  return scheduler_->verify();
 }
 
 // What can never fit is refused, and nothing else.
@@ -124,16 +130,16 @@ absl::Status SchedulerSimulation::leave_one() {
   if (world_.chance(0.2)) return finish_early(client);
   if (!client->second.is_beam() && world_.chance(0.5)) {
     const int choice = world_.pick(0, client->second.wish().n - 1);
-    scheduler_.stop_choice(id, choice);
+    scheduler_->stop_choice(id, choice);
     client->second.stop(choice);
     ++counts_.stopped;
     if (client->second.done()) remove(client);
-    return scheduler_.verify();
+    return scheduler_->verify();
   }
-  scheduler_.cancel(id);
+  scheduler_->cancel(id);
   remove(client);
   ++counts_.cancelled;
-  return scheduler_.verify();
+  return scheduler_->verify();
 }
 
 absl::Status SchedulerSimulation::expire() {
@@ -145,7 +151,7 @@ absl::Status SchedulerSimulation::expire() {
 }
 
 absl::Status SchedulerSimulation::finish_early(Clients::iterator client) {
-  const std::vector<Gain> gains = scheduler_.finish_early(client->first);
+  const std::vector<Gain> gains = scheduler_->finish_early(client->first);
   // A search that gave way is at its beginning again, which shows in no plan yet.
   const int steps = gains.empty() ? 0 : watch_.steps_of_search(client->first);
   for (const Gain& gain : gains) {
@@ -154,23 +160,27 @@ absl::Status SchedulerSimulation::finish_early(Clients::iterator client) {
   QUIRE_RETURN_IF_ERROR(client->second.take_early(gains, steps, most_cached(client->second)));
   ++counts_.early;
   remove(client);
-  return scheduler_.verify();
+  return scheduler_->verify();
 }
 
 absl::Status SchedulerSimulation::change_group() {
   if (worker_ != nullptr) {
-    scheduler_.lose_group();
+    scheduler_->lose_group();
     worker_.reset();
     sent_.clear();
     results_.clear();
     watch_.forget();
     ++counts_.losses;
-    return scheduler_.verify();
+    return scheduler_->verify();
   }
-  const HashWorkerConfig group = world_.group(++epoch_);
+  return begin_group(world_.group(++epoch_));
+}
+
+absl::Status SchedulerSimulation::begin_group(const HashWorkerConfig& group) {
+  group_ = group;
   worker_ = std::make_unique<HashWorker>(group);
-  const std::vector<RequestId> refused =
-      scheduler_.start_group(epoch_, group.num_blocks, group.first_step, group.num_host_blocks);
+  const std::vector<RequestId> refused = scheduler_->start_group(
+      group.epoch, group.num_blocks, group.first_step, group.num_host_blocks);
   for (auto client = clients_.begin(); client != clients_.end();) {
     const auto current = client++;
     const bool gone = std::find(refused.begin(), refused.end(), current->first) != refused.end();
@@ -179,11 +189,11 @@ absl::Status SchedulerSimulation::change_group() {
     remove(current);
     ++counts_.refused;
   }
-  return scheduler_.verify();
+  return scheduler_->verify();
 }
 
 absl::Status SchedulerSimulation::plan() {
-  StepPlan plan = scheduler_.plan();
+  StepPlan plan = scheduler_->plan();
   if (plan.rows.empty()) {
     if (!plan.admits.empty() || !plan.releases.empty() || !plan.saves.empty()) {
       return absl::InternalError("an empty plan carries news that will never be sent");
@@ -192,14 +202,14 @@ absl::Status SchedulerSimulation::plan() {
   }
   QUIRE_RETURN_IF_ERROR(watch_.send(plan));
   sent_.push_back(std::move(plan));
-  return scheduler_.verify();
+  return scheduler_->verify();
 }
 
 // Nothing to do although nothing is on its way: work that waits now would wait for ever.
 absl::Status SchedulerSimulation::check_stuck() const {
-  if (scheduler_.num_in_flight() > 0 || clients_.empty()) return absl::OkStatus();
-  return absl::InternalError(absl::StrCat("stuck with ", scheduler_.num_running(), " running, ",
-                                          scheduler_.num_waiting(), " waiting, ", clients_.size(),
+  if (scheduler_->num_in_flight() > 0 || clients_.empty()) return absl::OkStatus();
+  return absl::InternalError(absl::StrCat("stuck with ", scheduler_->num_running(), " running, ",
+                                          scheduler_->num_waiting(), " waiting, ", clients_.size(),
                                           " unfinished requests"));
 }
 
@@ -213,14 +223,14 @@ absl::Status SchedulerSimulation::work() {
 
 absl::Status SchedulerSimulation::apply() {
   const std::size_t picks = results_.front().rows.size();
-  absl::StatusOr<std::vector<Gain>> gains = scheduler_.apply(std::move(results_.front()));
+  absl::StatusOr<std::vector<Gain>> gains = scheduler_->apply(std::move(results_.front()));
   results_.pop_front();
   watch_.apply();
   QUIRE_RETURN_IF_ERROR(gains.status());
   if (gains->empty() && picks > 0) ++counts_.late_picks;
   for (const Gain& gain : *gains) QUIRE_RETURN_IF_ERROR(take(gain));
   QUIRE_RETURN_IF_ERROR(check_use());
-  return scheduler_.verify();
+  return scheduler_->verify();
 }
 
 absl::Status SchedulerSimulation::take(const Gain& gain) {
@@ -261,8 +271,8 @@ int SchedulerSimulation::most_cached(const SimulationClient& client) const {
 }
 
 absl::Status SchedulerSimulation::check_use() const {
-  const KvUse use = scheduler_.kv_use();
-  const std::int64_t allocated = std::int64_t{scheduler_.num_used_blocks()} *
+  const KvUse use = scheduler_->kv_use();
+  const std::int64_t allocated = std::int64_t{scheduler_->num_used_blocks()} *
                                  world_.config.block_size / world_.config.num_kv_groups;
   if (use.allocated == allocated && use.filled >= 0 && use.filled <= use.allocated) {
     return absl::OkStatus();
@@ -281,23 +291,68 @@ void SchedulerSimulation::remove(Clients::iterator client) {
 }
 
 absl::Status SchedulerSimulation::drain() {
-  for (int i = 0; !clients_.empty() || scheduler_.num_in_flight() > 0; ++i) {
+  for (int i = 0; !clients_.empty() || scheduler_->num_in_flight() > 0; ++i) {
     if (i == kMaxDrainTicks) {
       return absl::InternalError(absl::StrCat(clients_.size(), " requests never finished"));
     }
     QUIRE_RETURN_IF_ERROR(tick(/*draining=*/true));
   }
-  if (scheduler_.num_used_blocks() != 0 || scheduler_.num_running() != 0 ||
-      scheduler_.num_waiting() != 0 || scheduler_.num_waiting_tokens() != 0) {
-    return absl::InternalError(absl::StrCat("left over: ", scheduler_.num_used_blocks(),
-                                            " blocks, ", scheduler_.num_running(), " running, ",
-                                            scheduler_.num_waiting(), " waiting"));
+  if (scheduler_->num_used_blocks() != 0 || scheduler_->num_running() != 0 ||
+      scheduler_->num_waiting() != 0 || scheduler_->num_waiting_tokens() != 0) {
+    return absl::InternalError(absl::StrCat("left over: ", scheduler_->num_used_blocks(),
+                                            " blocks, ", scheduler_->num_running(), " running, ",
+                                            scheduler_->num_waiting(), " waiting"));
   }
-  const int cached = scheduler_.num_cached_blocks();
-  if (cached > (world_.config.prefix_caching ? scheduler_.num_blocks() : 0)) {
+  const int cached = scheduler_->num_cached_blocks();
+  if (cached > (world_.config.prefix_caching ? scheduler_->num_blocks() : 0)) {
     return absl::InternalError(absl::StrCat(cached, " blocks are cached"));
   }
-  return scheduler_.verify();
+  return scheduler_->verify();
+}
+
+// Everything ends in order, and another coordinator with another group finds the saved prefixes.
+absl::Status SchedulerSimulation::restart() {
+  scheduler_->begin_saving();
+  QUIRE_RETURN_IF_ERROR(save_prefixes());
+  const std::string index = scheduler_->stored_index();
+  const std::unique_ptr<HashWorker> dead = std::move(worker_);
+  add_counts(scheduler_->counts());
+  watch_.forget();
+  scheduler_ = std::make_unique<Scheduler>(world_.config);
+  HashWorkerConfig group = world_.group(++epoch_);
+  group.num_host_blocks = group_.num_host_blocks;
+  QUIRE_RETURN_IF_ERROR(begin_group(group));
+  worker_->inherit_store(dead.get());
+  QUIRE_RETURN_IF_ERROR(scheduler_->restore_index(index));
+  ++counts_.restarts;
+  return scheduler_->verify();
+}
+
+absl::Status SchedulerSimulation::save_prefixes() {
+  while (true) {
+    const StepPlan plan = scheduler_->plan_saves(world_.pick(1, 8));
+    QUIRE_RETURN_IF_ERROR(scheduler_->verify());
+    if (plan.saves.empty()) return absl::OkStatus();
+    QUIRE_RETURN_IF_ERROR(watch_.send(plan));
+    StepResult result;
+    QUIRE_RETURN_IF_ERROR(worker_->run(plan, &result));
+    const absl::StatusOr<std::vector<Gain>> gains = scheduler_->apply(std::move(result));
+    QUIRE_RETURN_IF_ERROR(gains.status());
+    watch_.apply();
+    if (!gains->empty()) return absl::InternalError("a plan of saves gains something");
+  }
+}
+
+void SchedulerSimulation::add_counts(const SchedulerCounts& more) {
+  SchedulerCounts& sum = counts_.scheduler;
+  sum.preemptions += more.preemptions;
+  sum.prefix_queries += more.prefix_queries;
+  sum.prefix_hits += more.prefix_hits;
+  sum.saved_blocks += more.saved_blocks;
+  sum.loaded_blocks += more.loaded_blocks;
+  sum.drafts += more.drafts;
+  sum.draft_tokens += more.draft_tokens;
+  sum.accepted_draft_tokens += more.accepted_draft_tokens;
 }
 
 // What the scheduler counts is what its plans and gains show.

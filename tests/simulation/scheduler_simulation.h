@@ -21,7 +21,8 @@ namespace quire::test {
 // What happened, summed over seeds: a simulation that never preempts shows nothing.
 struct SimulationCounts {
   std::int64_t requests = 0, finished = 0, cancelled = 0, stopped = 0, early = 0, refused = 0;
-  std::int64_t searches = 0, tokens = 0, cached_tokens = 0, losses = 0, late_picks = 0;
+  std::int64_t searches = 0, tokens = 0, cached_tokens = 0, losses = 0, restarts = 0,
+               late_picks = 0;
   SchedulerCounts scheduler;
   PlanCounts plans;
   void add(const SimulationCounts& more);
@@ -52,16 +53,21 @@ class SchedulerSimulation {
   absl::Status check_stuck() const;
   absl::Status check_use() const;
   absl::Status drain();
+  absl::Status restart();
+  absl::Status save_prefixes();
+  absl::Status begin_group(const HashWorkerConfig& group);
+  void add_counts(const SchedulerCounts& more);
   absl::Status check_counts() const;
   int most_cached(const SimulationClient& client) const;
   void remove(Clients::iterator client);
 
   SimulationWorld world_;
   SimulationCounts counts_;
-  Scheduler scheduler_;
+  std::unique_ptr<Scheduler> scheduler_;
   PlanWatch watch_;
   absl::Time now_ = absl::FromUnixSeconds(1000);
   EpochId epoch_ = 0;
+  HashWorkerConfig group_;
   RequestId next_request_ = 1;
   Clients clients_;                     // unfinished
   std::unique_ptr<HashWorker> worker_;  // null while no group is there

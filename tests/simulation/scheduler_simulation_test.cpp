@@ -42,6 +42,7 @@ TEST_P(SchedulerSimulationTest, EveryOutputIsRight) {
            {"refusals", sum.refused},
            {"cached tokens", sum.cached_tokens},
            {"group losses", sum.losses},
+           {"restarts", sum.restarts},
            {"late picks", sum.late_picks},
            {"preemptions", static_cast<std::int64_t>(sum.scheduler.preemptions)},
            {"right drafts", static_cast<std::int64_t>(sum.scheduler.accepted_draft_tokens)},
