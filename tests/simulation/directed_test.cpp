@@ -175,12 +175,13 @@ TEST(DeadlineTest, AmongEqualsTheEarliestDeadlineIsFirst) {
   }
 }
 
-class PrefillTest : public testing::TestWithParam<int> {};  // long_prefill_token_threshold
+// long_prefill_token_threshold and max_num_batched_tokens: the share of time or the budget binds.
+class PrefillTest : public testing::TestWithParam<std::pair<int, int>> {};
 
 TEST_P(PrefillTest, AShortPromptDoesNotWaitForALongOne) {
   SchedulerConfig config = small_config();
-  config.max_num_batched_tokens = 1024;
-  config.long_prefill_token_threshold = GetParam();
+  config.long_prefill_token_threshold = GetParam().first;
+  config.max_num_batched_tokens = GetParam().second;
   VirtualFleet fleet(config, 4000, kGpu);
   for (int i = 0; i < 8; ++i) fleet.submit(20, 2000);  // streams that run all the time
   for (int i = 0; i < 100; ++i) ASSERT_TRUE(fleet.step());
@@ -193,7 +194,9 @@ TEST_P(PrefillTest, AShortPromptDoesNotWaitForALongOne) {
   EXPECT_EQ(fleet.record(long_one).num_tokens, 0);
 }
 
-INSTANTIATE_TEST_SUITE_P(Thresholds, PrefillTest, testing::Values(-1, 64, 200));
+INSTANTIATE_TEST_SUITE_P(Thresholds, PrefillTest,
+                         testing::Values(std::pair(-1, 1024), std::pair(-1, 256),
+                                         std::pair(64, 256), std::pair(200, 256)));
 
 TEST(WasteTest, OnlyLastBlocksHaveRoom) {
   SchedulerConfig config = small_config();
