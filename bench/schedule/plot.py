@@ -137,9 +137,32 @@ HEAD = ["", "offered req/s", "req/s", "goodput req/s", "out tok/s", "total tok/s
         "most running", "plan + apply us mean / p99"]
 
 
+def sorted_reports(reports):
+    """By label, in the order in which labels come; then by offered rate and cache size."""
+    labels = list(dict.fromkeys(r["options"]["label"] for r in reports))
+    def key(report):
+        options = report["options"]
+        return labels.index(options["label"]), offered(report), options["blocks"] + options["offload_blocks"]
+    return sorted(reports, key=key)
+
+
+def cache_table(reports):
+    out = ["### Prompt tokens found in the cache, by its size (mooncake)\n",
+           "| | device blocks | host blocks | tokens, millions | hit ratio | LRU of the same size | TTFT ms p50 | swapped blocks |",
+           "|---|---|---|---|---|---|---|---|"]
+    for report in reports:
+        options, seen = report["options"], report["seen"]
+        blocks = options["blocks"] + options["offload_blocks"]
+        out.append(f'| {options["label"]} | {options["blocks"]:,} | {options["offload_blocks"]:,} | {blocks * 16 / 1e6:.2f} | '
+                   f'{seen["prefix_hit_ratio"]:.4f} | {seen["lru_hit_ratio"]:.4f} | {ms(seen["ttft_ms"]["p50"])} | '
+                   f'{seen["swapped_blocks"]:,.0f} |')
+    return out + [""]
+
+
 def tables(reports):
     by_trace = collections.OrderedDict()
-    for report in reports:
+    cache = [r for r in reports if "cache:" in r["options"]["label"]]
+    for report in [r for r in reports if r not in cache]:
         by_trace.setdefault(report["options"]["trace"], []).append(report)
     out = []
     for trace, rows in by_trace.items():
@@ -150,7 +173,7 @@ def tables(reports):
         out.append("|" + "---|" * len(HEAD))
         out += ["| " + " | ".join(row_of(r)) + " |" for r in rows]
         out.append("")
-    return "\n".join(out)
+    return "\n".join(out + (cache_table(cache) if cache else []))
 
 
 def lines_of(reports, value):
@@ -163,7 +186,7 @@ def lines_of(reports, value):
 
 
 def draw(reports, folder):
-    sweeps = [r for r in reports if "cache" not in r["options"]["label"]]
+    sweeps = [r for r in reports if "cache:" not in r["options"]["label"]]
     for trace in dict.fromkeys(r["options"]["trace"] for r in sweeps):
         rows = [r for r in sweeps if r["options"]["trace"] == trace]
         name = os.path.join(folder, trace.replace(":", "-"))
@@ -174,7 +197,7 @@ def draw(reports, folder):
                  lines_of(rows, lambda r, p=p: r["seen"]["ttft_ms"][p]), log_y=True, level=(500, "500 ms"))
         plot(f"{name}-itl-p99.svg", f"{trace}: gap between tokens, p99", "offered requests/s", "ITL, ms",
              lines_of(rows, lambda r: r["seen"]["itl_ms"]["p99"]), log_y=True)
-    cache = [r for r in reports if "cache" in r["options"]["label"]]
+    cache = [r for r in reports if "cache:" in r["options"]["label"]]
     if not cache:
         return
     lines = collections.OrderedDict()
@@ -194,11 +217,11 @@ def main():
     for path in paths:
         with open(path) as file:
             reports.append(json.load(file))
+    reports = sorted_reports(reports)
     os.makedirs(folder, exist_ok=True)
     draw(reports, folder)
     with open(os.path.join(folder, "tables.md"), "w") as file:
         file.write(tables(reports))
-    print(tables(reports))
 
 
 if __name__ == "__main__":
