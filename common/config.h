@@ -67,6 +67,13 @@ struct EngineConfig {
   std::string worker_secret_file;  // shared secret that workers present
 };
 
+// How long a server takes to stop in order, at most: with files for KV blocks the cache is written
+// out first. `kSaveWithin` is the part for each of its two ends, coordinator and workers.
+inline constexpr int kSaveWithinSeconds = 20;
+inline int stop_within_seconds(const EngineConfig& config) {
+  return config.kv_offload_path.empty() ? 15 : 15 + 2 * kSaveWithinSeconds;
+}
+
 // Which programs know an option.
 enum ProgramMask : unsigned { kServe = 1, kCoordinator = 2, kWorker = 4, kAll = 7 };
 

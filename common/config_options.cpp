@@ -264,7 +264,7 @@ constexpr Option kOptions[] = {
      get_int64<&C::max_num_queued_tokens>},
     {"--speculative-method", "Scheduling", "NAME",
      "guess tokens ahead and check several in one step: none, ngram (what followed the same tokens "
-     "before); answers are the same either way",
+     "before); answers are the same either way (on GPUs with --deterministic)",
      kApi, set_choice<&C::speculative_method, kSpeculation>, get_text<&C::speculative_method>},
     {"--num-speculative-tokens", "Scheduling", "N", "guesses per sequence and step, at most", kApi,
      set_int<&C::num_speculative_tokens, 1, 16>, get_int<&C::num_speculative_tokens>},

@@ -305,6 +305,11 @@ absl::StatusOr<StepPlan> decode_plan(absl::string_view bytes) {
   const std::string name = absl::StrCat("StepPlan ", in.step(), ": ");
   QUIRE_RETURN_IF_ERROR(in_range(in.sampling_rank(), 0, kMaxRanks - 1,
                                  [&] { return absl::StrCat(name, "sampling_rank"); }));
+  for (const int count : {in.releases_size(), in.admits_size(), in.rows_size(), in.copies_size(),
+                          in.saves_size(), in.loads_size()}) {
+    QUIRE_RETURN_IF_ERROR(
+        in_range(count, 0, kMaxRows, [&] { return absl::StrCat(name, "the length of a list"); }));
+  }
   StepPlan plan;
   plan.epoch = in.epoch();
   plan.step = in.step();

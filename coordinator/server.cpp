@@ -31,7 +31,7 @@ namespace quire {
 namespace {
 
 constexpr absl::Duration kDrainWithin = absl::Seconds(3);
-constexpr absl::Duration kSaveWithin = absl::Seconds(20);
+constexpr absl::Duration kSaveWithin = absl::Seconds(kSaveWithinSeconds);
 constexpr int kMaxReceiveBytes = 8 << 20;
 constexpr int kMaxMetadataBytes = 16 << 10;
 constexpr int kMaxStreamsPerConnection = 1024;

@@ -7,6 +7,7 @@
 #include <thread>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/check.h"
 #include "common/status.h"
@@ -112,7 +113,8 @@ class Engine::Impl {
  public:
   Impl(const EngineConfig& config, const ModelSpec& spec, absl::Duration step_deadline,
        const std::vector<Tenant>& tenants)
-      : limits_(request_limits(config, spec, tenants)),
+      : tenants_(tenants),
+        limits_(request_limits(config, spec, tenants)),
         gate_(queue_limits(config, tenants)),
         loop_(scheduler_config(config, spec, tenants),
               step_deadline > absl::ZeroDuration() ? step_deadline : step_deadline_of(config),
@@ -124,6 +126,11 @@ class Engine::Impl {
     RequestLimits limits = limits_;
     limits.total_blocks = total_blocks_.load();
     QUIRE_RETURN_IF_ERROR(check_request(request, limits));
+    // The prefix cache may outlive this process and its list of tenants: by name, not by number.
+    if (!tenants_.empty()) {
+      const std::string& name = tenants_[static_cast<std::size_t>(request.tenant)].name;
+      request.cache_salt = absl::StrCat(name.size(), ":", name, ":", request.cache_salt);
+    }
     request.arrival = absl::Now();
     const auto prompt_tokens = static_cast<std::int64_t>(request.prompt.size());
     bool at_once = false;
@@ -191,6 +198,7 @@ class Engine::Impl {
   int max_model_len() const { return limits_.max_model_len; }
 
  private:
+  const std::vector<Tenant> tenants_;
   const RequestLimits limits_;         // without the group's blocks
   std::atomic<int> total_blocks_ = 0;  // of the last group that was ready
   std::atomic<RequestId> next_id_ = 1;

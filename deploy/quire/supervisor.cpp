@@ -31,7 +31,6 @@ using std::chrono::milliseconds;
 constexpr int kMaxFailedLives = 5;
 constexpr milliseconds kFirstPause{500};
 constexpr milliseconds kLongestPause{30000};
-constexpr milliseconds kStopWithin{15000};  // coordinator and workers after the first signal
 
 void say(const std::string& text) {
   std::fprintf(stderr, "quire: %s\n", text.c_str());
@@ -111,7 +110,7 @@ class Supervisor {
     exit_code_ = exit_code;
     if (coordinator_) coordinator_->signal(SIGTERM);
     if (!coordinator_ && group_) group_->signal(SIGTERM);
-    timer_ = Clock::now() + kStopWithin;
+    timer_ = Clock::now() + std::chrono::seconds(stop_within_seconds(config_));
   }
 
   void kill_all() {

@@ -115,6 +115,9 @@ absl::Status BlockFile::open_and_lock(absl::Duration patience) {
   struct stat facts = {};
   if (::fstat(file_, &facts) != 0) return cannot_open(path_, errno);
   if (!S_ISREG(facts.st_mode)) return cannot_open(path_, EINVAL);
+  // Whoever owns it could read it, and write into it between two lives.
+  if (facts.st_uid != ::geteuid()) return cannot_open(path_, EACCES);
+  if (::fchmod(file_, 0600) != 0) return cannot_open(path_, errno);
   const absl::Time deadline = absl::Now() + patience;
   while (::flock(file_, LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK && errno != EINTR) return cannot_open(path_, errno);
@@ -164,7 +167,8 @@ absl::Status BlockFile::make_room() {
       static_cast<std::uint64_t>(disk.f_bavail) * disk.f_frsize +
       static_cast<std::uint64_t>(facts.st_blocks) * 512;  // those are its own already
   if (available < bytes) return no_room(path_, bytes, available);
-  const int error = ::posix_fallocate(file_, 0, static_cast<off_t>(bytes));
+  int error = EINTR;
+  while (error == EINTR) error = ::posix_fallocate(file_, 0, static_cast<off_t>(bytes));
   if (error == 0) return absl::OkStatus();
   // What was taken so far is given back, as far as that goes.
   static_cast<void>(::ftruncate(file_, 0) != 0);

@@ -165,6 +165,10 @@ absl::Status Runner::enqueue(const StepPlan& plan) {
                                                    ", but the group has ", parts_.comm->world(),
                                                    " ranks"));
   }
+  // The coordinator has rank 0's picks; the step may still run here.
+  if (!steps_.empty() && slots_.awaits_picks(plan)) {
+    QUIRE_RETURN_IF_ERROR(settle(steps_.front()));
+  }
   QUIRE_RETURN_IF_ERROR(slots_.apply(plan));
   if (!steps_.empty() && reads_unseen_tokens(plan)) {
     QUIRE_RETURN_IF_ERROR(settle(steps_.front()));

@@ -49,6 +49,16 @@ absl::Status SlotTable::check_ids(SlotId slot, const char* field,
   return absl::OkStatus();
 }
 
+bool SlotTable::awaits_picks(const StepPlan& plan) const {
+  const auto drafts = [this](SlotId slot) {
+    return slot >= 0 && slot < limits_.max_num_seqs && at(slot).drafting;
+  };
+  return std::any_of(plan.rows.begin(), plan.rows.end(),
+                     [&](const PlanRow& row) { return !row.drafts.empty() || drafts(row.slot); }) ||
+         std::any_of(plan.admits.begin(), plan.admits.end(),
+                     [&](const AdmitRow& row) { return drafts(row.fork_of); });
+}
+
 absl::Status SlotTable::apply(const StepPlan& plan) {
   for (const SlotId slot : plan.releases) {
     QUIRE_RETURN_IF_ERROR(check_slot(slot, true, "releases"));

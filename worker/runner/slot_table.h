@@ -51,6 +51,9 @@ class SlotTable {
  public:
   SlotTable(const StepLimits& limits, int vocab, int num_kv_groups);
 
+  // Whether apply() needs picks that are still on their way: the plan has drafts, or names a slot
+  // that has some in flight.
+  bool awaits_picks(const StepPlan& plan) const;
   // Releases, admits, then rows: appends tokens and blocks and advances num_computed.
   absl::Status apply(const StepPlan& plan);
   const Slot& at(SlotId slot) const { return slots_[static_cast<std::size_t>(slot)]; }
