@@ -70,10 +70,12 @@ void KvManager::attach(const PrefixHit& hit, int priority, BlockTable* table) {
   QUIRE_CHECK(table->blocks.empty());
   QUIRE_CHECK_LE(hit.num_taken, num_available());
   // First everything is held, so that making room for the rest takes nothing of the hit.
-  for (const NodeId node : hit.nodes) {
-    const PrefixNode& known = index_.at(node);
+  for (auto node = hit.nodes.rbegin(); node != hit.nodes.rend(); ++node) {
+    const PrefixNode& known = index_.at(*node);
     if (known.block >= 0) acquire(known.block);
-    if (known.host >= 0) loading_hosts_.insert(known.host);
+    if (known.host < 0) continue;
+    loading_hosts_.insert(known.host);
+    touch_stored(*node);
   }
   BlockId source = -1;
   if (hit.partial != kNoNode) {
@@ -87,8 +89,6 @@ void KvManager::attach(const PrefixHit& hit, int priority, BlockTable* table) {
       index_.at(node).block = block;
       node_of_block_[static_cast<std::size_t>(block)] = node;
       moves_.loads.push_back({block, index_.at(node).host});
-      stored_.remove(node);
-      stored_.push(node, index_.at(node).priority);
     }
     index_.at(node).priority = std::min(index_.at(node).priority, priority);
     index_.at(node).wanted = true;
@@ -231,7 +231,8 @@ void KvManager::evict() {
   index_.at(node).block = -1;
   node_of_block_[static_cast<std::size_t>(block)] = kNoNode;
   pool_.free(block);
-  if (index_.at(node).host >= 0) return;
+  // A parent leaves the device after its children, and must leave the store after them, too.
+  if (index_.at(node).host >= 0) return touch_stored(node);
   ++moves_.num_dropped;
   drop(node);
 }

@@ -90,7 +90,6 @@ class KvManager {
   void release(BlockTable* table);
   // Those since the last call; they must go out with the next plan.
   BlockMoves take_moves();
-  bool has_moves() const { return !moves_.saves.empty(); }
 
   // --- the offload store ---
   // Evicted blocks are saved; if not all, then those that were found at least once, or kept.
@@ -126,6 +125,7 @@ class KvManager {
   void acquire(BlockId block);
   void give_back(BlockId block);
   void save(NodeId node, BlockId block);
+  void touch_stored(NodeId node);
   bool copies_on_write(int num_computed, const BlockTable& table) const;
   absl::Status verify_index() const;
 

@@ -87,6 +87,12 @@ HostBlockId KvManager::allocate_host() {
   return host;
 }
 
+// The latest of its class.
+void KvManager::touch_stored(NodeId node) {
+  stored_.remove(node);
+  stored_.push(node, index_.at(node).priority);
+}
+
 // `block` is what `node` has on the device.
 void KvManager::save(NodeId node, BlockId block) {
   if (num_host_blocks_ == 0) return;
@@ -101,12 +107,7 @@ void KvManager::begin_saving_all() {
   QUIRE_CHECK_EQ(pool_.num_used(), 0);
   to_save_.clear();
   for (NodeId node = unreferenced_.first(); node != kNoNode; node = unreferenced_.after(node)) {
-    if (index_.at(node).host < 0) {
-      to_save_.push_back(node);
-    } else {
-      stored_.remove(node);  // as recent as it was on the device
-      stored_.push(node, index_.at(node).priority);
-    }
+    to_save_.push_back(node);
   }
   const auto room = static_cast<std::size_t>(num_host_blocks_);
   if (to_save_.size() > room) {
@@ -117,10 +118,15 @@ void KvManager::begin_saving_all() {
 }
 
 void KvManager::save_some(int most) {
-  for (; most > 0 && !to_save_.empty(); --most) {
+  while (most > 0 && !to_save_.empty()) {
     const NodeId node = to_save_.back();
     to_save_.pop_back();
+    if (index_.at(node).host >= 0) {
+      touch_stored(node);
+      continue;
+    }
     save(node, index_.at(node).block);
+    --most;
   }
 }
 

@@ -25,10 +25,6 @@ namespace {
 constexpr absl::Duration kMinStepDeadline = absl::Seconds(60);
 constexpr absl::Duration kStepDeadlinePerToken = absl::Milliseconds(100);
 
-// In order of arrival a request counts as due a minute after it came (schedule/policy.h): one whose
-// deadline is nearer goes before others.
-constexpr absl::Duration kDueWithin = absl::Minutes(1);
-
 absl::Duration step_deadline_of(const EngineConfig& config) {
   return std::max(kMinStepDeadline, kStepDeadlinePerToken * config.max_num_batched_tokens);
 }
@@ -85,7 +81,7 @@ QueueGate::Limits queue_limits(const EngineConfig& config, const std::vector<Ten
   const bool fcfs = policy_of(config, tenants) == Policy::kFcfs;
   return {.max_requests = config.max_num_queued_reqs,
           .max_tokens = config.max_num_queued_tokens,
-          .behind_all_from = fcfs ? kDueWithin : absl::InfiniteDuration()};
+          .behind_all_from = fcfs ? policy::kPatience : absl::InfiniteDuration()};
 }
 
 LoopQueue queue_of(const EngineStats& stats) {

@@ -161,6 +161,7 @@ void StepLoop::take(const GroupLost&) {
 // `ends`: why, where the scheduler does not say.
 void StepLoop::deliver(Gain gain, FinishReason ends) {
   LiveRequest* live = live_.find(gain.request);
+  if (live == nullptr || !live->is_open(gain.choice)) return;
   counted_.generation_tokens += gain.tokens.size();
   if (!live->answered && !gain.tokens.empty()) {
     live->answered = true;

@@ -7,7 +7,6 @@
 namespace quire::policy {
 namespace {
 
-constexpr absl::Duration kPatience = absl::Minutes(1);
 constexpr absl::Duration kPerPromptToken = absl::Milliseconds(2);
 constexpr int kGrowthTokens = 256;
 

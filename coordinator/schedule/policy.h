@@ -20,9 +20,12 @@ enum class Policy {
 
 namespace policy {
 
+// A request without a deadline is due so long after it arrived.
+inline constexpr absl::Duration kPatience = absl::Minutes(1);
+
 // The place in the order, in microseconds: of two requests the smaller goes first. A request is due
 // at its deadline, or a minute after it arrived if it has none or a later one; so without deadlines
-// this is the order of arrival, and nobody is passed over for longer than a minute.
+// this is the order of arrival, and with them nobody is passed over by who comes a minute later.
 //
 // Every step of priority is worth `ageing` of waiting, every prompt token of a shortest-first order
 // two milliseconds: the order between two requests never changes while they wait, so waiting costs

@@ -49,12 +49,6 @@ Sequence* Scheduler::make_sequence(const Request& request, int choice,
   sequence->num_prompt_tokens = request->num_prompt_tokens;
   sequence->max_total_tokens = request->max_total_tokens;
   sequence->tokens = std::move(tokens);
-  if (config_.num_speculative_tokens > 0 && !request->is_beam() &&
-      !request->params.adjusts_logits()) {
-    sequence->drafter =
-        std::make_unique<NgramDrafter>(config_.prompt_lookup_min, config_.prompt_lookup_max);
-    sequence->drafter->extend(sequence->tokens);
-  }
   Sequence* made = sequence.get();
   sequences_.emplace(made->id, std::move(sequence));
   return made;
@@ -207,8 +201,9 @@ void Scheduler::leave_group(Sequence* sequence) {
   sequence->slot = -1;
   sequence->num_computed_tokens = 0;
   sequence->num_applied_tokens = 0;
-  sequence->wants_drafts = false;
+  sequence->wants_drafts = sequence->tries_drafts = false;
   sequence->drafts.clear();
+  sequence->drafter.reset();
   ++sequence->life;
 }
 

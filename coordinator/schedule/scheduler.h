@@ -150,7 +150,7 @@ class Scheduler {
     StepId step;
     std::vector<RowInFlight> rows;  // in plan order
     StepWork work;
-    int num_loads = 0;
+    int num_loads = 0, num_saves = 0;
   };
   // A row of the plan being made.
   struct Grant {
@@ -182,7 +182,7 @@ class Scheduler {
   // plan (scheduler_plan.cpp)
   void grant_decodes(Draft* draft);
   void add_drafts(Sequence* sequence, Draft* draft);
-  int num_prompts() const;
+  PrefillShare prefill_share(const Draft& draft) const;
   void grant_prefills(PrefillShare* share, Draft* draft);
   int grant_size(const Sequence& sequence, int most, const Draft& draft) const;
   int blocks_to_advance(const Sequence& sequence) const;
@@ -199,8 +199,8 @@ class Scheduler {
   // newcomers (scheduler_admit.cpp)
   void admit_waiting(PrefillShare* share, Draft* draft);
   Sequence* next_waiting();
-  PrefixHit match(const Sequence& sequence) const;
-  bool loads_pay(const PrefixHit& all, const PrefixHit& here) const;
+  PrefixHit match(const Sequence& sequence);
+  bool loads_pay(const PrefixHit& all, const PrefixHit& here);
   bool fits_now(const Sequence& sequence, int promised, PrefixHit* hit) const;
   int promised_to(const Sequence& sequence) const;
   int promised_blocks() const;
@@ -226,7 +226,7 @@ class Scheduler {
   void apply_search_rows(absl::Span<const RowInFlight> rows, absl::Span<RowResult> picks,
                          std::vector<Gain>* gains);
   void want_drafts(Sequence* sequence);
-  int drafts_that_pay(const Sequence& sequence, int most, const StepWork& step) const;
+  int drafts_that_pay(const Sequence& sequence, int most) const;
   EndReason end_of(const Sequence& sequence) const;
 
   absl::Status verify_running() const;
@@ -237,6 +237,7 @@ class Scheduler {
   KvManager kv_;
   StepCostModel costs_;
   double load_us_ = 0;  // of one block from the offload store, measured; 0: not known yet
+  int num_refused_loads_ = 0;
   // Blocks moved of late, fading: whether saving what nobody has asked for twice is worth it.
   double lately_saved_ = 0, lately_loaded_ = 0;
   EpochId epoch_ = 0;  // 0 = no group

@@ -9,7 +9,8 @@
 namespace quire {
 namespace {
 
-constexpr int kLpmWindow = 64;        // of those next in line, who may be taken first
+constexpr int kLpmWindow = 64;  // of those next in line, who may be taken first
+constexpr int kRefusalsPerTry = 64;
 constexpr int kSoonTokens = 24;       // that a running sequence grows by before long
 constexpr int kMostTimesPassed = 16;  // by them, before the first in line is taken anyway
 
@@ -55,11 +56,10 @@ Sequence* Scheduler::next_waiting() {
       best = sequence;
     }
   }
-  if (best != first) ++first->request->times_passed;
   return best;
 }
 
-PrefixHit Scheduler::match(const Sequence& sequence) const {
+PrefixHit Scheduler::match(const Sequence& sequence) {
   const std::string& scope = sequence.request->scope;
   const int most = sequence.num_tokens() - 1;  // the last token is computed: it is picked from
   PrefixHit all = kv_.match(scope, sequence.tokens, most, /*from_host=*/true);
@@ -68,14 +68,15 @@ PrefixHit Scheduler::match(const Sequence& sequence) const {
   return loads_pay(all, here) ? all : here;
 }
 
-// Blocks are loaded where that takes less time than to compute them again, by what both have taken.
-bool Scheduler::loads_pay(const PrefixHit& all, const PrefixHit& here) const {
+// Blocks are loaded where that takes less time than to compute them again, by what both have taken;
+// and now and then although it seems not to, or one slow load would be believed for ever.
+bool Scheduler::loads_pay(const PrefixHit& all, const PrefixHit& here) {
   if (load_us_ == 0 || !costs_.known()) return true;
   StepWork work;
   work.num_tokens = all.num_tokens - here.num_tokens;
   work.context_tokens = context_tokens_of(here.num_tokens, work.num_tokens);
   const double compute_us = costs_.predict_us(work) - costs_.us_per_step();
-  return load_us_ * all.num_loads < compute_us;
+  return load_us_ * all.num_loads < compute_us || ++num_refused_loads_ % kRefusalsPerTry == 0;
 }
 
 // The hit loses its partial block where there is no room for a copy.
@@ -104,6 +105,7 @@ void Scheduler::admit_waiting(PrefillShare* share, Draft* draft) {
   if (draft->preempted || waiting_.empty() || draft->budget_tokens == 0) return;
   int promised = promised_blocks();
   while (draft->budget_tokens > 0 && draft->budget_picks > 0) {
+    if (static_cast<int>(free_slots_.size()) <= reserved_slots_) return;
     Sequence* sequence = next_waiting();
     if (sequence == nullptr || sequence->num_rows_in_flight > 0) return;
     const int slots = sequence->request->is_beam() ? sequence->request->beams.width : 1;
@@ -111,6 +113,7 @@ void Scheduler::admit_waiting(PrefillShare* share, Draft* draft) {
     PrefixHit hit = match(*sequence);
     const int most = share->most_tokens(hit.num_tokens, sequence->num_tokens() - hit.num_tokens);
     if (most <= 0 || !fits_now(*sequence, promised, &hit)) return;
+    if (Sequence* first = waiting_.head(); first != sequence) ++first->request->times_passed;
     admit(sequence, hit, draft);
     const int begin = sequence->num_computed_tokens;
     const int num_tokens = grant_size(*sequence, most, *draft);
@@ -144,6 +147,12 @@ void Scheduler::admit(Sequence* sequence, const PrefixHit& hit, Draft* draft) {
 }
 
 void Scheduler::enter_slot(Sequence* sequence, AdmitRow row, Draft* draft) {
+  if (config_.num_speculative_tokens > 0 && !sequence->is_beam &&
+      !sequence->request->params.adjusts_logits()) {
+    sequence->drafter =
+        std::make_unique<NgramDrafter>(config_.prompt_lookup_min, config_.prompt_lookup_max);
+    sequence->drafter->extend(sequence->tokens);
+  }
   sequence->state = SequenceState::kRunning;
   sequence->slot = free_slots_.back();
   free_slots_.pop_back();

@@ -51,6 +51,7 @@ absl::StatusOr<std::vector<Gain>> Scheduler::apply(StepResult result) {
 
 void Scheduler::learn_costs(const StepInFlight& step, double us) {
   if (step.rows.empty() || us <= 0) return;
+  us = std::max(1.0, us - step.num_saves * load_us_);  // a save costs about what a load does
   if (step.num_loads == 0) return costs_.observe(step.work, us);
   if (!costs_.known()) return;
   const double each = std::max(1.0, us - costs_.predict_us(step.work)) / step.num_loads;
@@ -139,18 +140,22 @@ void Scheduler::apply_row(const RowInFlight& row, absl::Span<RowResult> picks,
   forget_if_done(&sequence);
 }
 
-// A row with promising guesses is not planned ahead any more: guesses need its last token.
+// A row with promising guesses is not planned ahead any more: guesses need its last token. Now and
+// then one row tries although they seem not to pay.
 void Scheduler::want_drafts(Sequence* sequence) {
   if (sequence->drafter == nullptr) return;
-  StepWork now;
-  now.num_rows = now.num_tokens = now.num_samples = num_running();
-  now.context_tokens = static_cast<double>(num_running()) * sequence->num_tokens();
-  const bool tries = plans_since_try_ >= kPlansPerTry;
-  sequence->wants_drafts = (tries || drafts_that_pay(*sequence, 1, now) > 0) &&
+  const bool pays = drafts_that_pay(*sequence, 1) > 0;
+  sequence->wants_drafts = (pays || plans_since_try_ >= kPlansPerTry) &&
                            !sequence->drafter->draft(sequence->tokens, 1).empty();
+  sequence->tries_drafts = sequence->wants_drafts && !pays;
+  if (sequence->tries_drafts) plans_since_try_ = 0;
 }
 
-int Scheduler::drafts_that_pay(const Sequence& sequence, int most, const StepWork& step) const {
+// In a step of everything that runs.
+int Scheduler::drafts_that_pay(const Sequence& sequence, int most) const {
+  StepWork step;
+  step.num_rows = step.num_tokens = step.num_samples = num_running();
+  step.context_tokens = static_cast<double>(num_running()) * sequence.num_tokens();
   return sequence.draft_gain.worthwhile(
       most, num_running(), costs_.known() ? costs_.predict_us(step) : 0,
       costs_.us_per_draft_token(sequence.num_tokens(), step.num_tokens));

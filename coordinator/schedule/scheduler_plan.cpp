@@ -12,7 +12,6 @@
 namespace quire {
 namespace {
 
-constexpr int kLeastPicks = 64;     // of a step; workers allow as many
 constexpr double kInputCharge = 1;  // of a tenant, for a prompt token computed
 constexpr double kOutputCharge = 2;
 constexpr int kTriedDrafts = 3;
@@ -25,13 +24,10 @@ StepPlan Scheduler::plan() {
   QUIRE_CHECK(can_plan());
   Draft draft;
   draft.budget_tokens = config_.max_num_batched_tokens;
-  draft.budget_picks = std::max(config_.max_num_seqs, kLeastPicks);
+  draft.budget_picks = std::max(config_.max_num_seqs, kMaxChoices);
   draft.grants.reserve(running_.size());
   grant_decodes(&draft);
-  PrefillShare share(costs_, draft.work,
-                     {.num_prompts = num_prompts(),
-                      .budget_tokens = config_.max_num_batched_tokens,
-                      .threshold = config_.long_prefill_token_threshold});
+  PrefillShare share = prefill_share(draft);
   grant_prefills(&share, &draft);
   admit_waiting(&share, &draft);
   return emit(std::move(draft));
@@ -66,11 +62,8 @@ void Scheduler::add_drafts(Sequence* sequence, Draft* draft) {
       std::min({config_.num_speculative_tokens, draft->budget_tokens - 1, draft->budget_picks - 1,
                 sequence->max_total_tokens - sequence->num_tokens() - 1});
   const int computed = sequence->num_computed_tokens;
-  int most = drafts_that_pay(*sequence, room, draft->work);
-  if (most <= 0) {  // wanted for a try
-    most = std::min(room, kTriedDrafts);
-    plans_since_try_ = 0;
-  }
+  int most = drafts_that_pay(*sequence, room);
+  if (std::exchange(sequence->tries_drafts, false)) most = std::min(room, kTriedDrafts);
   if (most <= 0) return;
   std::vector<TokenId> drafts = sequence->drafter->draft(sequence->tokens, most);
   const int end = computed + 1 + static_cast<int>(drafts.size());
@@ -78,13 +71,28 @@ void Scheduler::add_drafts(Sequence* sequence, Draft* draft) {
   sequence->drafts = std::move(drafts);
 }
 
-// Those that run and those that could begin now.
-int Scheduler::num_prompts() const {
-  int count = std::min(waiting_.size(), static_cast<int>(free_slots_.size()) - reserved_slots_);
-  for (const Sequence* sequence : running_) {
-    if (sequence->may_grow() && sequence->num_missing_tokens() > 1) ++count;
+// Prompts are those that run and those that could begin now. Streams whose rows are all in flight
+// (guesses, beams) count as if they were in this step: they wait for its end.
+PrefillShare Scheduler::prefill_share(const Draft& draft) const {
+  int num_prompts = 0;
+  if (kv_.num_available() > policy::watermark_blocks(kv_.num_total())) {
+    num_prompts = std::min(waiting_.size(), static_cast<int>(free_slots_.size()) - reserved_slots_);
   }
-  return count;
+  StepWork streams;
+  for (const Sequence* sequence : running_) {
+    if (!sequence->may_grow()) continue;
+    if (sequence->num_missing_tokens() > 1) {
+      ++num_prompts;
+      continue;
+    }
+    streams.num_rows += 1;
+    streams.context_tokens += sequence->num_computed_tokens;
+  }
+  streams.num_tokens = streams.num_samples = streams.num_rows;
+  return PrefillShare(costs_, draft.work.num_tokens < streams.num_tokens ? streams : draft.work,
+                      {.num_prompts = num_prompts,
+                       .budget_tokens = config_.max_num_batched_tokens,
+                       .threshold = config_.long_prefill_token_threshold});
 }
 
 void Scheduler::grant_prefills(PrefillShare* share, Draft* draft) {
@@ -187,7 +195,7 @@ StepPlan Scheduler::emit(Draft draft) {
   plan.releases = std::exchange(releases_, {});
   plan.admits = std::move(draft.admits);
   plan.rows.reserve(draft.grants.size());
-  StepInFlight step{plan.step, {}, draft.work, 0};
+  StepInFlight step{plan.step, {}, draft.work, 0, 0};
   step.rows.reserve(draft.grants.size());
   emit_moves(&plan, &step);
   for (const Grant& grant : draft.grants) emit_row(grant, &plan, &step);
@@ -232,6 +240,7 @@ void Scheduler::emit_row(const Grant& grant, StepPlan* plan, StepInFlight* step)
 void Scheduler::emit_moves(StepPlan* plan, StepInFlight* step) {
   BlockMoves moves = kv_.take_moves();
   step->num_loads = static_cast<int>(moves.loads.size());
+  step->num_saves = static_cast<int>(moves.saves.size());
   counts_.loaded_blocks += moves.loads.size();
   counts_.saved_blocks += moves.saves.size();
   lately_saved_ += static_cast<double>(moves.saves.size());
@@ -293,7 +302,7 @@ StepPlan Scheduler::plan_saves(int most) {
   StepPlan plan;
   if (epoch_ == 0) return plan;
   kv_.save_some(most);
-  StepInFlight step{next_step_, {}, {}, 0};
+  StepInFlight step{next_step_, {}, {}, 0, 0};
   emit_moves(&plan, &step);
   if (plan.saves.empty()) return plan;
   plan.epoch = epoch_;

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -69,6 +70,7 @@ struct Sequence {
   bool granted = false;       // in the plan that is being made
   bool preempted = false;     // has given way since it last ran
   bool wants_drafts = false;  // waits for its results, so that drafts can follow them
+  bool tries_drafts = false;  // though they may not pay
   bool returns_logprobs = false;
   bool ends_on_token = false;   // an eos or a stop token may end it
   SlotId slot = -1;             // while running
@@ -109,7 +111,8 @@ inline void prefetch(const Sequence& sequence) {
 // The order in which sequences are served, among equals of a policy: a total one.
 struct Earlier {
   bool operator()(const Sequence* a, const Sequence* b) const {
-    return std::pair(a->request->order_us, a->id) < std::pair(b->request->order_us, b->id);
+    return std::tuple(a->request->order_us, a->request_id, a->id) <
+           std::tuple(b->request->order_us, b->request_id, b->id);
   }
 };
 
