@@ -9,6 +9,7 @@ namespace quire {
 namespace {
 
 constexpr double kEnoughSeconds = 0.5;
+constexpr double kPauseSeconds = 10.0;   // without a step: nobody was there to drain the queue
 constexpr double kEnoughRequests = 8.0;  // of late
 constexpr int kEnoughPrompts = 3;
 constexpr absl::Duration kFresh = absl::Seconds(10);
@@ -29,7 +30,7 @@ int size_class(std::int64_t tokens) {
 void DrainRate::observe(const QueueCount& count, absl::Time now) {
   if (observed_ && now < last_time_) return;  // two threads may come in either order
   const double passed = observed_ ? absl::ToDoubleSeconds(now - last_time_) : 0.0;
-  if (passed > 0.0 && last_.waiting > 0) {
+  if (passed > 0.0 && passed < kPauseSeconds && last_.waiting > 0) {
     const double keep = std::exp(-passed / absl::ToDoubleSeconds(memory_));
     busy_s_ = busy_s_ * keep + passed;
     left_requests_ = left_requests_ * keep + grown(count.left_requests, last_.left_requests);

@@ -139,7 +139,14 @@ void StepLoop::take(const GroupReady& ready) {
                              " blocks that the new worker group's KV cache has."));
   }
   const std::string saved = std::exchange(saved_prefixes_, {});
-  if (ready.saved_prefixes == 0 || saved.empty()) return;
+  if (saved.empty()) return;
+  if (ready.saved_prefixes == 0) {
+    spdlog::warn(
+        "The prefix cache of the last run is not used: the offload stores do not hold what its "
+        "index "
+        "says. They are kept by an orderly stop only.");
+    return;
+  }
   const absl::Status status = scheduler_.restore_index(saved);
   if (!status.ok()) spdlog::warn("{}", std::string(status.message()));
 }
