@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <limits>
 #include <random>
 #include <thread>
 #include <utility>
@@ -80,15 +81,18 @@ RequestLimits request_limits(const EngineConfig& config, const ModelSpec& spec,
 QueueGate::Limits queue_limits(const EngineConfig& config, const std::vector<Tenant>& tenants) {
   const bool fcfs = policy_of(config, tenants) == Policy::kFcfs;
   return {.max_requests = config.max_num_queued_reqs,
+          .max_running = config.max_num_seqs,
           .max_tokens = config.max_num_queued_tokens,
           .behind_all_from = fcfs ? policy::kPatience : absl::InfiniteDuration()};
 }
 
+// Without a group nothing can begin.
 LoopQueue queue_of(const EngineStats& stats) {
   return {.taken_requests = stats.taken_requests,
           .taken_tokens = stats.taken_tokens,
           .waiting = stats.waiting,
-          .waiting_tokens = stats.waiting_tokens};
+          .waiting_tokens = stats.waiting_tokens,
+          .running = stats.ready ? stats.running : std::numeric_limits<int>::max()};
 }
 
 // Tells the gate when the first token comes.

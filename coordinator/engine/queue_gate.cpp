@@ -35,22 +35,24 @@ absl::Status QueueGate::enter(const LoopQueue& loop, std::int64_t prompt_tokens,
   const std::lock_guard lock(mutex_);
   const Waiting before = waiting(loop);
   QUIRE_RETURN_IF_ERROR(check_deadline(before, prompt_tokens, deadline, now));
-  QUIRE_RETURN_IF_ERROR(check_limits(before, prompt_tokens));
+  QUIRE_RETURN_IF_ERROR(check_limits(before, loop.running, prompt_tokens));
   *at_once = before.requests == 0;
   ++entered_requests_;
   entered_tokens_ += static_cast<std::uint64_t>(prompt_tokens);
   return absl::OkStatus();
 }
 
-absl::Status QueueGate::check_limits(const Waiting& waiting, std::int64_t prompt_tokens) {
-  if (limits_.max_requests > 0 && waiting.requests >= limits_.max_requests) {
+absl::Status QueueGate::check_limits(const Waiting& waiting, int running,
+                                     std::int64_t prompt_tokens) {
+  const std::int64_t begin_at_once = std::max(0, limits_.max_running - running);
+  if (limits_.max_requests > 0 && waiting.requests >= limits_.max_requests + begin_at_once) {
     ++refusals_.requests;
     return absl::ResourceExhaustedError(
         absl::StrCat("The queue is full: ", waiting.requests, " requests wait, and at most ",
                      limits_.max_requests, " may (--max-num-queued-reqs); try again later."));
   }
   // One that is longer than the limit may still wait alone: nothing else could ever help it.
-  if (limits_.max_tokens > 0 && waiting.tokens > 0 &&
+  if (limits_.max_tokens > 0 && waiting.tokens > 0 && waiting.requests >= begin_at_once &&
       waiting.tokens + prompt_tokens > limits_.max_tokens) {
     ++refusals_.tokens;
     return absl::ResourceExhaustedError(

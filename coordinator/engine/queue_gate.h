@@ -21,12 +21,14 @@ struct LoopQueue {
   std::uint64_t taken_tokens = 0;  // of prompts
   int waiting = 0;
   std::int64_t waiting_tokens = 0;
+  int running = 0;
 };
 
 class QueueGate {
  public:
   struct Limits {
     std::int64_t max_requests = 0;  // that wait; 0: no limit
+    int max_running = 0;            // so many more may be let in as could begin at once
     std::int64_t max_tokens = 0;    // of their prompts; 0: no limit
     // A request with so much time goes behind all that waits. One with less may overtake, so that
     // nobody knows what is before it.
@@ -56,7 +58,7 @@ class QueueGate {
     std::int64_t requests = 0, tokens = 0;
   };
   Waiting waiting(const LoopQueue& loop) const;
-  absl::Status check_limits(const Waiting& waiting, std::int64_t prompt_tokens);
+  absl::Status check_limits(const Waiting& waiting, int running, std::int64_t prompt_tokens);
   absl::Status check_deadline(const Waiting& waiting, std::int64_t prompt_tokens,
                               absl::Time deadline, absl::Time now);
 

@@ -11,6 +11,7 @@
 #include "common/wire.h"
 #include "kernels/host_memory.h"
 #include "spdlog/spdlog.h"
+#include "worker/loader/content_digest.h"
 #include "worker/session/capacity.h"
 #include "worker/session/link.h"
 
@@ -42,6 +43,10 @@ absl::Status open_store(Rank& rank, const SessionOptions& options, std::int64_t 
   store.world = rank.place().world;
   store.model_hash = rank.file().hash;
   store.layout = absl::StrCat(rank.numerics_id(), " ", rank.layout_digest(options.block_size));
+  if (!store.folder.empty()) {
+    QUIRE_ASSIGN_OR_RETURN(const std::uint64_t weights, content_digest(rank.file()));
+    absl::StrAppend(&store.layout, " ", absl::Hex(weights));
+  }
   QUIRE_ASSIGN_OR_RETURN(
       std::unique_ptr<HostStore> opened,
       HostStore::open(store, rank.kv_block_bytes(options.block_size), rank.device()));
