@@ -31,7 +31,8 @@ double percentile(std::vector<double> values, double p) {
 }
 
 struct Run {
-  double before_ms = 0, during_ms = 0, ttft_s = 0;
+  double before_ms = 0, during_ms = 0, ttft_s = 0;    // p99
+  double middle_before_ms = 0, middle_during_ms = 0;  // p50
 };
 
 // Gaps that lie between `begin` and `end` (of the steady clock), in milliseconds.
@@ -71,7 +72,8 @@ absl::StatusOr<Run> run_once(const Endpoint& endpoint, const std::vector<Call>& 
     collect(*result, all_started, sent, &before);
     collect(*result, sent, answered, &during);
   }
-  return Run{percentile(before, 0.99), percentile(during, 0.99), prompt->ttft_s};
+  return Run{percentile(before, 0.99), percentile(during, 0.99), prompt->ttft_s,
+             percentile(before, 0.5), percentile(during, 0.5)};
 }
 
 int fail(const absl::Status& status) {
@@ -108,10 +110,11 @@ int run(const Options& options) {
         run_once(endpoint, streams, intruder, std::atof(options.at("--after").c_str()));
     if (!one.ok()) return fail(one.status());
     std::printf(
-        "%-12s gap p99 %6.1f ms before, %6.1f ms while %d tokens are computed: x%.2f;  "
-        "TTFT %.2f s\n",
-        options.at("--label").c_str(), one->before_ms, one->during_ms, number("--prompt"),
-        one->during_ms / one->before_ms, one->ttft_s);
+        "%-12s gap p99 %6.1f (p50 %5.1f) ms before, %6.1f (%5.1f) while %d tokens are computed: "
+        "x%.2f (%.2f);  TTFT %.2f s\n",
+        options.at("--label").c_str(), one->before_ms, one->middle_before_ms, one->during_ms,
+        one->middle_during_ms, number("--prompt"), one->during_ms / one->before_ms,
+        one->middle_during_ms / one->middle_before_ms, one->ttft_s);
     std::fflush(stdout);
     ratios.push_back(one->during_ms / one->before_ms);
     ttfts.push_back(one->ttft_s);
