@@ -252,8 +252,8 @@ constexpr Option kOptions[] = {
     {"--priority-ageing-ms", "Scheduling", "MS", "waiting that makes up for one step of `priority`",
      kApi, set_int<&C::priority_ageing_ms, 1, 86400000>, get_int<&C::priority_ageing_ms>},
     {"--long-prefill-token-threshold", "Scheduling", "TOKENS",
-     "tokens that one prompt gets in a step; 0: no limit; -1: as many as let running streams go on "
-     "at no less than half their pace",
+     "tokens that one prompt gets in a step; 0: no limit; -1: by time, about as much of a step as "
+     "the streams that run take of it",
      kApi, set_int<&C::long_prefill_token_threshold, -1, 1 << 20>,
      get_int<&C::long_prefill_token_threshold>},
     {"--max-num-queued-reqs", "Scheduling", "N",
