@@ -1,9 +1,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <numeric>
-
 #include "coordinator/cache/kv_manager.h"
+#include "tests/coordinator/cache/tokens.h"
 
 namespace quire {
 namespace {
@@ -11,14 +10,6 @@ namespace {
 using testing::ElementsAre;
 using testing::IsEmpty;
 using testing::SizeIs;
-
-constexpr const char* kScope = "someone";
-
-std::vector<TokenId> counting(int from, int count) {
-  std::vector<TokenId> tokens(static_cast<std::size_t>(count));
-  std::iota(tokens.begin(), tokens.end(), from);
-  return tokens;
-}
 
 class KvOffloadTest : public testing::Test {
  protected:
