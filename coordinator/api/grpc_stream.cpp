@@ -127,7 +127,6 @@ void GenerateStream::end_choice(FinishReason finish, const std::string& error) {
   --open_choices_;
   if (finish == FinishReason::kDeadline) {
     late_ = true;
-    if (!error.empty()) late_error_ = error;
     // Whether it leaves a part of an answer or none is known when every choice has ended.
     held_ = held_ || completion_tokens_ == 0;
   }
@@ -143,7 +142,8 @@ void GenerateStream::end_choice(FinishReason finish, const std::string& error) {
 
 void GenerateStream::end_all() {
   if (late_ && completion_tokens_ == 0) {
-    return fail_locked({grpc::StatusCode::DEADLINE_EXCEEDED, late_error_});
+    return fail_locked({grpc::StatusCode::DEADLINE_EXCEEDED,
+                        "The request's deadline passed before it had a single token."});
   }
   held_ = false;
   if (best_of_.has_value()) keep_the_best();

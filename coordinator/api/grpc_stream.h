@@ -92,8 +92,6 @@ class GenerateStream final : public grpc::ServerWriteReactor<v1::GenerateReply>,
   int open_choices_ ABSL_GUARDED_BY(mutex_) = 0;
   std::optional<BestOf> best_of_ ABSL_GUARDED_BY(mutex_);
   bool late_ ABSL_GUARDED_BY(mutex_) = false;  // a choice was ended by the deadline
-  std::string late_error_ ABSL_GUARDED_BY(mutex_) =
-      "The request's deadline passed before it had a single token; allow more time.";
   bool held_ ABSL_GUARDED_BY(mutex_) = false;  // nothing is written before every choice has ended
   std::uint32_t cached_tokens_ ABSL_GUARDED_BY(mutex_) = 0;  // of the prompt
   std::uint32_t completion_tokens_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -18,8 +18,6 @@ namespace quire {
 namespace {
 
 constexpr float kLogprobFloor = -9999.0f;
-constexpr const char* kDeadlinePassed =
-    "The request's deadline passed before it had a single token; allow more time.";
 
 // What the client is told when a choice did not end by itself.
 ApiError failure_of(const ChoiceText::Piece& piece) {
@@ -221,9 +219,8 @@ class Answer {
 
   void finish() {
     if (!late_.empty() && generation_->total_tokens() == 0) {
-      const std::string& why = late_.front().piece.error;
       return fail({.status = 504,
-                   .message = why.empty() ? std::string(kDeadlinePassed) : why,
+                   .message = "The request's deadline passed before it had a single token.",
                    .code = "deadline_exceeded"});
     }
     for (Generation::ChoicePiece& piece : late_) show(std::move(piece));

@@ -165,7 +165,7 @@ class Engine::Impl {
     const QueueGate::Refusals refusals = gate_.refusals();
     stats.rejected_queued_reqs = refusals.requests;
     stats.rejected_queued_tokens = refusals.tokens;
-    stats.rejected_deadline += refusals.deadline;
+    stats.rejected_deadline = refusals.deadline;
     return stats;
   }
 

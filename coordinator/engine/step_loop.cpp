@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "spdlog/spdlog.h"
 
@@ -106,34 +105,17 @@ void StepLoop::take(Request request) {
   ++counted_.taken_requests;
   counted_.taken_tokens += wish.prompt.size();
   if (stopping_) return end_request(wish.id, FinishReason::kCancelled, "");
-  NewRequest fresh{.id = wish.id,
-                   .prompt = std::exchange(live.request.prompt, {}),
-                   .params = wish.params,
-                   .n = wish.n,
-                   .beams = wish.beams,
-                   .tenant = wish.tenant,
-                   .priority = wish.priority,
-                   .cache_salt = wish.cache_salt,
-                   .arrival = wish.arrival,
-                   .deadline = wish.deadline};
-  if (std::string why = hopeless(fresh); !why.empty()) {
-    ++counted_.rejected_deadline;
-    return end_request(wish.id, FinishReason::kDeadline, why);
-  }
-  const absl::Status status = scheduler_.add(std::move(fresh));
+  const absl::Status status = scheduler_.add({.id = wish.id,
+                                              .prompt = std::exchange(live.request.prompt, {}),
+                                              .params = wish.params,
+                                              .n = wish.n,
+                                              .beams = wish.beams,
+                                              .tenant = wish.tenant,
+                                              .priority = wish.priority,
+                                              .cache_salt = wish.cache_salt,
+                                              .arrival = wish.arrival,
+                                              .deadline = wish.deadline});
   if (!status.ok()) end_request(wish.id, FinishReason::kError, std::string(status.message()));
-}
-
-// Why its deadline cannot be kept though nothing comes before it; empty: it may be.
-std::string StepLoop::hopeless(const NewRequest& wish) const {
-  if (wish.deadline == absl::InfiniteFuture()) return "";
-  const absl::Duration left = wish.deadline - absl::Now();
-  const absl::Duration needed = scheduler_.prefill_time(wish);
-  if (needed <= 2 * left) return "";
-  return absl::StrFormat(
-      "The request's deadline is %.3f s from now, but its prompt of %d tokens alone takes about "
-      "%.3f s here: allow more time, or shorten the prompt.",
-      absl::ToDoubleSeconds(left), wish.prompt.size(), absl::ToDoubleSeconds(needed));
 }
 
 void StepLoop::take(const CancelRequest& message) {

@@ -47,7 +47,6 @@ class StepLoop {
   void take(const GroupLost& lost);
   void take(SavePrefixes message);
 
-  std::string hopeless(const NewRequest& wish) const;
   void deliver(Gain gain, FinishReason ends);
   // Ends every open choice of a request; its sequences leave the scheduler.
   void end_request(RequestId id, FinishReason reason, const std::string& error);

@@ -18,6 +18,11 @@ std::vector<SlotId> all_slots(int count) {
   return slots;
 }
 
+// What is found under one scope is never found under another.
+std::string scope_of(int tenant, const std::string& salt) {
+  return absl::StrCat(tenant, ":", salt);
+}
+
 }  // namespace
 
 Scheduler::Scheduler(SchedulerConfig config)

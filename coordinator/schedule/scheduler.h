@@ -90,9 +90,6 @@ class Scheduler {
   // ResourceExhausted with both numbers if its longest form exceeds the group's blocks, or its
   // beams the slots.
   absl::Status add(NewRequest wish);
-  // What computing its prompt takes by what steps have taken so far, alone, without what the cache
-  // has of it; 0 while that is not known.
-  absl::Duration prefill_time(const NewRequest& wish) const;
   void cancel(RequestId id);  // at any point; an id that has ended is ignored
   void stop_choice(RequestId id, int choice);
   // Ends it; a beam search gives its best so far.

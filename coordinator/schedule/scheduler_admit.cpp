@@ -68,23 +68,6 @@ PrefixHit Scheduler::match(const Sequence& sequence) {
   return loads_pay(all, here) ? all : here;
 }
 
-absl::Duration Scheduler::prefill_time(const NewRequest& wish) const {
-  if (epoch_ == 0 || !costs_.known()) return absl::ZeroDuration();
-  const auto count = static_cast<int>(wish.prompt.size());
-  int begin =
-      kv_.match(scope_of(wish.tenant, wish.cache_salt), wish.prompt, count - 1, true).num_tokens;
-  double us = 0;
-  while (begin < count) {
-    StepWork step;
-    step.num_rows = 1;
-    step.num_tokens = std::min(count - begin, config_.max_num_batched_tokens);
-    step.context_tokens = context_tokens_of(begin, step.num_tokens);
-    us += costs_.predict_us(step);
-    begin += step.num_tokens;
-  }
-  return absl::Microseconds(us);
-}
-
 // Blocks are loaded where that takes less time than to compute them again, by what both have taken;
 // and now and then although it seems not to, or one slow load would be believed for ever.
 bool Scheduler::loads_pay(const PrefixHit& all, const PrefixHit& here) {
