@@ -23,13 +23,6 @@ using Options = std::map<std::string, std::string>;
 
 constexpr int kStreamPrompt = 32;
 
-double percentile(std::vector<double> values, double p) {
-  if (values.empty()) return 0;
-  std::sort(values.begin(), values.end());
-  return values[std::min(values.size() - 1,
-                         static_cast<std::size_t>(p * static_cast<double>(values.size())))];
-}
-
 struct Run {
   double before_ms = 0, during_ms = 0, ttft_s = 0;    // p99
   double middle_before_ms = 0, middle_during_ms = 0;  // p50

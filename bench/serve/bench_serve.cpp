@@ -30,13 +30,6 @@ struct Options {
   int repeats = 3;
 };
 
-double percentile(std::vector<double> values, double p) {
-  if (values.empty()) return 0;
-  std::sort(values.begin(), values.end());
-  return values[std::min(values.size() - 1,
-                         static_cast<std::size_t>(p * static_cast<double>(values.size())))];
-}
-
 // What a round took, for people or for programs.
 struct Round {
   std::size_t requests = 0, input = 0;

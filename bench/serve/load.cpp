@@ -42,6 +42,13 @@ std::vector<Call> make_load(const LoadOptions& options, const std::vector<TokenI
   return calls;
 }
 
+double percentile(std::vector<double> values, double p) {
+  if (values.empty()) return 0;
+  std::sort(values.begin(), values.end());
+  return values[std::min(values.size() - 1,
+                         static_cast<std::size_t>(p * static_cast<double>(values.size())))];
+}
+
 std::vector<TokenId> random_tokens(int vocab, std::uint64_t seed) {
   std::mt19937_64 random(seed);
   std::vector<TokenId> tokens(100003);

@@ -28,6 +28,9 @@ struct LoadOptions {
 // Prompts are cut at random places from `text`, the tokens of some corpus (used as a ring).
 std::vector<Call> make_load(const LoadOptions& options, const std::vector<TokenId>& text);
 
+// The value below which a share `p` of `values` lies; 0 of none.
+double percentile(std::vector<double> values, double p);
+
 // Random ids in [3, vocab): for models without a tokenizer, whose answers mean nothing anyway. The
 // first three are left out: in most vocabularies they begin and end texts.
 std::vector<TokenId> random_tokens(int vocab, std::uint64_t seed);

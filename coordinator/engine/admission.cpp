@@ -33,15 +33,13 @@ absl::Status check_prompt(const std::vector<TokenId>& prompt, const RequestLimit
   return absl::OkStatus();
 }
 
-// Blocks at the end. Choices can wait for each other, so one must fit; beams run together, share
-// the prompt's full blocks and have the others to themselves, with one to spare for a fork (the
-// same as policy::beam_blocks_at_end).
-std::int64_t blocks_needed(const Request& request, std::int64_t total, int block_size) {
-  const std::int64_t one = policy::blocks_at_end(static_cast<int>(total), block_size);
-  if (request.beams.width == 0) return one;
-  const std::int64_t shared =
-      std::min(one, static_cast<std::int64_t>(request.prompt.size()) / block_size);
-  return shared + request.beams.width * (one - shared + 1);
+// Blocks at the end. Choices can wait for each other, so one must fit; beams run together.
+int blocks_needed(const Request& request, std::int64_t total, int block_size) {
+  if (request.beams.width == 0) {
+    return policy::blocks_at_end(static_cast<int>(total), block_size);
+  }
+  return policy::beam_blocks_at_end(static_cast<int>(request.prompt.size()),
+                                    static_cast<int>(total), request.beams.width, block_size);
 }
 
 absl::Status check_length(const Request& request, const RequestLimits& limits) {
@@ -54,7 +52,7 @@ absl::Status check_length(const Request& request, const RequestLimits& limits) {
         ", but the context is ", limits.max_model_len, " tokens: lower `max_tokens` to at most ",
         limits.max_model_len - prompt, " or shorten the prompt."));
   }
-  const std::int64_t needed = blocks_needed(request, total, limits.block_size);
+  const int needed = blocks_needed(request, total, limits.block_size);
   if (limits.total_blocks > 0 && needed > limits.total_blocks) {
     const int width = request.beams.width;
     return absl::InvalidArgumentError(absl::StrCat(

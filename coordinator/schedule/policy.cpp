@@ -71,11 +71,10 @@ int blocks_at_end(int max_total_tokens, int block_size) {
   return (max_total_tokens - 1 + block_size - 1) / block_size;
 }
 
-int beam_blocks_at_end(const ScheduledRequest& request, int block_size) {
+int beam_blocks_at_end(int num_prompt_tokens, int max_total_tokens, int width, int block_size) {
   // Full blocks of the prompt are shared; the partly filled one and what follows is each beam's.
-  const int shared = request.num_prompt_tokens / block_size;
-  return shared +
-         request.beams.width * (blocks_at_end(request.max_total_tokens, block_size) - shared + 1);
+  const int shared = num_prompt_tokens / block_size;
+  return shared + width * (blocks_at_end(max_total_tokens, block_size) - shared + 1);
 }
 
 }  // namespace quire::policy

@@ -82,7 +82,11 @@ int tokens_to_fit(const Sequence& sequence);
 // Blocks that a sequence holds at its longest. Its last token is never computed.
 int blocks_at_end(int max_total_tokens, int block_size);
 // Blocks of a whole beam search at its longest: the prompt once, the rest for every beam.
-int beam_blocks_at_end(const ScheduledRequest& request, int block_size);
+int beam_blocks_at_end(int num_prompt_tokens, int max_total_tokens, int width, int block_size);
+inline int beam_blocks_at_end(const ScheduledRequest& request, int block_size) {
+  return beam_blocks_at_end(request.num_prompt_tokens, request.max_total_tokens,
+                            request.beams.width, block_size);
+}
 
 }  // namespace policy
 }  // namespace quire
