@@ -1,20 +1,24 @@
 // What one long prompt does to streams that run: 32 streams decode, then a prompt of 6,000 tokens
 // arrives. Prints the streams' p99 gap between tokens before it came and while it was computed, and
-// its time to the first token; medians of several runs. Run it against a server as it is and
-// against one with --long-prefill-token-threshold 0 to see what the bound costs the prompt.
+// its time to the first token; medians of several runs. Streams end when the prompt was answered.
+// Run it against a server as it is and against one with --long-prefill-token-threshold 0 to see
+// what the bound costs the prompt.
 //   bench_intruder --model-file M.gguf [--url host:port] [--streams 32] [--prompt 6000]
 //                  [--output 500] [--after 6] [--repeats 5] [--seed 1] [--label NAME]
+//                  [--format text|json]   (json: a line for each run)
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <thread>
 
-#include "absl/strings/str_split.h"
 #include "bench/serve/http_client.h"
 #include "bench/serve/load.h"
+#include "bench/serve/stats.h"
 
 namespace quire::bench {
 namespace {
@@ -22,6 +26,8 @@ namespace {
 using Options = std::map<std::string, std::string>;
 
 constexpr int kStreamPrompt = 32;
+// So long streams go on: the gap in which the prompt was answered ends in this time.
+constexpr std::chrono::milliseconds kAfterwards(1500);
 
 struct Run {
   double before_ms = 0, during_ms = 0, ttft_s = 0;    // p99
@@ -41,12 +47,15 @@ void collect(const Timing& timing, double begin, double end, std::vector<double>
 absl::StatusOr<Run> run_once(const Endpoint& endpoint, const std::vector<Call>& streams,
                              const Call& intruder, double after_s) {
   std::vector<absl::StatusOr<Timing>> results(streams.size(), absl::UnknownError("not run"));
+  std::atomic<bool> stop{false};
   std::vector<std::thread> threads;
   for (std::size_t i = 0; i < streams.size(); ++i) {
-    threads.emplace_back([&, i] { results[i] = complete(endpoint, streams[i]); });
+    threads.emplace_back([&, i] { results[i] = complete(endpoint, streams[i], &stop); });
   }
   std::this_thread::sleep_for(std::chrono::duration<double>(after_s));
   const absl::StatusOr<Timing> prompt = complete(endpoint, intruder);
+  std::this_thread::sleep_for(kAfterwards);
+  stop = true;
   for (std::thread& thread : threads) thread.join();
   if (!prompt.ok()) return prompt.status();
   double all_started = 0, first_ended = 1e300;
@@ -74,12 +83,31 @@ int fail(const absl::Status& status) {
   return 1;
 }
 
+void print(const Options& options, const Run& one) {
+  if (options.at("--format") == "json") {
+    const nlohmann::json line = {{"before_p99_ms", one.before_ms},
+                                 {"during_p99_ms", one.during_ms},
+                                 {"before_p50_ms", one.middle_before_ms},
+                                 {"during_p50_ms", one.middle_during_ms},
+                                 {"ttft_s", one.ttft_s}};
+    std::printf("%s\n", line.dump().c_str());
+  } else {
+    std::printf(
+        "%-12s gap p99 %6.1f (p50 %5.1f) ms before, %6.1f (%5.1f) while %s tokens are computed: "
+        "x%.2f (%.2f);  TTFT %.2f s\n",
+        options.at("--label").c_str(), one.before_ms, one.middle_before_ms, one.during_ms,
+        one.middle_during_ms, options.at("--prompt").c_str(), one.during_ms / one.before_ms,
+        one.middle_during_ms / one.middle_before_ms, one.ttft_s);
+  }
+  std::fflush(stdout);
+}
+
 int run(const Options& options) {
   const auto number = [&](const char* name) { return std::atoi(options.at(name).c_str()); };
   Endpoint endpoint;
-  const std::vector<std::string> address = absl::StrSplit(options.at("--url"), ':');
-  endpoint.host = address[0];
-  if (address.size() > 1) endpoint.port = address[1];
+  if (absl::Status address = set_address(options.at("--url"), &endpoint); !address.ok()) {
+    return fail(address);
+  }
   const absl::StatusOr<std::vector<TokenId>> text = licence_tokens(options.at("--model-file"));
   if (!text.ok()) return fail(text.status());
   const absl::StatusOr<std::string> model = first_model(endpoint);
@@ -90,30 +118,25 @@ int run(const Options& options) {
     LoadOptions load;
     load.requests = number("--streams");
     load.seed = static_cast<std::uint64_t>(number("--seed") + 2 * i);  // nothing is cached
-    load.fixed_input = kStreamPrompt;
-    load.fixed_output = number("--output");
+    load.input.fixed = kStreamPrompt;
+    load.output.fixed = number("--output");
     const std::vector<Call> streams = make_load(load, *text);
     load.requests = 1;
     load.seed += 1;
-    load.fixed_input = number("--prompt");
-    load.fixed_output = 1;
+    load.input.fixed = number("--prompt");
+    load.output.fixed = 1;
     Call intruder = make_load(load, *text).front();
     intruder.prompt.front() = 100 + i;
     const absl::StatusOr<Run> one =
         run_once(endpoint, streams, intruder, std::atof(options.at("--after").c_str()));
     if (!one.ok()) return fail(one.status());
-    std::printf(
-        "%-12s gap p99 %6.1f (p50 %5.1f) ms before, %6.1f (%5.1f) while %d tokens are computed: "
-        "x%.2f (%.2f);  TTFT %.2f s\n",
-        options.at("--label").c_str(), one->before_ms, one->middle_before_ms, one->during_ms,
-        one->middle_during_ms, number("--prompt"), one->during_ms / one->before_ms,
-        one->middle_during_ms / one->middle_before_ms, one->ttft_s);
-    std::fflush(stdout);
+    print(options, *one);
     ratios.push_back(one->during_ms / one->before_ms);
     ttfts.push_back(one->ttft_s);
     before.push_back(one->before_ms);
     during.push_back(one->during_ms);
   }
+  if (options.at("--format") == "json") return 0;
   std::printf("%-12s median of %d: gap p99 %.1f -> %.1f ms, x%.2f;  TTFT %.2f s\n",
               options.at("--label").c_str(), number("--repeats"), percentile(before, 0.5),
               percentile(during, 0.5), percentile(ratios, 0.5), percentile(ttfts, 0.5));
@@ -124,11 +147,11 @@ int run(const Options& options) {
 }  // namespace quire::bench
 
 int main(int argc, char** argv) {
-  quire::bench::Options options = {{"--model-file", ""}, {"--url", "127.0.0.1:8000"},
-                                   {"--streams", "32"},  {"--prompt", "6000"},
-                                   {"--output", "500"},  {"--after", "6"},
-                                   {"--repeats", "5"},   {"--seed", "1"},
-                                   {"--label", "server"}};
+  quire::bench::Options options = {{"--model-file", ""},  {"--url", "127.0.0.1:8000"},
+                                   {"--streams", "32"},   {"--prompt", "6000"},
+                                   {"--output", "500"},   {"--after", "6"},
+                                   {"--repeats", "5"},    {"--seed", "1"},
+                                   {"--label", "server"}, {"--format", "text"}};
   for (int i = 1; i + 1 < argc; i += 2) {
     const auto option = options.find(argv[i]);
     if (option == options.end()) {

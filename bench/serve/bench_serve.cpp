@@ -1,133 +1,105 @@
-// Sends a seeded load to any OpenAI-compatible server, all requests at once, and prints throughput
-// and latencies as `vllm bench serve` defines them. Used for Quire and its peers alike.
+// The seeded log-normal load in rounds, a line each: the form that tests/gpu reads. People use
+// `quire bench serve`; load, client and definitions are the same.
 //   bench_serve --model-file M.gguf | --vocab N  [--url host:port] [--requests 24]
 //               [--input N --output N] [--repeats 3] [--seed 1] [--label NAME] [--format text|json]
 //   bench_serve --print-load yes --vocab N ...: sends nothing, prints each request's lengths
 // --vocab takes random token ids: for servers of random weights, which have no tokenizer.
-#include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
+#include <map>
 #include <nlohmann/json.hpp>
-#include <thread>
 
-#include "absl/strings/str_split.h"
-#include "bench/serve/http_client.h"
 #include "bench/serve/load.h"
+#include "bench/serve/send.h"
 
 namespace quire::bench {
 namespace {
 
-struct Options {
-  Endpoint endpoint;
-  LoadOptions load;
-  std::string model_file;
-  int vocab = 0;
-  std::string label = "server";
-  std::string format = "text";
-  bool print_load = false;
-  int repeats = 3;
-};
+using Options = std::map<std::string, std::string>;
 
-// What a round took, for people or for programs.
-struct Round {
-  std::size_t requests = 0, input = 0;
-  long output = 0;
-  double elapsed_s = 0;
-  std::vector<double> ttft_ms, tpot_ms, gaps_ms;
+int fail(const std::string& message, int code = 1) {
+  std::fprintf(stderr, "bench_serve: %s\n", message.c_str());
+  return code;
+}
 
-  double rate() const { return static_cast<double>(output) / elapsed_s; }
-  void print(const Options& options) const {
-    if (options.format == "json") {
-      const nlohmann::json line = {{"bench", "serve"},
-                                   {"label", options.label},
-                                   {"requests", requests},
-                                   {"input", input},
-                                   {"output", output},
-                                   {"elapsed_s", elapsed_s},
-                                   {"out_tok_s", rate()},
-                                   {"ttft_p50_ms", percentile(ttft_ms, 0.5)},
-                                   {"ttft_p99_ms", percentile(ttft_ms, 0.99)},
-                                   {"tpot_p50_ms", percentile(tpot_ms, 0.5)},
-                                   {"tpot_p99_ms", percentile(tpot_ms, 0.99)},
-                                   {"gap_p99_ms", percentile(gaps_ms, 0.99)}};
-      std::printf("%s\n", line.dump().c_str());
-    } else {
-      std::printf(
-          "%-12s %3zu requests  %6zu in %6ld out  %7.2f s  %8.1f out tok/s  "
-          "TTFT p50 %7.1f p99 %7.1f ms  TPOT p50 %6.2f p99 %6.2f ms  gap p99 %6.1f ms\n",
-          options.label.c_str(), requests, input, output, elapsed_s, rate(),
-          percentile(ttft_ms, 0.5), percentile(ttft_ms, 0.99), percentile(tpot_ms, 0.5),
-          percentile(tpot_ms, 0.99), percentile(gaps_ms, 0.99));
-    }
-    std::fflush(stdout);
+void print(const Options& options, const std::string& label, const Summary& summary) {
+  const Latencies& ms = summary.latencies;
+  const double ttft[] = {percentile(ms.ttft, 0.5), percentile(ms.ttft, 0.99)};
+  const double tpot[] = {percentile(ms.tpot, 0.5), percentile(ms.tpot, 0.99)};
+  if (options.at("--format") == "json") {
+    const nlohmann::json line = {{"bench", "serve"},
+                                 {"label", label},
+                                 {"requests", summary.completed},
+                                 {"input", summary.input_tokens},
+                                 {"output", summary.output_tokens},
+                                 {"elapsed_s", summary.duration_s},
+                                 {"out_tok_s", summary.output_throughput},
+                                 {"ttft_p50_ms", ttft[0]},
+                                 {"ttft_p99_ms", ttft[1]},
+                                 {"tpot_p50_ms", tpot[0]},
+                                 {"tpot_p99_ms", tpot[1]},
+                                 {"gap_p99_ms", percentile(ms.itl, 0.99)}};
+    std::printf("%s\n", line.dump().c_str());
+  } else {
+    std::printf(
+        "%-12s %3d requests  %6ld in %6ld out  %7.2f s  %8.1f out tok/s  "
+        "TTFT p50 %7.1f p99 %7.1f ms  TPOT p50 %6.2f p99 %6.2f ms  gap p99 %6.1f ms\n",
+        label.c_str(), summary.completed, summary.input_tokens, summary.output_tokens,
+        summary.duration_s, summary.output_throughput, ttft[0], ttft[1], tpot[0], tpot[1],
+        percentile(ms.itl, 0.99));
   }
-};
+  std::fflush(stdout);
+}
 
 // One round: every call on a connection and thread of its own, started together.
-bool run_round(const Options& options, const std::vector<Call>& calls, std::vector<double>* rates) {
-  std::vector<absl::StatusOr<Timing>> results(calls.size(), absl::UnknownError("not run"));
-  const auto start = std::chrono::steady_clock::now();
-  std::vector<std::thread> threads;
-  for (std::size_t i = 0; i < calls.size(); ++i) {
-    threads.emplace_back([&, i] { results[i] = complete(options.endpoint, calls[i]); });
+bool run_round(const Options& options, const std::string& label, const Endpoint& endpoint,
+               const std::vector<Call>& calls, std::vector<double>* rates) {
+  const Run run = send_all(endpoint, calls, std::vector<double>(calls.size(), 0), 0);
+  for (const Outcome& outcome : run.outcomes) {
+    if (!outcome.error.empty()) return fail("a request failed: " + outcome.error) == 0;
   }
-  for (std::thread& thread : threads) thread.join();
-  Round round;
-  round.requests = calls.size();
-  round.elapsed_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  for (std::size_t i = 0; i < calls.size(); ++i) {
-    if (!results[i].ok()) {
-      std::fprintf(stderr, "request %zu failed: %s\n", i,
-                   std::string(results[i].status().message()).c_str());
-      return false;
-    }
-    const Timing& timing = *results[i];
-    round.input += calls[i].prompt.size();
-    round.output += timing.output_tokens;
-    round.ttft_ms.push_back(timing.ttft_s * 1e3);
-    for (const double gap : timing.chunk_gaps_s) round.gaps_ms.push_back(gap * 1e3);
-    if (timing.output_tokens > 1) {
-      round.tpot_ms.push_back((timing.end_s - timing.ttft_s) * 1e3 / (timing.output_tokens - 1));
-    }
-  }
-  rates->push_back(round.rate());
-  round.print(options);
+  const Summary summary = summarize(run.outcomes, run.duration_s, Goals{});
+  rates->push_back(summary.output_throughput);
+  print(options, label, summary);
   return true;
 }
 
-int run(Options options) {
-  absl::StatusOr<std::vector<TokenId>> text = random_tokens(std::max(options.vocab, 4), 1);
-  if (options.vocab == 0) text = licence_tokens(options.model_file);
-  if (!text.ok()) {
-    std::fprintf(stderr, "bench_serve: %s\n", std::string(text.status().message()).c_str());
-    return 1;
-  }
-  const std::vector<Call> calls = make_load(options.load, *text);
-  if (options.print_load) {
+int run(const Options& options) {
+  const auto number = [&](const char* name) { return std::atoi(options.at(name).c_str()); };
+  const std::string& label = options.at("--label");
+  absl::StatusOr<std::vector<TokenId>> text =
+      number("--vocab") > 0 ? random_tokens(std::max(number("--vocab"), 4), 1, nullptr)
+                            : licence_tokens(options.at("--model-file"));
+  if (!text.ok()) return fail(std::string(text.status().message()));
+  LoadOptions load;
+  load.requests = number("--requests");
+  load.input.fixed = number("--input");
+  load.output.fixed = number("--output");
+  load.seed = static_cast<std::uint64_t>(std::atoll(options.at("--seed").c_str()));
+  const std::vector<Call> calls = make_load(load, *text);
+  if (options.at("--print-load") == "yes") {
     for (const Call& call : calls) {
       std::printf("{\"input\": %zu, \"output\": %d}\n", call.prompt.size(), call.max_tokens);
     }
     return 0;
   }
-  auto model = first_model(options.endpoint);
-  if (!model.ok()) {
-    std::fprintf(stderr, "bench_serve: %s\n", std::string(model.status().message()).c_str());
-    return 1;
+  Endpoint endpoint;
+  if (absl::Status address = set_address(options.at("--url"), &endpoint); !address.ok()) {
+    return fail(std::string(address.message()), 64);
   }
-  options.endpoint.model = *model;
+  const absl::StatusOr<std::string> model = first_model(endpoint);
+  if (!model.ok()) return fail(std::string(model.status().message()));
+  endpoint.model = *model;
   std::vector<double> warm_up, rates;
-  Options first = options;
-  first.label += " (first)";
-  if (!run_round(first, {calls.begin(), calls.begin() + 1}, &warm_up)) return 1;
-  for (int i = 0; i < options.repeats; ++i) {
-    if (!run_round(options, calls, &rates)) return 1;
+  const std::vector<Call> first(calls.begin(), calls.begin() + 1);
+  if (!run_round(options, label + " (first)", endpoint, first, &warm_up)) return 1;
+  for (int i = 0; i < number("--repeats"); ++i) {
+    if (!run_round(options, label, endpoint, calls, &rates)) return 1;
   }
-  if (options.format == "json") return 0;
-  std::printf("%-12s median %.1f out tok/s (min %.1f, max %.1f) over %d rounds of %zu requests\n",
-              options.label.c_str(), percentile(rates, 0.5), percentile(rates, 0.0),
-              percentile(rates, 0.999), options.repeats, calls.size());
+  if (options.at("--format") == "json") return 0;
+  std::printf("%-12s median %.1f out tok/s (min %.1f, max %.1f) over %zu rounds of %zu requests\n",
+              label.c_str(), percentile(rates, 0.5), percentile(rates, 0.0), percentile(rates, 1.0),
+              rates.size(), calls.size());
   return 0;
 }
 
@@ -135,41 +107,24 @@ int run(Options options) {
 }  // namespace quire::bench
 
 int main(int argc, char** argv) {
-  quire::bench::Options options;
+  quire::bench::Options options = {
+      {"--model-file", ""}, {"--vocab", "0"},      {"--url", "127.0.0.1:8000"},
+      {"--requests", "24"}, {"--input", "0"},      {"--output", "0"},
+      {"--repeats", "3"},   {"--seed", "1"},       {"--label", "server"},
+      {"--format", "text"}, {"--print-load", "no"}};
   for (int i = 1; i + 1 < argc; i += 2) {
-    const std::string name = argv[i], value = argv[i + 1];
-    if (name == "--model-file") {
-      options.model_file = value;
-    } else if (name == "--url") {
-      const std::vector<std::string> parts = absl::StrSplit(value, ':');
-      options.endpoint.host = parts[0];
-      if (parts.size() > 1) options.endpoint.port = parts[1];
-    } else if (name == "--requests") {
-      options.load.requests = std::atoi(value.c_str());
-    } else if (name == "--input") {
-      options.load.fixed_input = std::atoi(value.c_str());
-    } else if (name == "--output") {
-      options.load.fixed_output = std::atoi(value.c_str());
-    } else if (name == "--repeats") {
-      options.repeats = std::atoi(value.c_str());
-    } else if (name == "--seed") {
-      options.load.seed = static_cast<std::uint64_t>(std::atoll(value.c_str()));
-    } else if (name == "--vocab") {
-      options.vocab = std::atoi(value.c_str());
-    } else if (name == "--format") {
-      options.format = value;
-    } else if (name == "--print-load") {
-      options.print_load = value == "yes";
-    } else if (name == "--label") {
-      options.label = value;
-    } else {
-      std::fprintf(stderr, "bench_serve: unknown option %s\n", name.c_str());
+    const auto option = options.find(argv[i]);
+    if (option == options.end()) {
+      std::fprintf(stderr, "bench_serve: unknown option %s\n", argv[i]);
       return 64;
     }
+    option->second = argv[i + 1];
   }
-  if ((options.model_file.empty() && options.vocab < 4) || argc % 2 == 0) {
-    std::fprintf(
-        stderr, "bench_serve: --model-file or --vocab is needed, and every option takes a value\n");
+  if ((options.at("--model-file").empty() && options.at("--vocab") == "0") || argc % 2 == 0 ||
+      std::atoi(options.at("--requests").c_str()) < 1) {
+    std::fprintf(stderr,
+                 "bench_serve: --model-file or --vocab is needed, every option takes a value, and "
+                 "--requests is at least 1\n");
     return 64;
   }
   return quire::bench::run(options);

@@ -21,6 +21,7 @@ constexpr Command kCommands[] = {
      "send one prompt to a running server and stream the answer"},
     {"chat", quire::chat_command, "talk with a running server"},
     {"inspect", quire::inspect_command, "what a model is and what it needs per rank"},
+    {"bench", quire::bench_command, "load a running server and measure it (`bench serve`)"},
     {"doctor", quire::doctor_command, "what this machine can run, and what is missing"},
 };
 
