@@ -9,19 +9,30 @@
 #include <cmath>
 #include <cstddef>
 #include <limits>
+#include <utility>
 
 namespace quire {
 namespace {
 
-constexpr std::size_t kFirstSteps = 5;
-// Shares of a step that the first guess gives to the step itself, samples, context, tokens, and to
-// tokens again behind each knee.
-constexpr std::array<double, 7> kGuess = {0.3, 0.1, 0.1, 0.4, 0.05, 0.05, 0.05};
-constexpr double kGuessSteps = 0.05;  // the guess counts as much as this many measured steps
-constexpr double kMemory = 0.98;      // what a step is worth when the next of its kind is measured
-constexpr double kDoubt = 0.7;        // what it is worth after one more step of a lasting change
-constexpr double kLargeError = 0.5;   // relative to what is uncertain anyway
+constexpr std::size_t kFirstSteps = 5;    // before anything is predicted
+constexpr std::size_t kWarmUpSteps = 32;  // that are fitted together
+// Shares of the quickest first steps that are guessed for the step itself, for samples and for
+// tokens, and for tokens again behind each knee.
+constexpr double kStepShare = 0.3, kSampleShare = 0.1, kTokenShare = 0.45, kKneeShare = 0.05;
+// Of models' shapes: attending to so many positions costs about what the rest of a token does. It
+// is never guessed from a short context's steps: what they take has other reasons.
+constexpr double kPositionsPerToken = 4000.0;
+constexpr double kContextDoubt = 5.0;  // by this factor that may be wrong
+constexpr double kGuessSteps = 0.1;    // the guess counts as much as this many measured steps
+constexpr double kMemory = 0.98;       // what a step is worth when the next of its kind is measured
+constexpr double kDoubt = 0.7;         // what it is worth after one more step of a lasting change
+constexpr double kLargeError = 0.5;    // relative to what is uncertain anyway
+constexpr double kMostSlower = 1.0;    // that one step makes its like: twice as slow
 constexpr int kLastingSurprises = 8;
+constexpr double kErrorFades = 0.05;
+constexpr double kFirstError = 0.5;  // assumed until it is known
+constexpr double kNovel = 0.5;       // about what it is after two steps of a new kind
+constexpr double kSafeErrors = 3.0;
 
 template <typename Vector>
 double dot(const Vector& a, const Vector& b) {
@@ -36,8 +47,9 @@ StepCostModel::Vector StepCostModel::features(const StepWork& work) {
   Vector x = {};
   x[kStep] = 1.0;
   x[kSamples] = work.num_samples;
-  x[kContext] = work.context_tokens;
   x[kTokens] = work.num_tokens;
+  x[kReads] = work.context_reads;
+  x[kAttended] = std::max(0.0, work.context_tokens - work.context_reads);
   for (std::size_t k = 0; k < kKnees.size(); ++k) {
     x[kFirstKnee + k] = std::max(0, work.num_tokens - kKnees[k]);
   }
@@ -84,58 +96,111 @@ StepCostModel::Vector StepCostModel::solve(const Matrix& matrix, const Vector& t
 void StepCostModel::observe(const StepWork& work, double us) {
   if (work.num_tokens <= 0 || !(us > 0.0) || !std::isfinite(us)) return;
   const Sample sample{features(work), us};
-  if (known_) {
-    learn(sample);
-    return;
+  if (known_ && first_.empty()) {
+    learn(sample, 1.0);
+    return bound_large_steps(sample);
   }
   first_.push_back(sample);
-  if (first_.size() == kFirstSteps) begin();
-}
-
-// Each coefficient is guessed from the median of what a unit of its feature took, so one slow step
-// among the first (weights paged in, caches cold) does not set the scale.
-void StepCostModel::begin() {
-  for (std::size_t i = 0; i < kNumFeatures; ++i) {
-    const std::size_t unit = std::min<std::size_t>(i, kTokens);  // behind a knee: per token, too
-    std::array<double, kFirstSteps> us_per_unit = {};
-    for (std::size_t k = 0; k < kFirstSteps; ++k) {
-      us_per_unit[k] = first_[k].us / std::max(first_[k].work[unit], 1.0);
-    }
-    const auto median = us_per_unit.begin() + kFirstSteps / 2;
-    std::nth_element(us_per_unit.begin(), median, us_per_unit.end());
-    free_[i] = cost_[i] = kGuess[i] * *median;
-    information_[i][i] = kGuessSteps / (*median * *median);
-  }
-  positive_ = (1u << kNumFeatures) - 1;
+  if (first_.size() < kFirstSteps) return;
+  fit_first();
   known_ = true;
-  for (const Sample& sample : first_) learn(sample);
-  first_ = {};
-  surprises_ = 0;
+  if (first_.size() == kWarmUpSteps) first_ = {};
 }
 
-void StepCostModel::learn(const Sample& sample) {
+// While steps are few, all of them are fitted anew with each: the quickest relative to the guess
+// first, so that by then it is known that a slow one (weights paged in, caches cold) was slow.
+void StepCostModel::fit_first() {
+  guess();
+  std::vector<std::pair<double, const Sample*>> order;
+  for (const Sample& sample : first_) {
+    order.emplace_back(sample.us / dot(sample.work, cost_), &sample);
+  }
+  std::stable_sort(order.begin(), order.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  for (const auto& [slowness, sample] : order) {
+    surprises_ = 0;  // they have no order in time
+    learn(*sample, 1.0);
+  }
+  for (const Sample& sample : first_) bound_large_steps(sample);
+  surprises_ = 0;
+  typical_error_ = kFirstError;
+}
+
+// Time is measured too long, never too short, and large steps are no dearer per token than small
+// ones: the least that a unit took in any step is nearest to its cost.
+void StepCostModel::guess() {
+  const auto least = [this](Feature unit) {
+    double us = std::numeric_limits<double>::infinity();
+    for (const Sample& sample : first_) {
+      us = std::min(us, sample.us / std::max(sample.work[unit], 1.0));
+    }
+    return us;
+  };
+  const auto set = [this](std::size_t i, double us, double sure_within) {
+    free_[i] = us;
+    information_[i][i] = kGuessSteps / (sure_within * sure_within);
+  };
+  const double token_us = least(kTokens);
+  const double position_us = kTokenShare * token_us / kPositionsPerToken;
+  information_ = {};
+  set(kStep, kStepShare * least(kStep), least(kStep));
+  set(kSamples, kSampleShare * least(kSamples), least(kSamples));
+  set(kTokens, kTokenShare * token_us, token_us);
+  set(kReads, position_us, kContextDoubt * position_us);
+  set(kAttended, position_us, kContextDoubt * position_us);
+  for (std::size_t i = kFirstKnee; i < kNumFeatures; ++i) set(i, kKneeShare * token_us, token_us);
+  cost_ = free_;
+  positive_ = (1u << kNumFeatures) - 1;
+}
+
+// While large steps have not been measured, they are taken to cost no more per token than any other
+// that was: learned a little, as if one had been seen, so that a real one still counts as new.
+void StepCostModel::bound_large_steps(const Sample& sample) {
+  constexpr int kLargeStep = 512;
+  constexpr double kWorse = 1.5, kUnseen = 2.0, kLittle = 0.25;
+  Sample large{features({.num_tokens = kLargeStep}), sample.us * kLargeStep / sample.work[kTokens]};
+  const double us = dot(large.work, cost_);
+  if (us > kWorse * large.us && novelty(large.work, us) > kUnseen) learn(large, kLittle);
+}
+
+// How little is known of such a step that takes `us`: 1 after one that was like it, or less.
+double StepCostModel::novelty(Vector work, double us) const {
+  for (double& w : work) w /= us;
+  return dot(work, solve(information_, work, (1u << kNumFeatures) - 1));
+}
+
+void StepCostModel::learn(const Sample& sample, double worth) {
   const double expected = std::max(dot(sample.work, cost_), 0.01 * sample.us);
-  // One measured far too quick must not weigh more for it.
-  const double unit = std::max(std::sqrt(sample.us * expected), 0.8 * expected);
+  // One measured far too quick must not weigh more for it, unless it is the first of its kind:
+  // what it took is enough, whatever was guessed.
+  double unit = std::max(std::sqrt(sample.us * expected), 0.8 * expected);
+  const bool is_new = novelty(sample.work, unit) > kNovel;
+  if (is_new) unit = std::sqrt(sample.us * expected);
   Vector work = sample.work;
   for (double& w : work) w /= unit;
   const double error = sample.us / unit - dot(work, free_);
 
   // What is new (much of it unlike the steps before) may err more before it counts as a surprise.
   const Vector direction = solve(information_, work, (1u << kNumFeatures) - 1);
-  const double novelty = dot(work, direction);
-  const double large = kLargeError * std::sqrt(1.0 + novelty);
+  const double novel = dot(work, direction);
+  const double doubt = std::sqrt(1.0 + novel);
+  const double large = kLargeError * doubt;
+  typical_error_ += kErrorFades * (std::min(1.0, std::abs(error)) / doubt - typical_error_);
   const int surprise = error > large ? 1 : error < -large ? -1 : 0;
   surprises_ = surprise * surprises_ > 0 ? surprises_ + surprise : surprise;
   const bool lasting = std::abs(surprises_) >= kLastingSurprises;
-  const double weight = surprise == 0 || lasting ? 1.0 : large / std::abs(error);
+  const bool certain = surprise == 0 || lasting || (surprise < 0 && is_new);
+  double weight = certain ? 1.0 : large / std::abs(error);
+  // Even what is new may be slow for another reason: it is believed bit by bit.
+  const double slower = weight * error * unit * novel / (1.0 + novel);
+  if (slower > kMostSlower * expected && !lasting) weight *= kMostSlower * expected / slower;
 
   // Information is added only up to what the memory holds, and taken away above that: along this
   // step's direction alone, so that others keep theirs (directional forgetting). After a lasting
   // change all of it is in doubt.
   const double kept = lasting ? kDoubt : 1.0;
-  const double added = weight * (kMemory - (1.0 - kMemory) / novelty);
-  const double gain = weight * error / (1.0 + weight * novelty);
+  const double added = worth * weight * (kMemory - (1.0 - kMemory) / novel);
+  const double gain = weight * error / (1.0 + novel);
   for (std::size_t i = 0; i < kNumFeatures; ++i) {
     for (std::size_t j = 0; j < kNumFeatures; ++j) {
       information_[i][j] = kept * (information_[i][j] + added * work[i] * work[j]);
@@ -179,6 +244,13 @@ double StepCostModel::predict_us(const StepWork& work) const {
   return dot(features(work), cost_);
 }
 
+double StepCostModel::least_us(const StepWork& work) const {
+  if (!known_ || !first_.empty() || work.num_tokens <= 0) return 0.0;
+  const double us = predict_us(work);
+  if (us <= 0.0 || novelty(features(work), us) > kNovel) return 0.0;
+  return us * std::exp(-kSafeErrors * typical_error_);
+}
+
 double StepCostModel::slope(double num_tokens) const {
   double us = cost_[kTokens];
   for (std::size_t k = 0; k < kKnees.size(); ++k) {
@@ -188,7 +260,7 @@ double StepCostModel::slope(double num_tokens) const {
 }
 
 double StepCostModel::us_per_prefill_token(double position, int num_tokens) const {
-  return slope(num_tokens) + cost_[kContext] * (position + 1.0);
+  return slope(num_tokens) + cost_[kReads] + cost_[kAttended] * position;
 }
 
 double StepCostModel::us_per_draft_token(double position, int num_tokens) const {
@@ -197,17 +269,19 @@ double StepCostModel::us_per_draft_token(double position, int num_tokens) const 
 
 int StepCostModel::max_prefill_tokens(const StepWork& others, double context_begin,
                                       double allowed_us) const {
-  if (!(allowed_us >= 0.0)) return 0;
-  // On one piece, n tokens from position p attend to n * p + n * (n + 1) / 2, so they take
+  // A row of n tokens from position p on reads p + n positions and attends to (n - 1) * (p + n / 2)
+  // more. On one piece of the chain that takes, beside p * (kReads - kAttended),
   //   n * first + n^2 * growth.
-  const double growth = cost_[kContext] / 2.0;
+  double left_us = allowed_us - context_begin * (cost_[kReads] - cost_[kAttended]);
+  if (!(allowed_us >= 0.0) || !(left_us >= 0.0)) return 0;
+  const double growth = cost_[kAttended] / 2.0;
   double position = context_begin;
   double in_step = others.num_tokens;
-  double left_us = allowed_us;
   std::size_t next = 0;  // knee
   for (;;) {
     while (next < kKnees.size() && kKnees[next] <= in_step) ++next;
-    const double first = slope(in_step) + cost_[kContext] * (position + 0.5);
+    const double first =
+        std::max(0.0, slope(in_step) + cost_[kReads] + cost_[kAttended] * (position - 0.5));
     if (next < kKnees.size()) {
       const double span = kKnees[next] - in_step;
       const double span_us = span * first + span * span * growth;

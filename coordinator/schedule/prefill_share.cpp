@@ -40,8 +40,7 @@ void PrefillShare::take(int begin, int num_tokens) {
   taken_ = true;
   if (!timed_) return;
   const double before_us = model_.predict_us(work_);
-  work_.num_tokens += num_tokens;
-  work_.context_tokens += context_tokens_of(begin, num_tokens);
+  work_.add_row(begin, num_tokens);
   left_us_ = std::max(0.0, left_us_ - (model_.predict_us(work_) - before_us));
 }
 

@@ -155,7 +155,8 @@ void Scheduler::want_drafts(Sequence* sequence) {
 int Scheduler::drafts_that_pay(const Sequence& sequence, int most) const {
   StepWork step;
   step.num_rows = step.num_tokens = step.num_samples = num_running();
-  step.context_tokens = static_cast<double>(num_running()) * sequence.num_tokens();
+  step.context_reads = static_cast<double>(num_running()) * sequence.num_tokens();
+  step.context_tokens = step.context_reads;
   return sequence.draft_gain.worthwhile(
       most, num_running(), costs_.known() ? costs_.predict_us(step) : 0,
       costs_.us_per_draft_token(sequence.num_tokens(), step.num_tokens));

@@ -88,6 +88,7 @@ PrefillShare Scheduler::prefill_share(const Draft& draft) const {
     streams.num_rows += 1;
     streams.context_tokens += sequence->num_computed_tokens;
   }
+  streams.context_reads = streams.context_tokens;
   streams.num_tokens = streams.num_samples = streams.num_rows;
   return PrefillShare(costs_, draft.work.num_tokens < streams.num_tokens ? streams : draft.work,
                       {.num_prompts = num_prompts,
@@ -151,9 +152,7 @@ void Scheduler::grant(Sequence* sequence, int num_tokens, Draft* draft) {
   const bool samples = num_tokens == sequence->num_missing_tokens();
   sequence->granted = true;
   draft->budget_tokens -= end - begin;
-  draft->work.num_rows += 1;
-  draft->work.num_tokens += end - begin;
-  draft->work.context_tokens += context_tokens_of(begin, end - begin);
+  draft->work.add_row(begin, end - begin);
   if (samples) {
     const int picks = 1 + static_cast<int>(sequence->drafts.size());
     draft->budget_picks -= picks;

@@ -40,15 +40,14 @@ class Load {
     const int most = uniform() < 0.5 ? machine_.max_rows() : machine_.max_rows() / 16;
     work.num_rows = work.num_tokens = work.num_samples = 1 + static_cast<int>(uniform() * most);
     for (int i = 0; i < work.num_rows; ++i) work.context_tokens += 1.0 + uniform() * kMaxContext;
+    work.context_reads = work.context_tokens;
     return work;
   }
   StepWork step(double prefill_share = 0.3) {
     StepWork work = decodes();
     if (uniform() >= prefill_share) return work;
     const int chunk = 1 + static_cast<int>(uniform() * machine_.max_chunk());
-    work.num_rows += 1;
-    work.num_tokens += chunk;
-    work.context_tokens += context_tokens_of(std::floor(uniform() * kMaxContext), chunk);
+    work.add_row(std::floor(uniform() * kMaxContext), chunk);
     return work;
   }
   // Within 20 % of the truth; one in fifty is 5 to 50 times as slow.
@@ -104,6 +103,141 @@ TEST(CostModelStart, NothingIsKnownBeforeAFewSteps) {
   EXPECT_NEAR(model.predict_us(work), 100.0, 5.0);
 }
 
+// A server's first minutes on a busy machine: one short prompt after the other, each answered by a
+// few streams; its first steps are far too slow, others much too slow now and then.
+class FirstMinutes {
+ public:
+  FirstMinutes(const Machine& machine, int num_slow, unsigned seed)
+      : machine_(machine), num_slow_(num_slow), load_(machine, seed) {}
+
+  void show_one(StepCostModel& model) {
+    const StepWork work = next();
+    double us = machine_.us(work) * std::exp(0.5 * load_.uniform());
+    if (steps_ <= num_slow_) us *= 5.0 + 95.0 * load_.uniform();
+    if (load_.uniform() < 0.1) us *= 2.0 + 18.0 * load_.uniform();
+    token_us_ = std::min(token_us_, us / work.num_tokens);
+    model.observe(work, us);
+  }
+  // What a token took in the step that had it cheapest so far.
+  double cheapest_token_us() const { return token_us_; }
+
+ private:
+  StepWork next() {
+    ++steps_;
+    StepWork work;
+    if (left_ == 0) {
+      rows_ = 1 + static_cast<int>(load_.uniform() * 3);
+      context_ = 5 + static_cast<int>(load_.uniform() * 55);
+      left_ = 10 + static_cast<int>(load_.uniform() * 30);
+      work.add_row(0, context_);
+      work.num_samples = rows_;
+      return work;
+    }
+    --left_;
+    for (int row = 0; row < rows_; ++row) work.add_row(context_, 1);
+    work.num_samples = rows_;
+    ++context_;
+    return work;
+  }
+
+  const Machine machine_;
+  const int num_slow_;
+  Load load_;
+  int steps_ = 0, left_ = 0, rows_ = 0, context_ = 0;
+  double token_us_ = std::numeric_limits<double>::infinity();
+};
+
+// Of a long prompt, in steps of `chunk` tokens.
+template <typename Cost>
+double prompt_us(int num_tokens, int chunk, const Cost& cost) {
+  double us = 0.0;
+  for (int begin = 0; begin < num_tokens; begin += chunk) {
+    StepWork work;
+    work.add_row(begin, std::min(chunk, num_tokens - begin));
+    us += cost(work);
+  }
+  return us;
+}
+
+TEST_P(CostModel, SlowFirstStepsAreNotExtrapolatedToLongPrompts) {
+  for (unsigned seed = 1; seed <= 100; ++seed) {
+    const int num_slow = static_cast<int>(seed % 4) * 3;
+    SCOPED_TRACE(absl::StrCat("seed ", seed, ", the first ", num_slow, " steps slow"));
+    const Machine here = {GetParam(), seed % 3 == 0 ? 10.0 : 1.0};
+    FirstMinutes minutes(here, num_slow, seed);
+    StepCostModel model;
+    for (int step = 1; step <= 300; ++step) {
+      minutes.show_one(model);
+      if (!model.known() || step <= num_slow) continue;
+      const double truth = prompt_us(1972, 512, [&](const StepWork& w) { return here.us(w); });
+      const double guess =
+          prompt_us(1972, 512, [&](const StepWork& w) { return model.predict_us(w); });
+      // Nobody can know yet that tokens get cheaper in larger steps.
+      const double most = std::max(truth, 1972 * minutes.cheapest_token_us());
+      ASSERT_LT(guess, (GetParam() ? 10.0 : 2.5) * most) << "after " << step << " steps";
+      ASSERT_GT(guess, truth / 3.0) << "after " << step << " steps";
+      StepWork large;
+      large.add_row(0, 512);
+      ASSERT_EQ(model.least_us(large), 0.0) << "no step like it has been seen";
+    }
+  }
+}
+
+TEST_P(CostModel, TheLeastIsBelowTheTruthAndNotFarWhereItIsKnown) {
+  for (unsigned seed = 1; seed <= 20; ++seed) {
+    SCOPED_TRACE(absl::StrCat("seed ", seed));
+    Load load(machine(), seed);
+    StepCostModel model;
+    EXPECT_EQ(model.least_us(load.step()), 0.0);
+    load.show(model, 10);
+    EXPECT_EQ(model.least_us(load.step()), 0.0) << "too few steps";
+    load.show(model, 300);
+    for (int i = 0; i < 100; ++i) {
+      StepWork prompt;
+      prompt.add_row(load.uniform() * 3000, machine().max_chunk());
+      ASSERT_LT(model.least_us(prompt), machine().us(prompt));
+      ASSERT_GT(model.least_us(prompt), machine().us(prompt) / 3.0);
+    }
+    // Where predictions are wrong all the time, little is sure.
+    for (int i = 0; i < 200; ++i) {
+      const StepWork work = load.step();
+      model.observe(work, machine().us(work) * (i % 2 == 0 ? 0.4 : 2.5));
+    }
+    StepWork prompt;
+    prompt.add_row(0, machine().max_chunk());
+    EXPECT_LT(model.least_us(prompt), machine().us(prompt) / 3.0);
+  }
+}
+
+// A machine that reads each row's context once and then computes with it for every token.
+TEST(CostModelContext, ThatOfAPromptsRowIsReadOnceAndAttendedToByEachToken) {
+  const auto truth = [](const StepWork& w) {
+    return 4000.0 + 1200.0 * w.num_tokens + 100.0 * w.num_samples + 0.9 * w.context_reads +
+           0.15 * (w.context_tokens - w.context_reads);
+  };
+  std::mt19937 random(7);
+  const auto uniform = [&](double most) {
+    return std::uniform_real_distribution<double>(0.0, most)(random);
+  };
+  StepCostModel model;
+  for (int i = 0; i < 2000; ++i) {
+    StepWork work;
+    for (int row = static_cast<int>(uniform(32)); row >= 0; --row) work.add_row(uniform(1000), 1);
+    work.num_samples = work.num_rows;
+    if (i % 3 == 0) work.add_row(uniform(6000), 16 + static_cast<int>(uniform(48)));
+    model.observe(work, truth(work) * (0.9 + uniform(0.2)));
+  }
+  for (const int chunk : {16, 64}) {
+    for (const int begin : {0, 3000, 6000}) {
+      StepWork work;
+      for (int row = 0; row < 32; ++row) work.add_row(200, 1);
+      work.num_samples = 32;
+      work.add_row(begin, chunk);
+      EXPECT_NEAR(model.predict_us(work) / truth(work), 1.0, 0.05) << chunk << " at " << begin;
+    }
+  }
+}
+
 TEST_P(CostModel, LearnsToPredictUnderNoiseAndOutliers) {
   for (unsigned seed = 1; seed <= 20; ++seed) {
     SCOPED_TRACE(absl::StrCat("seed ", seed));
@@ -151,7 +285,7 @@ TEST_P(CostModel, NeverNegativeAndNeverLessForMore) {
       for (int more = 0; more < 6; ++more) {
         if (more % 3 == 0) work.num_tokens += 1 + static_cast<int>(load.uniform() * 300);
         if (more % 3 == 1) work.num_samples += 5;
-        if (more % 3 == 2) work.context_tokens += 10000.0 * load.uniform();
+        if (more % 3 == 2) work.add_row(10000.0 * load.uniform(), more);
         const double us = model.predict_us(work);
         ASSERT_TRUE(std::isfinite(us));
         ASSERT_GE(us, last);
@@ -185,7 +319,7 @@ TEST_P(CostModel, WhatWasNeverShownIsGuessedInProportion) {
       dearest = std::max(dearest, us / work.num_tokens);
       model.observe(work, us);
     }
-    const StepWork prompt = {1, 512, 1, context_tokens_of(0, 512)};
+    const StepWork prompt = {1, 512, 1, context_tokens_of(0, 512), 512};
     EXPECT_GE(model.predict_us(prompt), machine().us({1, 1, 1, 1}) / 2);
     EXPECT_LE(model.predict_us(prompt), 512 * dearest);
     // And it is learned from the first few that come.
@@ -240,8 +374,7 @@ TEST_P(CostModel, MostPrefillTokensAreThoseThatFit) {
       const double allowed = std::exp(14.0 * load.uniform());
       const auto extra = [&](double n) {
         StepWork with = others;
-        with.num_tokens += static_cast<int>(n);
-        with.context_tokens += context_tokens_of(begin, n);
+        if (n > 0) with.add_row(begin, static_cast<int>(n));
         return model.predict_us(with) - model.predict_us(others);
       };
       const int most = model.max_prefill_tokens(others, begin, allowed);

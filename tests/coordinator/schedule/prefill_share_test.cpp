@@ -12,12 +12,15 @@ namespace {
 constexpr int kNoLimit = std::numeric_limits<int>::max();
 
 double true_us(const StepWork& work) {
-  return 1000.0 + 100.0 * work.num_tokens + 0.01 * work.context_tokens;
+  return 1000.0 + 100.0 * work.num_tokens + 0.01 * work.context_tokens + 0.02 * work.context_reads;
 }
 
 StepWork decodes(int rows) {
-  return {
-      .num_rows = rows, .num_tokens = rows, .num_samples = rows, .context_tokens = 200.0 * rows};
+  return {.num_rows = rows,
+          .num_tokens = rows,
+          .num_samples = rows,
+          .context_tokens = 200.0 * rows,
+          .context_reads = 200.0 * rows};
 }
 
 PrefillShare::Limits limits(int num_prompts, int threshold) {
@@ -30,8 +33,7 @@ class PrefillShareTest : public testing::Test {
     for (int i = 0; i < 600; ++i) {
       StepWork work = decodes(1 + i % 40);
       const int prompt = i % 3 == 0 ? 8 * (i % 64) : 0;
-      work.num_tokens += prompt;
-      work.context_tokens += context_tokens_of(i % 500, prompt);
+      if (prompt > 0) work.add_row(i % 500, prompt);
       model_.observe(work, true_us(work));
     }
   }
@@ -39,8 +41,7 @@ class PrefillShareTest : public testing::Test {
   double stretch(const PrefillShare& share, int begin) const {
     StepWork work = decodes(32);
     const double alone = true_us(work);
-    work.num_tokens += share.most_tokens(begin, 6000);
-    work.context_tokens += context_tokens_of(begin, share.most_tokens(begin, 6000));
+    work.add_row(begin, share.most_tokens(begin, 6000));
     return true_us(work) / alone;
   }
 
