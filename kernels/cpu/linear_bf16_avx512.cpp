@@ -16,7 +16,7 @@ struct Bf16Kernel {
   template <int R, int T>
   class Tile {
    public:
-    Tile(const LinearJob&, const TileInput<R, T>& in) : in_(in) {}
+    explicit Tile(const TileInput<R, T>& in) : in_(in) {}
 
     // The second k of a leaf's last pair may be a neighbour's activation: its weight is zero.
     [[gnu::always_inline]] inline void add_leaf(int begin, int end, __m512 (&sum)[R][T]) {

@@ -18,7 +18,7 @@ struct F32Kernel {
   template <int R, int T>
   class Tile {
    public:
-    Tile(const LinearJob&, const TileInput<R, T>& in) : in_(in) {}
+    explicit Tile(const TileInput<R, T>& in) : in_(in) {}
 
     [[gnu::always_inline]] inline void add_leaf(int begin, int end, F (&sum)[R][T]) {
       for (int k = begin; k < end; k += kUnit.columns) {

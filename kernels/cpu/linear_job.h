@@ -12,6 +12,13 @@ namespace quire::cpu {
 // Deepest stack of partial sums a SumPlan may need: two nested binary trees over heads.
 inline constexpr int kMaxSumDepth = 40;
 
+// kQ8 activations are packed by each thread as its tiles read them: so many bytes for each token
+// and block of 32 k, in a room on its stack.
+inline constexpr std::size_t kPackedBlockBytes = 40;
+inline constexpr std::size_t kPackedTokensBytes = std::size_t{512} << 10;
+inline constexpr int kMaxPackedColumns =
+    static_cast<int>(kPackedTokensBytes / kPackedBlockBytes) * 32;
+
 // A leaf of the SumPlan: k in [begin, end), then `merges` additions on the stack of sums.
 struct LeafStep {
   int begin = 0;

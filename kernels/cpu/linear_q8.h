@@ -24,23 +24,54 @@ struct Q8Kernel {
   using Dot = typename V::template Dot<kOffset>;
   using Sum = typename Dot::Sum;
 
+  // A token in its tile takes for each block of 32 k its values, its scale and what the block's
+  // offset or minimum needs of it: -kOffset * sum(a) as an integer, or d_a * sum(a) as a float.
+  static std::size_t packed_token_bytes(const LinearJob& job) {
+    return static_cast<std::size_t>(job.num_blocks) * kPackedBlockBytes;
+  }
+
+  // Tokens [token, token + count) as one tile reads them: for each block [count][32] values, then
+  // [count] scales, then [count] corrections. So a tile reads one stream, and from fixed distances.
+  static void pack_tile(const LinearJob& job, int token, int count, std::byte* out) {
+    const auto n = static_cast<std::size_t>(count);
+    for (std::size_t t = 0; t < n; ++t) {
+      const std::byte* in = job.in + (static_cast<std::size_t>(token) + t) * job.in_stride;
+      std::byte* to = out;
+      for (std::size_t block = 0; block < static_cast<std::size_t>(job.num_blocks); ++block) {
+        float scale;
+        std::int32_t sum;
+        std::memcpy(to + 32 * t, in + 32 * block, 32);
+        std::memcpy(&scale, in + job.in_scales + 4 * block, 4);
+        std::memcpy(&sum, in + job.in_sums + 4 * block, 4);
+        std::memcpy(to + 32 * n + 4 * t, &scale, 4);
+        if constexpr (kMinimum) {
+          const float scaled = scale * static_cast<float>(sum);
+          std::memcpy(to + 36 * n + 4 * t, &scaled, 4);
+        } else {
+          const std::int32_t correction = -kOffset * sum;
+          std::memcpy(to + 36 * n + 4 * t, &correction, 4);
+        }
+        to += kPackedBlockBytes * n;
+      }
+    }
+  }
+
   template <int R, int T>
   class Tile {
    public:
-    Tile(const LinearJob& job, const TileInput<R, T>& in)
-        : in_(in), scales_(job.in_scales), sums_(job.in_sums), num_blocks_(job.num_blocks) {}
+    explicit Tile(const TileInput<R, T>& in) : in_(in) {}
 
     [[gnu::always_inline]] inline void add_leaf(int begin, int end, F (&sum)[R][T]) {
-      for (int block = begin / 32; block < end / 32; ++block) {
-        if (block < window_ || block >= window_ + kWindow) enter_window(block);
-        add_block(block, sum);
+      const std::byte* a = in_.tokens + static_cast<std::size_t>(begin / 32) * kBlockBytes;
+      for (int block = begin / 32; block < end / 32; ++block, a += kBlockBytes) {
+        add_block(a, sum);
         in_.next_unit(kUnit);
       }
     }
 
    private:
     static constexpr PanelUnit kUnit = panel_unit(kFormat);
-    static constexpr int kWindow = 64;  // blocks
+    static constexpr std::size_t kBlockBytes = T * kPackedBlockBytes;
 
     static I broadcast4(const std::byte* p) {
       std::int32_t x;
@@ -48,29 +79,15 @@ struct Q8Kernel {
       return V::broadcast(x);
     }
 
-    const float* scales(int t) const {
-      return reinterpret_cast<const float*>(in_.token(t) + scales_);
+    static const float* scales(const std::byte* a) {
+      return reinterpret_cast<const float*>(a + 32 * T);
+    }
+    static const float* scaled_sums(const std::byte* a) { return scales(a) + T; }
+    static const std::int32_t* corrections(const std::byte* a) {
+      return reinterpret_cast<const std::int32_t*>(a + 36 * T);
     }
 
-    // What a block's offset or minimum needs of the activations, for the next kWindow blocks. Rows
-    // of scales and sums are padded to 64 bytes, so whole vectors may be read.
-    void enter_window(int block) {
-      window_ = block / 16 * 16;
-      for (int t = 0; t < T; ++t) {
-        const auto* sums = reinterpret_cast<const std::int32_t*>(in_.token(t) + sums_);
-        for (int i = 0; i < kWindow && window_ + i < num_blocks_; i += 16) {
-          const I s = V::load_line(reinterpret_cast<const std::byte*>(sums + window_ + i));
-          if constexpr (kMinimum) {
-            V::store(scaled_[t] + i, V::mul(V::load(scales(t) + window_ + i), V::to_float(s)));
-          } else {
-            V::store(correction_[t] + i, V::multiply(s, V::broadcast(std::int32_t{-kOffset})));
-          }
-        }
-      }
-    }
-
-    [[gnu::always_inline]] inline void dot_block(int block, Sum (&dot)[R][T]) const {
-      const std::size_t k = static_cast<std::size_t>(block) * 32;
+    [[gnu::always_inline]] inline void dot_block(const std::byte* a, Sum (&dot)[R][T]) const {
       const I low_mask = V::broadcast(std::int32_t{0x0f0f0f0f});
 #pragma GCC unroll 8
       for (int line = 0; line < (kNibbles ? 4 : 8); ++line) {
@@ -88,51 +105,42 @@ struct Q8Kernel {
           }
 #pragma GCC unroll 12
           for (int t = 0; t < T; ++t) {
-            const I a = broadcast4(in_.token(t) + k + half * 16 + line * 4);
+            const I x = broadcast4(a + t * 32 + half * 16 + line * 4);
 #pragma GCC unroll 4
-            for (int r = 0; r < R; ++r) dot[r][t] = Dot::step(dot[r][t], w[r], a);
+            for (int r = 0; r < R; ++r) dot[r][t] = Dot::step(dot[r][t], w[r], x);
           }
         }
       }
     }
 
-    [[gnu::always_inline]] inline void add_block(int block, F (&sum)[R][T]) const {
-      const int i = block - window_;
+    [[gnu::always_inline]] inline void add_block(const std::byte* a, F (&sum)[R][T]) const {
       Sum dot[R][T];
 #pragma GCC unroll 4
       for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 12
-        for (int t = 0; t < T; ++t) dot[r][t] = Dot::begin(&correction_[t][i]);
+        for (int t = 0; t < T; ++t) dot[r][t] = Dot::begin(corrections(a) + t);
       }
-      dot_block(block, dot);
+      dot_block(a, dot);
 #pragma GCC unroll 4
       for (int r = 0; r < R; ++r) {
         const F d = V::from_half(in_.header(r));
 #pragma GCC unroll 12
         for (int t = 0; t < T; ++t) {
-          const F scale = V::mul(d, V::broadcast(scales(t)[block]));
-          const F product = V::to_float(Dot::end(dot[r][t], &correction_[t][i]));
+          const F scale = V::mul(d, V::broadcast(scales(a)[t]));
+          const F product = V::to_float(Dot::end(dot[r][t], corrections(a) + t));
           sum[r][t] = V::fma(product, scale, sum[r][t]);
         }
         if constexpr (kMinimum) {
           const F m = V::from_half(in_.header(r) + 32);
 #pragma GCC unroll 12
           for (int t = 0; t < T; ++t) {
-            sum[r][t] = V::fma(m, V::broadcast(scaled_[t][i]), sum[r][t]);
+            sum[r][t] = V::fma(m, V::broadcast(scaled_sums(a)[t]), sum[r][t]);
           }
         }
       }
     }
 
     TileInput<R, T> in_;
-    std::size_t scales_;
-    std::size_t sums_;
-    int num_blocks_;
-    int window_ = -kWindow;
-    union {
-      std::int32_t correction_[T][kWindow];  // -kOffset * sum(a)
-      float scaled_[T][kWindow];             // d_a * sum(a)
-    };
   };
 };
 

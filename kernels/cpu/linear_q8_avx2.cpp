@@ -7,11 +7,11 @@ namespace quire::cpu {
 void linear_q8_avx2(Format format, const LinearJob& job) {
   switch (format) {
     case Format::kQ8_0:
-      return compute<Q8Kernel<Avx2, Format::kQ8_0>>(job);
+      return compute_packed<Q8Kernel<Avx2, Format::kQ8_0>>(job);
     case Format::kQ4_0:
-      return compute<Q8Kernel<Avx2, Format::kQ4_0>>(job);
+      return compute_packed<Q8Kernel<Avx2, Format::kQ4_0>>(job);
     case Format::kQ4_1:
-      return compute<Q8Kernel<Avx2, Format::kQ4_1>>(job);
+      return compute_packed<Q8Kernel<Avx2, Format::kQ4_1>>(job);
     default:
       break;  // packed_shape asks for another layout
   }

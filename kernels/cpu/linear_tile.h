@@ -34,7 +34,7 @@ struct TileInput {
   const std::byte* values;   // panel 0; panel r is r * panel_bytes further on
   const std::byte* headers;  // of panel 0
   std::size_t panel_bytes;
-  const std::byte* tokens;  // activation row of token 0
+  const std::byte* tokens;  // activation row of token 0, or the tile as the kernel packed it
   std::size_t token_bytes;
   Prefetch prefetch;
 
@@ -98,8 +98,8 @@ void compute_tile(const LinearJob& job, int panel, int token, const Prefetch& pr
   using V = typename Kernel::V;
   const std::byte* base = job.panels + static_cast<std::size_t>(panel) * job.panel_bytes;
   typename Kernel::template Tile<R, T> tile(
-      job, {base, base + job.header_offset, job.panel_bytes,
-            job.in + static_cast<std::size_t>(token) * job.in_stride, job.in_stride, prefetch});
+      {base, base + job.header_offset, job.panel_bytes,
+       job.in + static_cast<std::size_t>(token) * job.in_stride, job.in_stride, prefetch});
   prefetch_out<R, T>(job, panel, token);
   typename V::F stack[kMaxSumDepth][R][T];  // [depth][panel][token]
   int depth = 0;
@@ -148,15 +148,26 @@ Prefetch next_group(const LinearJob& job, int panel, int i, int num_tiles) {
   return {line(i), line(i + 1), static_cast<int>((lines + units - 1) / units)};
 }
 
+// Tokens are cut into tiles of equal size, give or take one: tile i of n has these.
+struct TokenRange {
+  int begin;
+  int count;
+};
+constexpr TokenRange tile_tokens(int tokens, int i, int num_tiles) {
+  const int begin = tokens * i / num_tiles;
+  return {begin, tokens * (i + 1) / num_tiles - begin};
+}
+constexpr int count_tiles(int tokens, int max_tokens) {
+  return (tokens + max_tokens - 1) / max_tokens;
+}
+
 template <class Kernel, int R, int kMaxTokens>
 void compute_group(const LinearJob& job, int panel) {
-  const int num_tiles = (job.tokens + kMaxTokens - 1) / kMaxTokens;
-  int token = 0;
-  for (int i = 0; i < num_tiles; ++i) {  // tiles of equal size, give or take one
-    const int tokens = (job.tokens - token) / (num_tiles - i);
-    dispatch_tile<Kernel, R>(std::make_integer_sequence<int, kMaxTokens>(), job, panel, token,
-                             tokens, next_group<R>(job, panel, i, num_tiles));
-    token += tokens;
+  const int num_tiles = count_tiles(job.tokens, kMaxTokens);
+  for (int i = 0; i < num_tiles; ++i) {
+    const TokenRange tokens = tile_tokens(job.tokens, i, num_tiles);
+    dispatch_tile<Kernel, R>(std::make_integer_sequence<int, kMaxTokens>(), job, panel,
+                             tokens.begin, tokens.count, next_group<R>(job, panel, i, num_tiles));
   }
 }
 
@@ -166,8 +177,6 @@ int compute_groups(const LinearJob& job, int panel) {
   for (; panel + R <= job.panel_end; panel += R) compute_group<Kernel, R, kMaxTokens>(job, panel);
   return panel;
 }
-
-constexpr int kChunkTokens = 96;
 
 template <class Kernel>
 void compute_chunk(const LinearJob& job) {
@@ -180,17 +189,55 @@ void compute_chunk(const LinearJob& job) {
   compute_groups<Kernel, 1, kShape.many.tokens>(job, panel);
 }
 
-// Many tokens are taken in chunks: their activations stay in L2 and their outputs in reach of the
-// TLB, while reading the weights again costs little beside so much work.
+// The tokens of a job as its tiles read them. Few tokens are one tile, whichever groups read it.
 template <class Kernel>
-void compute(const LinearJob& job) {
+void pack_tokens(const LinearJob& job, std::byte* out) {
+  static_assert(Kernel::kShape.few.tokens <= Kernel::kShape.many.tokens);
+  const int num_tiles = count_tiles(job.tokens, Kernel::kShape.many.tokens);
+  for (int i = 0; i < num_tiles; ++i) {
+    const TokenRange tokens = tile_tokens(job.tokens, i, num_tiles);
+    Kernel::pack_tile(
+        job, tokens.begin, tokens.count,
+        out + static_cast<std::size_t>(tokens.begin) * Kernel::packed_token_bytes(job));
+  }
+}
+
+// Many tokens are taken in chunks: their activations stay in L2 and their outputs in reach of the
+// TLB, while reading the weights again costs little beside so much work. f(chunk) for each.
+template <class F>
+void for_chunks(const LinearJob& job, int max_tokens, F f) {
   LinearJob chunk = job;
   for (int token = 0; token < job.tokens; token += chunk.tokens) {
-    chunk.tokens = job.tokens - token < kChunkTokens ? job.tokens - token : kChunkTokens;
+    chunk.tokens = job.tokens - token < max_tokens ? job.tokens - token : max_tokens;
     chunk.in = job.in + static_cast<std::size_t>(token) * job.in_stride;
     chunk.out = job.out + static_cast<std::size_t>(token) * job.out_stride;
-    compute_chunk<Kernel>(chunk);
+    f(chunk);
   }
+}
+
+constexpr int kChunkTokens = 96;
+
+// For kernels that read activations as they are.
+template <class Kernel>
+void compute(const LinearJob& job) {
+  for_chunks(job, kChunkTokens, [](const LinearJob& chunk) { compute_chunk<Kernel>(chunk); });
+}
+
+// For kernels that want the tokens of a tile side by side: each thread packs its own copy of a
+// chunk, on its stack.
+template <class Kernel>
+void compute_packed(const LinearJob& job) {
+  alignas(64) std::byte room[kPackedTokensBytes];
+  const std::size_t token_bytes = Kernel::packed_token_bytes(job);
+  const std::size_t fit = token_bytes == 0 ? kChunkTokens : sizeof(room) / token_bytes;
+  const int tokens = fit < kChunkTokens ? static_cast<int>(fit) : kChunkTokens;
+  constexpr int kTile = Kernel::kShape.many.tokens;
+  for_chunks(job, tokens < kTile ? tokens : tokens / kTile * kTile, [&](LinearJob chunk) {
+    pack_tokens<Kernel>(chunk, room);
+    chunk.in = room;
+    chunk.in_stride = token_bytes;
+    compute_chunk<Kernel>(chunk);
+  });
 }
 
 }  // namespace

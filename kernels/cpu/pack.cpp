@@ -13,6 +13,7 @@
 #include "common/status.h"
 #include "kernels/cpu/activation.h"
 #include "kernels/cpu/linear.h"
+#include "kernels/cpu/linear_job.h"
 #include "kernels/cpu/transcode.h"
 #include "kernels/formats/half.h"
 
@@ -196,9 +197,15 @@ absl::StatusOr<PackedShape> packed_shape(const MatrixSource& source, Isa isa, bo
     MatrixSource packed{format, source.columns, {}, source.sum};
     QUIRE_RETURN_IF_ERROR(check_source(packed));
   }
+  const ActivationLayout input = input_layout(format, isa, float32);
+  if (input == ActivationLayout::kQ8 && source.columns > kMaxPackedColumns) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a ", traits(source.format).name, " matrix of ", source.columns,
+                     " columns is wider than the CPU's products take (", kMaxPackedColumns,
+                     "); use --dtype float32 or a format without blocks."));
+  }
   const PanelLayout layout = panel_layout(format, source.sum, total_rows(source));
-  return PackedShape{static_cast<std::size_t>(layout.num_panels) * layout.panel_bytes,
-                     input_layout(format, isa, float32)};
+  return PackedShape{static_cast<std::size_t>(layout.num_panels) * layout.panel_bytes, input};
 }
 
 void pack(const MatrixSource& source, Isa, Weight& weight) {

@@ -52,6 +52,25 @@ TEST(LinearBitsTest, ATokenIsTheSameInEveryBatch) {
   });
 }
 
+// So wide that the room for packed activations holds two tokens only.
+TEST(LinearBitsTest, ATokenOfAWideMatrixIsTheSameInEveryBatch) {
+  const int columns = 160'000, rows = 33;
+  const auto k = static_cast<std::size_t>(columns);
+  const Stored m = random_matrix(Format::kQ4_1, rows, columns, 11);
+  const std::vector<float> x = random_floats(5 * k, 12);
+  for (const Isa isa : available_isas()) {
+    const Packed packed = pack_matrix(m.source(SumPlan::whole(columns)), isa);
+    const Input all = make_input(packed.weight.input, x.data(), k, 5, columns);
+    const std::vector<float> expected = multiply(isa, packed, all.activation);
+    for (int t = 0; t < 5; ++t) {
+      const Input one = make_input(packed.weight.input, x.data() + static_cast<std::size_t>(t) * k,
+                                   k, 1, columns);
+      const std::vector<float> got = multiply(isa, packed, one.activation);
+      ASSERT_TRUE(std::equal(got.begin(), got.end(), expected.begin() + t * rows)) << t;
+    }
+  }
+}
+
 TEST(LinearBitsTest, ARowIsTheSameForAnyThreadsAndPlace) {
   for_all([](Isa isa, Format format, bool float32) {
     const int columns = width_of(format), rows = 150, tokens = 7;

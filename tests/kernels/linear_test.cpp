@@ -191,6 +191,15 @@ TEST(LinearShapeTest, RefusesWhatSplitsABlock) {
   EXPECT_TRUE(cpu::packed_shape(source, Isa::kAvx2, false).ok());
 }
 
+TEST(LinearShapeTest, RefusesWhatIsTooWideToPackATokenOf) {
+  constexpr int kColumns = 1 << 20;
+  MatrixSource source{Format::kQ4_1, kColumns, {{nullptr, 0, 1}}, SumPlan::whole(kColumns)};
+  const auto shape = cpu::packed_shape(source, Isa::kAvx2, false);
+  ASSERT_EQ(shape.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(shape.status().message()), testing::HasSubstr("1048576 columns"));
+  EXPECT_TRUE(cpu::packed_shape(source, Isa::kAvx2, true).ok());
+}
+
 TEST(LinearShapeTest, ARankWithoutLeavesDoesNothing) {
   MatrixSource source{Format::kF32, 0, {{nullptr, 0, 33}}, SumPlan{{}, {}, 0}};
   const Packed packed = pack_matrix(source, Isa::kAvx2);
