@@ -1,251 +1,256 @@
-// Matrix products of the shapes of SmolLM2-135M beside the machine's own limits, two threads.
-//   ceiling/...            instructions and memory reads
-//   linear/<format>/<N>x<K>/<T>        one matrix, again and again (in cache where it fits)
-//   model/<T>              all weights of one step: 30 layers of q4_1, then the q8_0 vocabulary
-//   layers/<T>             the same without the vocabulary (prefill)
-// Counters: G = 10^9 operations (multiply-add = 2), B = bytes of packed weights. Other programs on
-// the machine halve the figures: repeat, take medians, and compare with the ceiling of the same
-// run (--benchmark_repetitions=5 --benchmark_report_aggregates_only).
-#include <benchmark/benchmark.h>
+// Matrix products beside the machine's own limits: for every linear shape of three models, format
+// and number of tokens M, the time, the rate at which packed weights are read and the rate of
+// operations (a multiply-add is two), each as a share of what this machine reads and computes at
+// most. "of limit" is the share of the nearer of the two. "layers" is all matrices of a model in
+// their order of use, q4_1 with a q8_0 vocabulary.
+//
+// Machines are shared, so ceilings and products are sampled in turn and the best sample of each is
+// taken: both had the same chances. q4_k is packed as q4_1 and q6_k as q8_0: their rows are theirs.
+//
+//   bench_linear                               everything, a few minutes
+//   bench_linear --shapes=smollm2              one model; a part of its name is enough
+//   --formats=q4_1,bf16 --tokens=1,64 --threads=2 --isa=avx2 --samples=5 --only=layers
+//   --cpu-time      one thread's CPU time instead of the wall's, for a busy machine
+#include <time.h>
 
 #include <algorithm>
-#include <cstdlib>
+#include <cstdio>
 #include <functional>
-#include <memory>
-#include <random>
+#include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "bench/kernels/ceiling.h"
+#include "bench/kernels/linear_cases.h"
 #include "bench/kernels/team.h"
-#include "kernels/cpu/activation.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/linear.h"
 
 namespace quire::bench {
 namespace {
 
-using benchmark::Counter;
-
-struct Freed {
-  void operator()(void* p) const { std::free(p); }
-};
-using Memory = std::unique_ptr<void, Freed>;
-
-Memory aligned_memory(std::size_t bytes) {
-  const std::size_t size = (bytes + 4095) / 4096 * 4096;
-  Memory memory(std::aligned_alloc(4096, size));
-  std::fill_n(static_cast<std::byte*>(memory.get()), size, std::byte{0});
-  return memory;
-}
-
-// Any bits will do for integers; exponents are kept small so that no float is odd.
-void fill_random(std::byte* data, std::size_t bytes) {
-  std::minstd_rand random(7);
-  for (std::size_t i = 0; i < bytes; ++i) data[i] = static_cast<std::byte>(random() >> 8 & 0x3f);
-}
-
-struct Matrix {
-  Weight weight;
-  Memory memory;
+struct Options {
+  std::string shapes;  // of a model's name
+  std::string only;    // of a shape's name
+  std::vector<std::string> formats = {"bf16", "q8_0", "q4_0", "q4_1"};
+  std::vector<int> tokens = {1, 2, 4, 8, 16, 64, 512};
+  std::string isa = "auto";
+  int threads = static_cast<int>(std::thread::hardware_concurrency());
+  int samples = 5;
+  bool cpu_time = false;
 };
 
-Matrix make_matrix(cpu::Isa isa, Format format, int rows, int columns) {
-  std::vector<std::byte> stored(row_bytes(format, columns) * static_cast<std::size_t>(rows));
-  fill_random(stored.data(), stored.size());
-  MatrixSource source;
-  source.format = format;
-  source.columns = columns;
-  source.parts = {{stored.data(), row_bytes(format, columns), rows}};
-  source.sum = SumPlan::whole(columns);
-  const auto shape = cpu::packed_shape(source, isa, false);
-  Matrix matrix;
-  matrix.memory = aligned_memory(shape->bytes);
-  matrix.weight.input = shape->input;
-  matrix.weight.bytes = shape->bytes;
-  matrix.weight.data = matrix.memory.get();
-  cpu::pack(source, isa, matrix.weight);
-  return matrix;
-}
+constexpr std::size_t kMemoryBytes = std::size_t{128} << 20;  // read, and of copies of a matrix
+constexpr double kSampleSeconds = 0.01;
 
-struct Input {
-  Activation activation;
-  Memory memory;
-};
-
-Input make_input(ActivationLayout layout, int tokens, int columns) {
-  const std::size_t bytes =
-      cpu::activation_stride(layout, columns) * static_cast<std::size_t>(tokens);
-  Input input;
-  input.memory = aligned_memory(bytes);
-  fill_random(static_cast<std::byte*>(input.memory.get()), bytes);
-  input.activation = {input.memory.get(), layout, tokens, columns};
-  return input;
-}
-
-double operations(const Weight& weight, int tokens) {
-  return 2.0 * weight.rows * weight.columns * tokens;
-}
-
-Counter rate(double per_iteration) {
-  return {per_iteration, Counter::kIsIterationInvariantRate, Counter::OneK::kIs1000};
-}
-
-void bench_matrix(benchmark::State& state, Team& team, cpu::Isa isa, Format format, int rows,
-                  int columns, int tokens) {
-  const Matrix matrix = make_matrix(isa, format, rows, columns);
-  const Input input = make_input(matrix.weight.input, tokens, columns);
-  std::vector<float> out(static_cast<std::size_t>(rows) * static_cast<std::size_t>(tokens));
-  cpu::LinearArgs args;
-  args.weight = &matrix.weight;
-  args.in = input.activation;
-  args.out = out.data();
-  args.out_stride = static_cast<std::size_t>(rows);
-  for (auto _ : state) {
-    team.run([&](int thread, Team& t) { cpu::linear(isa, args, thread, t.size()); });
-  }
-  state.counters["ops"] = rate(operations(matrix.weight, tokens));
-  state.counters["bytes"] = rate(static_cast<double>(matrix.weight.bytes));
-}
-
-// The matrices of a step in their order of use; made once, 97 MB.
-class Model {
+class Bench {
  public:
-  explicit Model(cpu::Isa isa) {
-    for (int layer = 0; layer < kLayers; ++layer) {
-      for (const auto& [rows, columns] :
-           {std::pair{960, 576}, {576, 576}, {3072, 576}, {576, 1536}}) {
-        matrices_.push_back(make_matrix(isa, Format::kQ4_1, rows, columns));
+  Bench(const Options& options, cpu::Isa isa)
+      : options_(options), isa_(isa), team_(options.threads) {
+    const auto memory = memory_.allocate(kMemoryBytes, "reading");
+    read_ = static_cast<std::byte*>(memory.value());
+    std::fill_n(read_, kMemoryBytes, std::byte{1});
+  }
+
+  void shape(const LinearModel& model, const LinearShape& shape, Format format) {
+    HostMemory memory;
+    std::vector<Weight> copies;
+    for (std::size_t bytes = 0; bytes < kMemoryBytes; bytes += copies.back().bytes) {
+      copies.push_back(random_matrix(shape, format, isa_, memory));
+    }
+    for (const int tokens : options_.tokens) {
+      measure(absl::StrCat(model.name, " ", shape.name, " ", shape.rows, "x", shape.columns),
+              traits(format).name, copies, tokens, 1);
+    }
+  }
+
+  void layers(const LinearModel& model) {
+    HostMemory memory;
+    std::vector<Weight> weights;
+    for (int layer = 0; layer < model.layers; ++layer) {
+      for (const LinearShape& shape : model.layer) {
+        weights.push_back(random_matrix(shape, Format::kQ4_1, isa_, memory));
       }
     }
-    matrices_.push_back(make_matrix(isa, Format::kQ8_0, kVocabulary, 576));
+    weights.push_back(random_matrix(model.vocabulary, Format::kQ8_0, isa_, memory));
+    for (const int tokens : options_.tokens) {
+      measure(absl::StrCat(model.name, " layers"), "q4_1", weights, tokens, weights.size());
+    }
   }
-  static constexpr int kLayers = 30;
-  static constexpr int kVocabulary = 49152;
-  const std::vector<Matrix>& matrices() const { return matrices_; }
+
+  static void header() {
+    std::printf("%-36s %-5s %4s %10s %7s %6s %8s %6s %9s\n", "shape (N x K)", "fmt", "M", "us",
+                "GB/s", "of mem", "GOP/s", "of ops", "of limit");
+  }
 
  private:
-  std::vector<Matrix> matrices_;
+  double now() const {
+    timespec t{};
+    clock_gettime(options_.cpu_time ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &t);
+    return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+  }
+  double seconds(const std::function<void(int, Team&)>& work) {
+    const double start = now();
+    team_.run(work);
+    return now() - start;
+  }
+
+  // Operations a second of the instruction the layout is multiplied with; 0: not known.
+  double sample_operations(ActivationLayout layout) {
+    if (isa_ != cpu::Isa::kAvx512) return 0;
+    constexpr long kRounds = 150000;
+    void (*run)(long) = layout == ActivationLayout::kQ8     ? run_dpbusd
+                        : layout == ActivationLayout::kBf16 ? run_dpbf16
+                                                            : run_fma;
+    const double ops = layout == ActivationLayout::kQ8     ? kOpsPerDpbusd
+                       : layout == ActivationLayout::kBf16 ? kOpsPerDpbf16
+                                                           : kOpsPerFma;
+    return ops * kInstructionsPerRound * kRounds * team_.size() /
+           seconds([run](int, Team&) { run(kRounds); });
+  }
+  double sample_memory() {
+    const std::size_t part = kMemoryBytes / static_cast<std::size_t>(team_.size()) / 64 * 64;
+    return static_cast<double>(kMemoryBytes) / seconds([&](int thread, Team&) {
+             read_memory(read_ + part * static_cast<std::size_t>(thread), part);
+           });
+  }
+
+  // `count` products, weight after weight, beginning with weight `first`.
+  double sample_products(const std::vector<Weight>& weights, const std::vector<Activation>& inputs,
+                         std::size_t first, std::size_t count) {
+    return seconds([&](int thread, Team& team) {
+      for (std::size_t i = first; i < first + count; ++i) {
+        cpu::LinearArgs args;
+        args.weight = &weights[i % weights.size()];
+        args.next = &weights[(i + 1) % weights.size()];
+        args.in = inputs[i % inputs.size()];
+        args.out = out_.data();
+        args.out_stride = static_cast<std::size_t>(args.weight->rows);
+        cpu::linear(isa_, args, thread, team.size());
+        team.meet();
+      }
+    });
+  }
+
+  // Times products of `unit` weights, of which there are weights.size() / unit.
+  void measure(const std::string& name, const char* format, const std::vector<Weight>& weights,
+               int tokens, std::size_t unit) {
+    HostMemory memory;
+    std::vector<Activation> inputs;
+    double bytes = 0, ops = 0;
+    for (std::size_t i = 0; i < unit; ++i) {
+      const Weight& w = weights[i];
+      inputs.push_back(random_input(w, tokens, memory));
+      bytes += static_cast<double>(w.bytes);
+      ops += 2.0 * w.rows * w.columns * tokens;
+      out_.resize(std::max(out_.size(),
+                           static_cast<std::size_t>(w.rows) * static_cast<std::size_t>(tokens)));
+    }
+    std::size_t at = 0, units = 1;
+    double best = sample_products(weights, inputs, at, unit);  // and once for the pages
+    double read = 0, compute = 0;
+    for (int i = 0; i < options_.samples; ++i) {
+      read = std::max(read, sample_memory());
+      compute = std::max(compute, sample_operations(weights[0].input));
+      at += units * unit;
+      units = std::clamp<std::size_t>(static_cast<std::size_t>(kSampleSeconds / best), 1, 10000);
+      best = std::min(
+          best, sample_products(weights, inputs, at, units * unit) / static_cast<double>(units));
+    }
+    const double limit = std::max(bytes / read, compute > 0 ? ops / compute : 0);
+    std::printf("%-36s %-5s %4d %10.1f %7.2f %5.1f%% %8.1f %5.1f%% %8.1f%%\n", name.c_str(), format,
+                tokens, best * 1e6, bytes / best / 1e9, 100 * bytes / best / read, ops / best / 1e9,
+                compute > 0 ? 100 * ops / best / compute : 0, 100 * limit / best);
+    std::fflush(stdout);
+  }
+
+  const Options& options_;
+  const cpu::Isa isa_;
+  Team team_;
+  HostMemory memory_;
+  std::byte* read_ = nullptr;
+  std::vector<float> out_;
 };
 
-void bench_model(benchmark::State& state, Team& team, cpu::Isa isa, int tokens, bool vocabulary) {
-  static const Model model(isa);
-  const std::size_t count = model.matrices().size() - (vocabulary ? 0 : 1);
-  const Input narrow = make_input(ActivationLayout::kQ8, tokens, 576);
-  const Input wide = make_input(ActivationLayout::kQ8, tokens, 1536);
-  std::vector<float> out(static_cast<std::size_t>(vocabulary ? Model::kVocabulary : 3072) *
-                         static_cast<std::size_t>(tokens));
-  double ops = 0, bytes = 0;
-  for (std::size_t i = 0; i < count; ++i) {
-    ops += operations(model.matrices()[i].weight, tokens);
-    bytes += static_cast<double>(model.matrices()[i].weight.bytes);
+bool parse(const std::string& argument, Options& options) {
+  const std::pair<std::string, std::string> flag =
+      absl::StrSplit(argument, absl::MaxSplits('=', 1));
+  const auto& [name, value] = flag;
+  if (name == "--threads") return absl::SimpleAtoi(value, &options.threads);
+  if (name == "--samples") return absl::SimpleAtoi(value, &options.samples);
+  if (name == "--tokens") {
+    options.tokens.clear();
+    for (const absl::string_view number : absl::StrSplit(value, ',')) {
+      options.tokens.emplace_back();
+      if (!absl::SimpleAtoi(number, &options.tokens.back())) return false;
+    }
+    return true;
   }
-  for (auto _ : state) {
-    team.run([&](int thread, Team& t) {
-      for (std::size_t i = 0; i < count; ++i) {
-        cpu::LinearArgs args;
-        args.weight = &model.matrices()[i].weight;
-        args.in = args.weight->columns == 576 ? narrow.activation : wide.activation;
-        args.out = out.data();
-        args.out_stride = static_cast<std::size_t>(args.weight->rows);
-        cpu::linear(isa, args, thread, t.size());
-        t.meet();
-      }
-    });
-  }
-  state.counters["ops"] = rate(ops);
-  state.counters["bytes"] = rate(bytes);
+  if (name == "--shapes") options.shapes = value;
+  if (name == "--only") options.only = value;
+  if (name == "--formats") options.formats = absl::StrSplit(value, ',');
+  if (name == "--isa") options.isa = value;
+  if (name == "--cpu-time") options.cpu_time = true;
+  return name == "--shapes" || name == "--only" || name == "--formats" || name == "--isa" ||
+         name == "--cpu-time";
 }
 
-void bench_instruction(benchmark::State& state, Team& team, void (*run)(long), double ops) {
-  constexpr long kRounds = 200000;
-  for (auto _ : state) {
-    team.run([&](int, Team&) { run(kRounds); });
-  }
-  state.counters["ops"] = rate(ops * kInstructionsPerRound * kRounds * team.size());
-}
-
-void bench_memory(benchmark::State& state, Team& team, std::size_t bytes) {
-  const Memory memory = aligned_memory(bytes + 8192);
-  const auto* data = static_cast<const std::byte*>(memory.get());
-  const std::size_t part = bytes / static_cast<std::size_t>(team.size());
-  for (auto _ : state) {
-    team.run([&](int thread, Team&) {
-      read_memory(data + part * static_cast<std::size_t>(thread), part);
-    });
-  }
-  state.counters["bytes"] = rate(static_cast<double>(bytes));
-}
-
-// Registers with wall time. "min" is of the time column: the repetition least disturbed by others.
-void add(const std::string& name, std::function<void(benchmark::State&)> body) {
-  benchmark::RegisterBenchmark(name.c_str(),
-                               [body = std::move(body)](benchmark::State& state) { body(state); })
-      ->UseRealTime()
-      ->Unit(benchmark::kMicrosecond)
-      ->ComputeStatistics("min", [](const std::vector<double>& v) {
-        return *std::min_element(v.begin(), v.end());
-      });
-}
-
-void add_ceilings(Team& team) {
-  const auto instruction = [&team](const char* name, void (*run)(long), double ops) {
-    add(name, [&team, run, ops](auto& state) { bench_instruction(state, team, run, ops); });
-  };
-  instruction("ceiling/fma", run_fma, kOpsPerFma);
-  instruction("ceiling/dpbf16", run_dpbf16, kOpsPerDpbf16);
-  instruction("ceiling/dpbusd", run_dpbusd, kOpsPerDpbusd);
-  for (const std::size_t megabytes : {12, 96, 512}) {
-    add("ceiling/read_MB/" + std::to_string(megabytes),
-        [&team, megabytes](auto& state) { bench_memory(state, team, megabytes << 20); });
-  }
-}
-
-void add_matrices(Team& team, cpu::Isa isa) {
-  constexpr int kShapes[][2] = {{960, 576}, {576, 576}, {3072, 576}, {576, 1536}, {49152, 576}};
+std::optional<Format> format_named(const std::string& name) {
   for (const Format format :
        {Format::kF32, Format::kF16, Format::kBf16, Format::kQ8_0, Format::kQ4_0, Format::kQ4_1}) {
-    for (const auto& [rows, columns] : kShapes) {
-      for (const int tokens : {1, 4, 24, 64, 512}) {
-        if (rows > 10000 && (tokens > 64 || format != Format::kQ8_0)) continue;
-        add(absl::StrCat("linear/", traits(format).name, "/", rows, "x", columns, "/", tokens),
-            [=, &team, n = rows, k = columns](auto& state) {
-              bench_matrix(state, team, isa, format, n, k, tokens);
-            });
-      }
-    }
+    if (name == traits(format).name) return format;
   }
+  return std::nullopt;
 }
 
-void add_models(Team& team, cpu::Isa isa) {
-  for (const int tokens : {1, 2, 4, 8, 16, 24, 32, 64}) {
-    add(absl::StrCat("model/", tokens),
-        [=, &team](auto& state) { bench_model(state, team, isa, tokens, true); });
+bool contains(const std::string& name, const std::string& part) {
+  return name.find(part) != std::string::npos;
+}
+
+void run(const Options& options, cpu::Isa isa) {
+  Bench bench(options, isa);
+  Bench::header();
+  for (const LinearModel& model : linear_models()) {
+    if (!contains(model.name, options.shapes)) continue;
+    std::vector<LinearShape> shapes = model.layer;
+    shapes.push_back(model.vocabulary);
+    for (const LinearShape& shape : shapes) {
+      if (!contains(shape.name, options.only)) continue;
+      for (const std::string& name : options.formats) {
+        bench.shape(model, shape, *format_named(name));
+      }
+    }
+    if (contains("layers", options.only)) bench.layers(model);
   }
-  add("layers/512", [=, &team](auto& state) { bench_model(state, team, isa, 512, false); });
 }
 
 int run_all(int argc, char** argv) {
-  std::string isa_name = "auto";
-  int num_threads = 2;
-  benchmark::Initialize(&argc, argv);
+  Options options;
   for (int i = 1; i < argc; ++i) {
-    const std::string argument = argv[i];
-    if (argument.rfind("--isa=", 0) == 0) isa_name = argument.substr(6);
-    if (argument.rfind("--threads=", 0) == 0) num_threads = std::atoi(argument.c_str() + 10);
+    if (parse(argv[i], options)) continue;
+    std::fprintf(stderr, "%s is not understood; see the head of bench/kernels/bench_linear.cpp.\n",
+                 argv[i]);
+    return 1;
   }
-  const auto isa = cpu::choose_isa(isa_name);
-  if (!isa.ok() || num_threads < 1) {
-    std::fprintf(stderr, "use --isa=auto|avx512|avx2 --threads=N. %s\n",
+  for (const std::string& format : options.formats) {
+    if (format_named(format).has_value()) continue;
+    std::fprintf(stderr,
+                 "format %s is not one that is multiplied; use f32 f16 bf16 q8_0 q4_0 q4_1.\n",
+                 format.c_str());
+    return 1;
+  }
+  const auto isa = cpu::choose_isa(options.isa);
+  if (!isa.ok() || options.threads < 1 || (options.cpu_time && options.threads > 1)) {
+    std::fprintf(stderr, "use --isa=auto|avx512|avx2 --threads=N (1 with --cpu-time). %s\n",
                  std::string(isa.status().message()).c_str());
     return 1;
   }
-  Team team(num_threads);
-  if (cpu::choose_isa("avx512").ok()) add_ceilings(team);
-  add_models(team, *isa);
-  add_matrices(team, *isa);
-  benchmark::RunSpecifiedBenchmarks();
+  std::printf("%d threads, %s\n", options.threads, cpu::name_of(*isa));
+  run(options, *isa);
   return 0;
 }
 

@@ -69,6 +69,19 @@ LinearJob make_job(const LinearArgs& args, const LeafSteps& steps, Range panels)
   return job;
 }
 
+int num_panels(const Weight& weight) {
+  return (weight.rows + kPanelRows - 1) / kPanelRows;
+}
+
+// The thread's share of the matrix after this one.
+void set_next(const Weight& next, int thread, int num_threads, LinearJob& job) {
+  const std::size_t panel_bytes = panel_layout(next.format, next.sum, next.rows).panel_bytes;
+  const Range panels = share(num_panels(next), thread, num_threads);
+  job.next = static_cast<const std::byte*>(next.data) +
+             static_cast<std::size_t>(panels.begin) * panel_bytes;
+  job.next_bytes = static_cast<std::size_t>(panels.size()) * panel_bytes;
+}
+
 void run(Isa isa, ActivationLayout layout, Format format, const LinearJob& job) {
   const bool avx512 = isa == Isa::kAvx512;
   switch (layout) {
@@ -89,11 +102,12 @@ void linear(Isa isa, const LinearArgs& args, int thread, int num_threads) {
   QUIRE_CHECK_EQ(args.in.columns, weight.columns);
   QUIRE_CHECK(args.in.layout == weight.input);
   QUIRE_CHECK(args.bias == nullptr || weight.sum.num_outputs == 1);
-  const int num_panels = (weight.rows + kPanelRows - 1) / kPanelRows;
-  const Range panels = share(num_panels, thread, num_threads);
+  const Range panels = share(num_panels(weight), thread, num_threads);
   if (panels.empty() || args.in.rows == 0) return;
   const LeafSteps steps = leaf_steps(weight.sum);
-  run(isa, weight.input, weight.format, make_job(args, steps, panels));
+  LinearJob job = make_job(args, steps, panels);
+  if (args.next != nullptr) set_next(*args.next, thread, num_threads, job);
+  run(isa, weight.input, weight.format, job);
 }
 
 }  // namespace quire::cpu

@@ -22,6 +22,7 @@ struct LinearArgs {
   float* out = nullptr;
   std::size_t out_stride = 0;          // floats between tokens
   std::size_t out_subtree_stride = 0;  // floats between outputs of the SumPlan
+  const Weight* next = nullptr;        // the matrix multiplied after this one, fetched ahead
 };
 
 // Bytes `pack` will write, and the layout of activations the weight will ask for. dtype "float32"

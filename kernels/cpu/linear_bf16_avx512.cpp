@@ -12,6 +12,7 @@ namespace {
 struct Bf16Kernel {
   using V = Avx512;
   static constexpr TileShape kShape = V::kFloatShape;
+  static constexpr std::size_t kFetchesPerUnit = 1;
 
   template <int R, int T>
   class Tile {
@@ -22,14 +23,15 @@ struct Bf16Kernel {
     [[gnu::always_inline]] inline void add_leaf(int begin, int end, __m512 (&sum)[R][T]) {
       for (int k = begin; k < end; k += 2) {
         __m512bh w[R];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int r = 0; r < R; ++r) w[r] = as_bf16(V::load_line(in_.value(r)));
 #pragma GCC unroll 12
         for (int t = 0; t < T; ++t) {
           const __m512bh a = broadcast_pair(in_.token(t) + 2 * static_cast<std::size_t>(k));
-#pragma GCC unroll 4
+#pragma GCC unroll 8
           for (int r = 0; r < R; ++r) sum[r][t] = _mm512_dpbf16_ps(sum[r][t], w[r], a);
         }
+        in_.prefetch.step();
         in_.next_unit(panel_unit(Format::kBf16));
       }
     }

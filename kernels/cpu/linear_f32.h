@@ -14,6 +14,7 @@ struct F32Kernel {
   using F = typename V::F;
   using I = typename V::I;
   static constexpr TileShape kShape = V::kFloatShape;
+  static constexpr std::size_t kFetchesPerUnit = 1;
 
   template <int R, int T>
   class Tile {
@@ -23,6 +24,7 @@ struct F32Kernel {
     [[gnu::always_inline]] inline void add_leaf(int begin, int end, F (&sum)[R][T]) {
       for (int k = begin; k < end; k += kUnit.columns) {
         add_unit(k, sum);
+        in_.prefetch.step();
         in_.next_unit(kUnit);
       }
     }
@@ -34,7 +36,7 @@ struct F32Kernel {
 #pragma GCC unroll 12
       for (int t = 0; t < T; ++t) {
         const F a = V::broadcast(reinterpret_cast<const float*>(in_.token(t))[k]);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int r = 0; r < R; ++r) sum[r][t] = V::fma(w[r], a, sum[r][t]);
       }
     }
@@ -42,7 +44,7 @@ struct F32Kernel {
     [[gnu::always_inline]] inline void add_unit(int k, F (&sum)[R][T]) const {
       if constexpr (kFormat == Format::kF32 || kFormat == Format::kF16) {
         F w[R];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int r = 0; r < R; ++r) {
           if constexpr (kFormat == Format::kF32) {
             w[r] = V::load(reinterpret_cast<const float*>(in_.value(r)));
@@ -64,12 +66,12 @@ struct F32Kernel {
     // A line of bf16 pairs: the lower half of each dword is the even k.
     [[gnu::always_inline]] inline void add_pair(int k, F (&sum)[R][T]) const {
       F w[R];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
         w[r] = V::as_float(V::template shift_left<16>(V::load_line(in_.value(r))));
       }
       add_column(k, w, sum);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
         const I upper = V::broadcast(std::int32_t{-65536});
         w[r] = V::as_float(V::bits_and(V::load_line(in_.value(r)), upper));
@@ -81,14 +83,14 @@ struct F32Kernel {
     template <int kShift>
     [[gnu::always_inline]] inline void add_line(int line, int k, F (&sum)[R][T]) const {
       I stored[R];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
         stored[r] = V::template shift_right<kShift>(V::load_line(in_.value(r) + line * 64));
       }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int j = 0; j < 4; ++j) {
         F w[R];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int r = 0; r < R; ++r) {
           w[r] = decode(stored[r], in_.header(r));
           stored[r] = V::template shift_right<8>(stored[r]);

@@ -34,7 +34,9 @@ struct LinearJob {
   std::size_t num_units = 0;  // of a panel
   int panel_begin = 0;        // this thread's panels
   int panel_end = 0;
-  int rows = 0;  // N
+  int rows = 0;                     // N
+  const std::byte* next = nullptr;  // what this thread reads after them, to be fetched ahead
+  std::size_t next_bytes = 0;
   const LeafStep* leaves = nullptr;
   int num_leaves = 0;
   // activations, see activation.h; kQ8 has scales and sums behind the values of a token

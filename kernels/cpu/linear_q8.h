@@ -21,6 +21,8 @@ struct Q8Kernel {
   static constexpr bool kMinimum = kFormat == Format::kQ4_1;
   static constexpr int kOffset = kMinimum ? 0 : kNibbles ? 8 : 128;
   static constexpr TileShape kShape = V::kInt8Shape;
+  static constexpr int kLines = kNibbles ? 4 : 8;  // of a block
+  static constexpr std::size_t kFetchesPerUnit = kLines;
   using Dot = typename V::template Dot<kOffset>;
   using Sum = typename Dot::Sum;
 
@@ -87,17 +89,17 @@ struct Q8Kernel {
       return reinterpret_cast<const std::int32_t*>(a + 36 * T);
     }
 
-    [[gnu::always_inline]] inline void dot_block(const std::byte* a, Sum (&dot)[R][T]) const {
+    [[gnu::always_inline]] inline void dot_block(const std::byte* a, Sum (&dot)[R][T]) {
       const I low_mask = V::broadcast(std::int32_t{0x0f0f0f0f});
 #pragma GCC unroll 8
-      for (int line = 0; line < (kNibbles ? 4 : 8); ++line) {
+      for (int line = 0; line < kLines; ++line) {
         I stored[R];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int r = 0; r < R; ++r) stored[r] = V::load_line(in_.value(r) + line * 64);
 #pragma GCC unroll 2
         for (int half = 0; half < (kNibbles ? 2 : 1); ++half) {
           I w[R];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
           for (int r = 0; r < R; ++r) {
             w[r] = stored[r];
             if (half == 1) w[r] = V::template shift_right<4>(w[r]);
@@ -106,22 +108,23 @@ struct Q8Kernel {
 #pragma GCC unroll 12
           for (int t = 0; t < T; ++t) {
             const I x = broadcast4(a + t * 32 + half * 16 + line * 4);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
             for (int r = 0; r < R; ++r) dot[r][t] = Dot::step(dot[r][t], w[r], x);
           }
         }
+        in_.prefetch.step();
       }
     }
 
-    [[gnu::always_inline]] inline void add_block(const std::byte* a, F (&sum)[R][T]) const {
+    [[gnu::always_inline]] inline void add_block(const std::byte* a, F (&sum)[R][T]) {
       Sum dot[R][T];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 12
         for (int t = 0; t < T; ++t) dot[r][t] = Dot::begin(corrections(a) + t);
       }
       dot_block(a, dot);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
         const F d = V::from_half(in_.header(r));
 #pragma GCC unroll 12

@@ -14,15 +14,24 @@
 namespace quire::cpu {
 namespace {  // each file has its own copy, compiled for its own instruction set
 
-// Bytes to be fetched into L2 while a tile computes, a few lines per unit of K: its share of the
-// next group of panels, so that all tiles of a group together fetch it evenly.
+// Lines to be fetched into L2 while a tile computes, a few at each step: many at once would wait
+// for one another, and the computation for them. First [next, end), then [more, more_end). Fetched
+// into L1 they would drive out what is being read.
 struct Prefetch {
   const std::byte* next = nullptr;
   const std::byte* end = nullptr;
-  int lines_per_unit = 0;
+  const std::byte* more = nullptr;
+  const std::byte* more_end = nullptr;
+  int lines_per_step = 0;
 
   void step() {
-    for (int i = 0; i < lines_per_unit && next < end; ++i, next += 64) {
+    for (int i = 0; i < lines_per_step; ++i, next += 64) {
+      if (next >= end) {
+        if (more >= more_end) return;
+        next = more;
+        end = more_end;
+        more = more_end;
+      }
       __builtin_prefetch(next, 0, 2);
     }
   }
@@ -45,7 +54,6 @@ struct TileInput {
   const std::byte* token(int t) const { return tokens + static_cast<std::size_t>(t) * token_bytes; }
 
   void next_unit(const PanelUnit& unit) {
-    prefetch.step();
     values += unit.value_bytes;
     headers += unit.header_bytes;
   }
@@ -53,7 +61,7 @@ struct TileInput {
 
 template <class V, int R, int T>
 void clear(typename V::F (&sum)[R][T]) {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 12
     for (int t = 0; t < T; ++t) sum[r][t] = V::zero();
@@ -109,13 +117,13 @@ void compute_tile(const LinearJob& job, int panel, int token, const Prefetch& pr
     tile.add_leaf(job.leaves[leaf].begin, job.leaves[leaf].end, sum);
     for (int m = job.leaves[leaf].merges; m > 0; --m) {
       --depth;
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 12
         for (int t = 0; t < T; ++t) sum[r][t] = V::add(stack[depth][r][t], sum[r][t]);
       }
     }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 12
       for (int t = 0; t < T; ++t) stack[depth][r][t] = sum[r][t];
@@ -134,18 +142,36 @@ void dispatch_tile(std::integer_sequence<int, kT...>, const LinearJob& job, int 
   kTiles[tokens - 1](job, panel, token, prefetch);
 }
 
-// The part of the group after `panel`'s that tile i of num_tiles fetches.
-template <int R>
-Prefetch next_group(const LinearJob& job, int panel, int i, int num_tiles) {
-  const int panels = job.panel_end - panel - R < R ? job.panel_end - panel - R : R;
-  if (panels <= 0 || job.panel_bytes == 0) return {};
-  const std::size_t lines = static_cast<std::size_t>(panels) * job.panel_bytes / 64;
-  const std::byte* base = job.panels + static_cast<std::size_t>(panel + R) * job.panel_bytes;
-  const auto line = [&](int tile) {
-    return base + lines * static_cast<std::size_t>(tile) / static_cast<std::size_t>(num_tiles) * 64;
+constexpr std::size_t kFetchAhead = std::size_t{48} << 10;  // bytes
+
+// What tile i of num_tiles fetches while the group at `panel` is computed: its share of the bytes
+// kFetchAhead or at least one group later in the thread's walk, which goes on from the end of its
+// share to job.next, the beginning of its share of the matrix that follows.
+template <class Kernel, int R>
+Prefetch fetch_ahead(const LinearJob& job, int panel, int i, int num_tiles) {
+  const auto bytes = [&job](int panels) {
+    return static_cast<std::size_t>(panels) * job.panel_bytes;
   };
-  const std::size_t units = static_cast<std::size_t>(num_tiles) * job.num_units;
-  return {line(i), line(i + 1), static_cast<int>((lines + units - 1) / units)};
+  const std::size_t group = bytes(R);
+  const std::size_t first =
+      bytes(panel - job.panel_begin) + (group < kFetchAhead ? kFetchAhead : group);
+  const auto line = [&](int tile) {
+    return first +
+           group / 64 * static_cast<std::size_t>(tile) / static_cast<std::size_t>(num_tiles) * 64;
+  };
+  const std::size_t begin = line(i), end = line(i + 1);
+  const std::size_t own = bytes(job.panel_end - job.panel_begin);
+  const auto clip = [](std::size_t x, std::size_t limit) { return x < limit ? x : limit; };
+  const std::byte* base = job.panels + bytes(job.panel_begin);
+  Prefetch fetch;
+  fetch.next = base + clip(begin, own);
+  fetch.end = base + clip(end, own);
+  fetch.more = job.next + clip(begin < own ? 0 : begin - own, job.next_bytes);
+  fetch.more_end = job.next + clip(end < own ? 0 : end - own, job.next_bytes);
+  const std::size_t steps =
+      static_cast<std::size_t>(num_tiles) * job.num_units * Kernel::kFetchesPerUnit;
+  if (steps > 0) fetch.lines_per_step = static_cast<int>((group / 64 + steps - 1) / steps);
+  return fetch;
 }
 
 // Tokens are cut into tiles of equal size, give or take one: tile i of n has these.
@@ -167,7 +193,8 @@ void compute_group(const LinearJob& job, int panel) {
   for (int i = 0; i < num_tiles; ++i) {
     const TokenRange tokens = tile_tokens(job.tokens, i, num_tiles);
     dispatch_tile<Kernel, R>(std::make_integer_sequence<int, kMaxTokens>(), job, panel,
-                             tokens.begin, tokens.count, next_group<R>(job, panel, i, num_tiles));
+                             tokens.begin, tokens.count,
+                             fetch_ahead<Kernel, R>(job, panel, i, num_tiles));
   }
 }
 
@@ -182,6 +209,9 @@ template <class Kernel>
 void compute_chunk(const LinearJob& job) {
   constexpr TileShape kShape = Kernel::kShape;
   int panel = job.panel_begin;
+  if (job.tokens == 1) {
+    panel = compute_groups<Kernel, kShape.one, 1>(job, panel);
+  }
   if (job.tokens <= kShape.few.tokens) {
     panel = compute_groups<Kernel, kShape.few.panels, kShape.few.tokens>(job, panel);
   }
@@ -211,6 +241,12 @@ void for_chunks(const LinearJob& job, int max_tokens, F f) {
     chunk.tokens = job.tokens - token < max_tokens ? job.tokens - token : max_tokens;
     chunk.in = job.in + static_cast<std::size_t>(token) * job.in_stride;
     chunk.out = job.out + static_cast<std::size_t>(token) * job.out_stride;
+    const bool last = token + chunk.tokens == job.tokens;
+    chunk.next =
+        last ? job.next : job.panels + static_cast<std::size_t>(job.panel_begin) * job.panel_bytes;
+    chunk.next_bytes =
+        last ? job.next_bytes
+             : static_cast<std::size_t>(job.panel_end - job.panel_begin) * job.panel_bytes;
     f(chunk);
   }
 }

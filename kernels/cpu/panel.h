@@ -35,13 +35,15 @@ constexpr const PanelUnit& panel_unit(Format format) {
   return kPanelUnits[static_cast<std::size_t>(format)];
 }
 
-// The largest tiles a kernel's registers hold: up to few.tokens tokens, few.panels panels side by
-// side (to have enough independent sums); beyond, tiles of at most many.panels x many.tokens.
+// The tiles a kernel's registers hold, so that there are enough independent sums: `one` panels side
+// by side for a single token; up to few.tokens tokens, few.panels panels; beyond, at most
+// many.panels x many.tokens.
 struct TileSize {
   int panels;
   int tokens;
 };
 struct TileShape {
+  int one;
   TileSize few;
   TileSize many;
 };

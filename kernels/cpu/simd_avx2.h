@@ -20,8 +20,8 @@ struct Avx2 {
   };
 
   // In 16 registers of half a panel.
-  static constexpr TileShape kInt8Shape = {.few = {2, 1}, .many = {2, 2}};
-  static constexpr TileShape kFloatShape = {.few = {4, 1}, .many = {1, 6}};
+  static constexpr TileShape kInt8Shape = {.one = 2, .few = {2, 1}, .many = {2, 2}};
+  static constexpr TileShape kFloatShape = {.one = 4, .few = {4, 1}, .many = {1, 6}};
 
   static F zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
   static F broadcast(float x) {

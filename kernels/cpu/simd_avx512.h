@@ -18,8 +18,8 @@ struct Avx512 {
   using I = __m512i;  // 16 int32, or a line: 16 rows x 4 bytes
 
   // In 32 registers: int32 and float sums side by side, or float sums only.
-  static constexpr TileShape kInt8Shape = {.few = {4, 3}, .many = {2, 6}};
-  static constexpr TileShape kFloatShape = {.few = {4, 6}, .many = {4, 6}};
+  static constexpr TileShape kInt8Shape = {.one = 8, .few = {4, 3}, .many = {2, 6}};
+  static constexpr TileShape kFloatShape = {.one = 8, .few = {4, 6}, .many = {4, 6}};
 
   static F zero() { return _mm512_setzero_ps(); }
   static F broadcast(float x) { return _mm512_set1_ps(x); }

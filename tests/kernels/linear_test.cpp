@@ -112,6 +112,29 @@ TEST_P(LinearTest, UnpacksTheExactValues) {
   }
 }
 
+TEST_P(LinearTest, FetchingTheNextMatrixAheadChangesNothing) {
+  const Stored m = random_matrix(GetParam().format, 150, 96, 12);
+  const Packed packed = pack_whole(m);
+  const std::vector<float> x = random_floats(7 * 96, 13);
+  for (const int next_rows : {1, 40, 900}) {
+    const Packed next = pack_whole(random_matrix(GetParam().format, next_rows, 64, 14));
+    for (const int tokens : {1, 7}) {
+      const Input in = make_input(packed.weight.input, x.data(), 96, tokens, 96);
+      std::vector<float> out(static_cast<std::size_t>(tokens) * 150);
+      for (const int thread : {0, 1, 2}) {
+        cpu::LinearArgs args;
+        args.weight = &packed.weight;
+        args.next = &next.weight;
+        args.in = in.activation;
+        args.out = out.data();
+        args.out_stride = 150;
+        cpu::linear(GetParam().isa, args, thread, 3);
+      }
+      EXPECT_EQ(out, multiply(GetParam().isa, packed, in.activation)) << next_rows;
+    }
+  }
+}
+
 TEST_P(LinearTest, StacksParts) {
   const Stored a = random_matrix(GetParam().format, 19, 96, 7);
   const Stored b = random_matrix(GetParam().format, 30, 96, 8);
