@@ -1,6 +1,8 @@
 // 64-byte aligned, zeroed memory of a device that computes on the host. Whatever its owner did not
-// free goes with it. Small pieces share nothing; large ones are mapped, so that untouched pages
-// cost nothing, and ask for huge pages.
+// free goes with it. Pieces from 64 KB to 2 MB, such as the matrices of a small model, lie side by
+// side in regions of huge pages: reading them page by page of 4 KB costs a fifth of the bandwidth.
+// Larger ones are mapped alone and ask for huge pages too; smaller ones share nothing. Untouched
+// pages cost nothing.
 #pragma once
 
 #include <cstddef>
@@ -8,6 +10,7 @@
 #include <mutex>
 #include <string>
 #include <unordered_map>
+#include <vector>
 
 #include "absl/status/statusor.h"
 
@@ -25,8 +28,19 @@ class HostMemory {
   void free(void* memory);  // null is allowed
 
  private:
+  // Freed as a whole when nothing in it lives. The last one made is where the next piece goes.
+  struct Region {
+    std::byte* begin = nullptr;
+    std::size_t used = 0;
+    int live = 0;
+  };
+
+  void* allocate_in_region(std::size_t bytes);  // null: no memory
+  void free_in_region(void* memory);
+
   std::mutex mutex_;
-  std::unordered_map<void*, std::size_t> pieces_;  // address -> mapped bytes
+  std::unordered_map<void*, std::size_t> pieces_;  // address -> mapped bytes; 0: in a region
+  std::vector<Region> regions_;
 };
 
 // Memory of the host that can be had without swapping; 0 where the system does not tell.

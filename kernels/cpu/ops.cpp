@@ -135,9 +135,12 @@ void CpuOps::linear(const Weight& weight, const Activation& in, const float* bia
   QUIRE_CHECK(in.layout == weight.input);
   QUIRE_CHECK_EQ(in.columns, weight.columns);
   QUIRE_CHECK(bias == nullptr || weight.sum.num_outputs == 1);
-  const LinearArgs args{&weight, in, bias, out, out_stride, out_subtree_stride};
+  const auto args = std::make_shared<LinearArgs>(
+      LinearArgs{&weight, in, bias, out, out_stride, out_subtree_stride});
+  if (last_linear_ != nullptr) last_linear_->next = &weight;
+  last_linear_ = args;
   enqueue([isa = isa_, args](int thread, int num_threads) {
-    cpu::linear(isa, args, thread, num_threads);
+    cpu::linear(isa, *args, thread, num_threads);
   });
 }
 

@@ -3,6 +3,7 @@
 // depend on the batch nor on the number of threads.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -15,6 +16,7 @@
 namespace quire::cpu {
 
 enum class Isa;
+struct LinearArgs;
 
 // The arithmetic class asked for by DeviceOptions::dtype.
 enum class Arithmetic { kAuto, kFloat32, kBfloat16 };
@@ -65,6 +67,7 @@ class CpuOps final : public Ops {
   HostMemory& memory_;
   std::vector<Command>& commands_;
   AttentionScratch attention_scratch_;
+  std::shared_ptr<LinearArgs> last_linear_;  // enqueued; learns which matrix follows
 };
 
 RowTarget row_target(const Activation& activation);
