@@ -1,9 +1,10 @@
-"""Writes the exact bf16 dequantization of a llama GGUF as a Hugging Face folder, for peers that read no
-GGUF. Needs the packages gguf, numpy, torch and transformers.
+"""Writes the exact bf16 dequantization of a llama GGUF and its tokenizer as a Hugging Face folder, for peers
+that read no GGUF. Needs the packages gguf, numpy, torch and transformers.
 
     python gguf_to_hf.py MODEL.gguf OUT_FOLDER
 """
 
+import os
 import sys
 
 import gguf
@@ -67,6 +68,8 @@ def main():
     assert not unexpected, unexpected
     assert set(missing) <= {"lm_head.weight"}, missing
     model.save_pretrained(target)
+    folder, name = os.path.split(os.path.abspath(source))
+    transformers.AutoTokenizer.from_pretrained(folder, gguf_file=name).save_pretrained(target)
     print(f"wrote {target}")
 
 
