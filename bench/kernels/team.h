@@ -9,7 +9,7 @@
 
 namespace quire::bench {
 
-// Spins until `size` threads have arrived, and yields when that takes long; reusable.
+// Spins for some microseconds until `size` threads have arrived, then yields; reusable.
 class SpinBarrier {
  public:
   explicit SpinBarrier(int size) : size_(size) {}
@@ -21,7 +21,7 @@ class SpinBarrier {
       return;
     }
     for (int spins = 0; phase_.load() == phase; ++spins) {
-      if (spins < 10000) {
+      if (spins < 100) {
         __builtin_ia32_pause();
       } else {
         std::this_thread::yield();

@@ -60,7 +60,7 @@ struct TileInput {
 };
 
 template <class V, int R, int T>
-void clear(typename V::F (&sum)[R][T]) {
+[[gnu::always_inline]] inline void clear(typename V::F (&sum)[R][T]) {
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 12
@@ -69,22 +69,35 @@ void clear(typename V::F (&sum)[R][T]) {
 }
 
 template <class V, int R, int T>
-void store_sums(const LinearJob& job, const typename V::F (*sums)[R][T], int count, int panel,
-                int token) {
-  for (int o = 0; o < count; ++o) {
-    for (int r = 0; r < R; ++r) {
-      const int row = (panel + r) * kPanelRows;
-      const int n = job.rows - row < kPanelRows ? job.rows - row : kPanelRows;
-      float* out = job.out + static_cast<std::size_t>(o) * job.out_subtree_stride +
-                   static_cast<std::size_t>(token) * job.out_stride + row;
-      for (int t = 0; t < T; ++t, out += job.out_stride) {
-        auto sum = sums[o][r][t];
-        if (job.bias != nullptr) sum = V::add(sum, V::load(job.bias + row, n));
-        if (n == kPanelRows) {
-          V::store(out, sum);
-        } else {
-          V::store(out, sum, n);
-        }
+[[gnu::always_inline]] inline void copy(const typename V::F (&from)[R][T],
+                                        typename V::F (&to)[R][T]) {
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 12
+    for (int t = 0; t < T; ++t) to[r][t] = from[r][t];
+  }
+}
+
+// Output `index` of the SumPlan.
+template <class V, int R, int T>
+[[gnu::always_inline]] inline void store_sums(const LinearJob& job,
+                                              const typename V::F (&sums)[R][T], int index,
+                                              int panel, int token) {
+  float* first = job.out + static_cast<std::size_t>(index) * job.out_subtree_stride +
+                 static_cast<std::size_t>(token) * job.out_stride;
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+    const int row = (panel + r) * kPanelRows;
+    const int n = job.rows - row < kPanelRows ? job.rows - row : kPanelRows;
+    float* out = first + row;
+#pragma GCC unroll 12
+    for (int t = 0; t < T; ++t, out += job.out_stride) {
+      auto sum = sums[r][t];
+      if (job.bias != nullptr) sum = V::add(sum, V::load(job.bias + row, n));
+      if (n == kPanelRows) {
+        V::store(out, sum);
+      } else {
+        V::store(out, sum, n);
       }
     }
   }
@@ -109,10 +122,11 @@ void compute_tile(const LinearJob& job, int panel, int token, const Prefetch& pr
       {base, base + job.header_offset, job.panel_bytes,
        job.in + static_cast<std::size_t>(token) * job.in_stride, job.in_stride, prefetch});
   prefetch_out<R, T>(job, panel, token);
-  typename V::F stack[kMaxSumDepth][R][T];  // [depth][panel][token]
+  typename V::F stack[kMaxSumDepth][R][T];  // [depth][panel][token], below the sum at hand
+  typename V::F sum[R][T];
   int depth = 0;
   for (int leaf = 0; leaf < job.num_leaves; ++leaf) {
-    typename V::F sum[R][T];
+    if (leaf > 0) copy<V>(sum, stack[depth++]);
     clear<V>(sum);
     tile.add_leaf(job.leaves[leaf].begin, job.leaves[leaf].end, sum);
     for (int m = job.leaves[leaf].merges; m > 0; --m) {
@@ -123,14 +137,9 @@ void compute_tile(const LinearJob& job, int panel, int token, const Prefetch& pr
         for (int t = 0; t < T; ++t) sum[r][t] = V::add(stack[depth][r][t], sum[r][t]);
       }
     }
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 12
-      for (int t = 0; t < T; ++t) stack[depth][r][t] = sum[r][t];
-    }
-    ++depth;
   }
-  store_sums<V, R, T>(job, stack, depth, panel, token);
+  for (int o = 0; o < depth; ++o) store_sums<V, R, T>(job, stack[o], o, panel, token);
+  if (job.num_leaves > 0) store_sums<V, R, T>(job, sum, depth, panel, token);
 }
 
 // Calls compute_tile<Kernel, R, tokens>.
