@@ -11,6 +11,7 @@ import os
 import platform
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -49,6 +50,8 @@ def parse(arguments):
         help="for servers and clients together [all that we may use]")
     add("--out", default=os.path.join(ROOT, "bench/results"), help="[bench/results]")
     add("--name", default="peers", help="results are called DATE-NAME [peers]")
+    add("--patience", type=int, default=1, metavar="N",
+        help="measure again, so often, what others took more than a tenth of the cores from; the quietest counts [1]")
     add("--lock", metavar="FILE", help="hold this lock while measuring, for machines where others measure too")
     return parser.parse_args(arguments)
 
@@ -136,7 +139,23 @@ class Watch:
         return max(0.0, busy - (self.used() - self.ours)) / (wall * self.cores)
 
 
-def measure(engine, load, count, lock, turn):
+def quietest(engine, load, repeat, patience, lock):
+    """One measurement; made again, with other prompts, up to `patience` times while others take the cores."""
+    best = None
+    for attempt in range(1 + patience):
+        with alone(lock):
+            watch = Watch(engine.pids(), os.cpu_count())
+            one = engine.run(load, repeat + 1000 * attempt)
+            one["others"] = watch.others()
+        print(f"  {load.name}: {one['figure']:.1f}  (others took {100 * one['others']:.0f} %)", flush=True)
+        if best is None or one["others"] < best["others"]:
+            best = one
+        if best["others"] <= table.BUSY:
+            break
+    return best
+
+
+def measure(engine, load, count, patience, lock, turn):
     """All repeats of one load, into `turn`. An engine that fails one is stopped: the next load starts it again."""
     row = turn["loads"][load.name] = {"runs": []}
     try:
@@ -147,12 +166,7 @@ def measure(engine, load, count, lock, turn):
             turn["ready_s"].append(ready)
             turn.setdefault("pss_ready", process.pss_bytes(engine.pids()))
         for repeat in range(count):
-            with alone(lock):
-                watch = Watch(engine.pids(), os.cpu_count())
-                one = engine.run(load, repeat)
-                one["others"] = watch.others()
-            row["runs"].append(one)
-            print(f"  {load.name}: {one['figure']:.1f}  (others took {100 * one['others']:.0f} %)", flush=True)
+            row["runs"].append(quietest(engine, load, repeat, patience, lock))
         turn["pss_after"] = max(turn.get("pss_after", 0), process.pss_bytes(engine.pids()))
     except process.Failed as failed:
         row["error"] = str(failed)
@@ -160,14 +174,14 @@ def measure(engine, load, count, lock, turn):
         engine.stop()
 
 
-def take_turn(engine, picked, repeats, lock):
+def take_turn(engine, picked, repeats, patience, lock):
     turn = {"engine": engine.name, "at": datetime.datetime.now().isoformat(timespec="seconds"), "ready_s": [],
             "loads": {}}
     print(f"== {engine.title}", flush=True)
     try:
         for load in picked:
             if engine.can(load):
-                measure(engine, load, repeats[load.name], lock, turn)
+                measure(engine, load, repeats[load.name], patience, lock, turn)
         if hasattr(engine, "bare") and any(load.figure == "prompt" for load in picked):
             engine.stop()
             with alone(lock):
@@ -257,6 +271,7 @@ def main(arguments):
     cache = fetch.Cache(options.cache, python, lambda text: print(text, flush=True))
     turns, picked, repeats = plan(options)
     os.sched_setaffinity(0, options.cores)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what is running is stopped on the way out
     with tempfile.TemporaryDirectory(prefix="quire-peers-") as folder:
         setup = engines.Setup(os.path.abspath(options.quire_bin), os.path.abspath(options.model), options.cores, cache,
                               folder)
@@ -273,7 +288,7 @@ def main(arguments):
                    "loads": {load.name: repeats[load.name] for load in picked}}
         for name in turns:
             if name in brought:
-                results["turns"].append(take_turn(brought[name], picked, repeats, options.lock))
+                results["turns"].append(take_turn(brought[name], picked, repeats, options.patience, options.lock))
                 path = write(results, options, plot_python)  # after each: an end in between leaves what there is
     print(f"written: {path}")
     return 0

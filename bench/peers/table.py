@@ -25,14 +25,20 @@ def neighbours(results, index):
     return [turn for turn in around if turn["engine"] == "quire"]
 
 
+def beside(results, index, load):
+    """Quire's figure beside turn `index`: the mean of the turns around it, without those that others disturbed
+    if there is one that they did not. None where there is no figure."""
+    turns = [turn for turn in neighbours(results, index) if value(turn, load) is not None]
+    quiet = [turn for turn in turns if others(turn, load) <= BUSY]
+    return statistics.mean(value(turn, load) for turn in quiet or turns) if turns else None
+
+
 def ratio(results, index, load):
-    """How many times better Quire is than turn `index`, by the turns beside it; None where one is missing."""
-    theirs = value(results["turns"][index], load)
-    ours = [v for v in (value(turn, load) for turn in neighbours(results, index)) if v is not None]
+    """How many times better Quire is than turn `index`; None where a figure is missing."""
+    theirs, ours = value(results["turns"][index], load), beside(results, index, load)
     if not theirs or not ours:
         return None
-    mean = statistics.mean(ours)
-    return theirs / mean if loads.BY_NAME[load].figure == "gap" else mean / theirs
+    return theirs / ours if loads.BY_NAME[load].figure == "gap" else ours / theirs
 
 
 def others(turn, load):
@@ -131,13 +137,13 @@ def seed_lines(results):
     hf = [i for i, turn in enumerate(results["turns"]) if turn["engine"] == "hf"]
     if not hf:
         return []
-    ours = [v for v in (value(turn, "batch64") for turn in neighbours(results, hf[0])) if v is not None]
+    ours = beside(results, hf[0], "batch64")
     lines = []
     for load, what in (("one_by_one", "one at a time"), ("equal24", "in static batches of 24 equal requests"),
                        ("batch24", "in a static batch of the 24 log-normal requests")):
         theirs = value(results["turns"][hf[0]], load)
         if ours and theirs:
-            lines.append(f"- Quire's 64 at once is {statistics.mean(ours) / theirs:.1f} times transformers' "
+            lines.append(f"- Quire's 64 at once is {ours / theirs:.1f} times transformers' "
                          f"generate {what}.")
     return lines
 
@@ -153,7 +159,8 @@ def noise_line(results):
     if not shares:
         return []
     return [f"Other programs took {100 * statistics.median(shares):.0f} % of the cores in the median measurement, "
-            f"{100 * max(shares):.0f} % in the worst; figures with ~ had more than {100 * BUSY:.0f} % taken."]
+            f"{100 * max(shares):.0f} % in the worst; figures with ~, and their ratios, had more than "
+            f"{100 * BUSY:.0f} % taken."]
 
 
 def markdown(results, plot):
@@ -163,7 +170,8 @@ def markdown(results, plot):
              f"{', '.join(map(str, results['cores']))}. Model: {results['model']} (bf16: its exact dequantization). "
              f"Commit {results['commit']}.", "",
              "One engine at a time, Quire before and after each peer. Quire: the median of its turns (least-most); "
-             "(xN): Quire's two turns beside the peer over the peer, for the gap the peer over Quire. "
+             "(xN): Quire's turns beside the peer (the undisturbed one, if only one is) over the peer; for the gap the "
+             "peer over Quire. "
              "Repeats have new prompts of the same lengths.", *noise_line(results), ""]
     lines += throughput_table(results, names) + [""]
     lines += seed_lines(results) + bare_lines(results) + [""]

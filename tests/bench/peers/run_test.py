@@ -106,6 +106,14 @@ class Table(unittest.TestCase):
         text = table.markdown(found, "")
         self.assertIn("| **120** (80.0-1,000) | 40.0 (x2.50) | 10.0 (x54.00) |", text)
 
+    def test_a_disturbed_turn_of_quire_gives_way_to_a_quiet_one(self):
+        found = results(turn("quire", others=0.5, batch64=[30]), turn("vllm", batch64=[40]), turn("quire", batch64=[80]),
+                        turn("hf", batch64=[10]), turn("quire", others=0.6, batch64=[50]))
+        self.assertAlmostEqual(table.ratio(found, 1, "batch64"), 2)
+        self.assertAlmostEqual(table.ratio(found, 3, "batch64"), 8)
+        found["turns"][2]["loads"]["batch64"]["runs"][0]["others"] = 0.4
+        self.assertAlmostEqual(table.ratio(found, 1, "batch64"), (30 + 80) / 2 / 40)
+
     def test_for_gaps_less_is_better(self):
         found = results(turn("quire", intruder=[50]), turn("vllm", intruder=[200]))
         self.assertAlmostEqual(table.ratio(found, 1, "intruder"), 4)
@@ -185,6 +193,35 @@ class Processes(unittest.TestCase):
             process.run([sys.executable, "-c", "print('what went wrong'); raise SystemExit(3)"], 60)
         self.assertEqual(process.run([sys.executable, "-c", "print('fine')"], 60), "fine\n")
 
+    def test_what_others_disturbed_is_measured_again_and_the_quietest_counts(self):
+        class Fake:
+            seen = []
+
+            def pids(self):
+                return []
+
+            def run(self, load, repeat):
+                self.seen.append(repeat)
+                return {"figure": float(repeat)}
+
+        class Watch:
+            shares = iter([0.5, 0.3, 0.4, 0.05])
+
+            def __init__(self, pids, cores):
+                pass
+
+            def others(self):
+                return next(self.shares)
+
+        real, run.Watch = run.Watch, Watch
+        self.addCleanup(setattr, run, "Watch", real)
+        with contextlib.redirect_stdout(io.StringIO()):
+            noisy = run.quietest(Fake(), loads.BY_NAME["single"], 2, 2, None)
+            quiet = run.quietest(Fake(), loads.BY_NAME["single"], 3, 2, None)
+        self.assertEqual(noisy, {"figure": 1002.0, "others": 0.3})
+        self.assertEqual(quiet, {"figure": 3.0, "others": 0.05})
+        self.assertEqual(Fake.seen, [2, 1002, 2002, 3], "other prompts each time, and no try more than is needed")
+
     def test_a_load_that_fails_stops_its_engine_and_the_next_starts_it_again(self):
         class Fake(engines.Engine):
             name, title = "fake", "Fake"
@@ -205,7 +242,7 @@ class Processes(unittest.TestCase):
         fake = Fake(None)
         picked = [loads.BY_NAME[name] for name in ("single", "batch24", "batch64")]
         with contextlib.redirect_stdout(io.StringIO()):
-            one = run.take_turn(fake, picked, {load.name: 2 for load in picked}, None)
+            one = run.take_turn(fake, picked, {load.name: 2 for load in picked}, 0, None)
         self.assertEqual([r["figure"] for r in one["loads"]["single"]["runs"]], [10.0, 11.0])
         self.assertEqual(one["loads"]["batch24"], {"runs": [], "error": "it died"})
         self.assertEqual(len(one["loads"]["batch64"]["runs"]), 2)
