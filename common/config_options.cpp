@@ -49,7 +49,7 @@ constexpr const char* kKvDtypes[] = {"auto", "float32", "float16", "bfloat16", "
 constexpr const char* kPolicies[] = {"auto", "fcfs", "priority", "spf", "lpm", "fair"};
 constexpr const char* kSpeculation[] = {"none", "ngram"};
 constexpr const char* kDevices[] = {"auto", "cuda", "cpu", "reference"};
-constexpr const char* kIsas[] = {"auto", "avx512", "avx2"};
+constexpr const char* kIsas[] = {"auto", "avx512", "avx512-vnni", "avx2"};
 constexpr const char* kLogLevels[] = {"trace", "debug", "info", "warning", "error", "off"};
 constexpr const char* kProgress[] = {"auto", "bar", "lines", "none"};
 
@@ -214,8 +214,9 @@ constexpr Option kOptions[] = {
     {"--enforce-eager", "Device and memory", nullptr,
      "on GPUs: launch every kernel on its own instead of whole steps as CUDA graphs", kRanks,
      set_flag<&C::enforce_eager>, get_flag<&C::enforce_eager>},
-    {"--isa", "Device and memory", "NAME", "instruction set of the CPU backend: auto, avx512, avx2",
-     kRanks, set_choice<&C::isa, kIsas>, get_text<&C::isa>},
+    {"--isa", "Device and memory", "NAME",
+     "instruction set of the CPU backend: auto, avx512 (with BF16), avx512-vnni, avx2", kRanks,
+     set_choice<&C::isa, kIsas>, get_text<&C::isa>},
     {"--threads-per-rank", "Device and memory", "N",
      "threads of each rank; 0 divides the host's cores among its ranks", kRanks,
      set_int<&C::threads_per_rank, 0, 1024>, get_int<&C::threads_per_rank>},

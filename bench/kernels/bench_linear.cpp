@@ -101,7 +101,7 @@ class Bench {
 
   // Operations a second of the instruction the layout is multiplied with; 0: not known.
   double sample_operations(ActivationLayout layout) {
-    if (isa_ != cpu::Isa::kAvx512) return 0;
+    if (isa_ == cpu::Isa::kAvx2) return 0;
     constexpr long kRounds = 150000;
     void (*run)(long) = layout == ActivationLayout::kQ8     ? run_dpbusd
                         : layout == ActivationLayout::kBf16 ? run_dpbf16
@@ -245,7 +245,8 @@ int run_all(int argc, char** argv) {
   }
   const auto isa = cpu::choose_isa(options.isa);
   if (!isa.ok() || options.threads < 1 || (options.cpu_time && options.threads > 1)) {
-    std::fprintf(stderr, "use --isa=auto|avx512|avx2 --threads=N (1 with --cpu-time). %s\n",
+    std::fprintf(stderr,
+                 "use --isa=auto|avx512|avx512-vnni|avx2 --threads=N (1 with --cpu-time). %s\n",
                  std::string(isa.status().message()).c_str());
     return 1;
   }

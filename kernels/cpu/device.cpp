@@ -44,7 +44,7 @@ class CpuDevice final : public Device {
         ops_(isa, arithmetic, kv_dtype_named(options.kv_dtype), num_threads, memory_, commands_) {}
 
   std::string description() const override {
-    return absl::StrCat("cpu ", isa_ == Isa::kAvx512 ? "avx512-bf16-vnni" : "avx2", ", ",
+    return absl::StrCat("cpu ", isa_ == Isa::kAvx512 ? "avx512-bf16-vnni" : name_of(isa_), ", ",
                         team_.size(), team_.size() == 1 ? " thread" : " threads");
   }
   // Activation layout and KV dtype follow from the dtype option and the weights' formats.

@@ -44,40 +44,55 @@ std::vector<std::string> missing_features(Isa isa) {
   need(bit(one.ecx, 12), "fma");
   need(bit(one.ecx, 29), "f16c");
   need((state & 0x6) == 0x6, "ymm state saved by the OS");
-  if (isa == Isa::kAvx512) {
+  if (isa != Isa::kAvx2) {
     need(bit(seven.ebx, 16), "avx512f");
     need(bit(seven.ebx, 30), "avx512bw");
     need(bit(seven.ebx, 17), "avx512dq");
     need(bit(seven.ebx, 31), "avx512vl");
     need(bit(seven.ecx, 11), "avx512_vnni");
-    need(bit(seven_one.eax, 5), "avx512_bf16");
     need((state & 0xe6) == 0xe6, "zmm state saved by the OS");
   }
+  if (isa == Isa::kAvx512) need(bit(seven_one.eax, 5), "avx512_bf16");
   return missing;
 }
+
+constexpr Isa kBestFirst[] = {Isa::kAvx512, Isa::kAvx512Vnni, Isa::kAvx2};
 
 }  // namespace
 
 const char* name_of(Isa isa) {
-  return isa == Isa::kAvx512 ? "avx512" : "avx2";
+  switch (isa) {
+    case Isa::kAvx512:
+      return "avx512";
+    case Isa::kAvx512Vnni:
+      return "avx512-vnni";
+    case Isa::kAvx2:
+      return "avx2";
+  }
+  return "";
 }
 
 absl::StatusOr<Isa> choose_isa(const std::string& name) {
-  if (name != "auto" && name != "avx512" && name != "avx2") {
+  std::vector<std::string> missing;
+  bool known = name == "auto";
+  for (const Isa isa : kBestFirst) {
+    if (name != "auto" && name != name_of(isa)) continue;
+    known = true;
+    missing = missing_features(isa);
+    if (missing.empty()) return isa;
+  }
+  if (!known) {
     return absl::InvalidArgumentError(
-        absl::StrCat("isa \"", name, "\" is unknown; use auto, avx512 or avx2."));
+        absl::StrCat("isa \"", name, "\" is unknown; use auto, avx512, avx512-vnni or avx2."));
   }
-  const std::vector<std::string> avx512 = missing_features(Isa::kAvx512);
-  if (name != "avx2" && avx512.empty()) return Isa::kAvx512;
-  if (name == "avx512") {
-    return absl::NotFoundError(absl::StrCat("this processor cannot run the avx512 path: it lacks ",
-                                            absl::StrJoin(avx512, ", "),
-                                            ". Use isa auto or avx2."));
+  if (name == "auto" || name == name_of(Isa::kAvx2)) {
+    return absl::NotFoundError(absl::StrCat("this processor cannot run the cpu device: it lacks ",
+                                            absl::StrJoin(missing, ", "),
+                                            ". Use device reference."));
   }
-  const std::vector<std::string> avx2 = missing_features(Isa::kAvx2);
-  if (avx2.empty()) return Isa::kAvx2;
-  return absl::NotFoundError(absl::StrCat("this processor cannot run the cpu device: it lacks ",
-                                          absl::StrJoin(avx2, ", "), ". Use device reference."));
+  return absl::NotFoundError(absl::StrCat("this processor cannot run the ", name,
+                                          " path: it lacks ", absl::StrJoin(missing, ", "),
+                                          ". Use isa auto, or a path with fewer instructions."));
 }
 
 }  // namespace quire::cpu

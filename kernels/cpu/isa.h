@@ -6,8 +6,8 @@
 
 namespace quire::cpu {
 
-// The path for the option `isa`: "auto" (the best there is), "avx512" or "avx2". NotFound names
-// the missing feature flags; InvalidArgument an unknown name.
+// The path for the option `isa`: "auto" (the best there is), "avx512", "avx512-vnni" or "avx2".
+// NotFound names the missing feature flags; InvalidArgument an unknown name.
 absl::StatusOr<Isa> choose_isa(const std::string& name);
 
 }  // namespace quire::cpu

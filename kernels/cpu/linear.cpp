@@ -83,14 +83,14 @@ void set_next(const Weight& next, int thread, int num_threads, LinearJob& job) {
 }
 
 void run(Isa isa, ActivationLayout layout, Format format, const LinearJob& job) {
-  const bool avx512 = isa == Isa::kAvx512;
+  const bool avx512 = isa != Isa::kAvx2;
   switch (layout) {
     case ActivationLayout::kF32:
       return avx512 ? linear_f32_avx512(format, job) : linear_f32_avx2(format, job);
     case ActivationLayout::kQ8:
       return avx512 ? linear_q8_avx512(format, job) : linear_q8_avx2(format, job);
     case ActivationLayout::kBf16:
-      QUIRE_CHECK(avx512);
+      QUIRE_CHECK(isa == Isa::kAvx512);
       return linear_bf16_avx512(job);
   }
 }

@@ -10,9 +10,11 @@
 
 namespace quire::cpu {
 
-enum class Isa { kAvx2, kAvx512 };  // kAvx512 needs F BW DQ VL VNNI BF16; kAvx2 needs FMA F16C
+// Each has the instructions of those before it: kAvx2 AVX2 FMA F16C; kAvx512Vnni AVX-512 F BW DQ VL
+// and VNNI; kAvx512 AVX-512 BF16.
+enum class Isa { kAvx2, kAvx512Vnni, kAvx512 };
 
-// The best of the two this processor has; nullopt-like -1 is handled by the device (isa.cpp).
+// What the option `isa` calls it.
 const char* name_of(Isa isa);
 
 struct LinearArgs {

@@ -100,7 +100,7 @@ std::unique_ptr<Device> open_backend(const std::string& name, int num_threads,
 
 std::vector<std::string> cpu_backends() {
   std::vector<std::string> names;
-  for (const char* name : {"avx512", "avx2"}) {
+  for (const char* name : {"avx512", "avx512-vnni", "avx2"}) {
     if (open_backend(name, 1) != nullptr) names.emplace_back(name);
   }
   return names;

@@ -72,7 +72,7 @@ TEST(LinearOps, TheCpuGivesWhatTheReferenceGives) {
 }
 
 TEST(LinearOps, EmbeddingsAreTheFormatsValues) {
-  for (const char* name : {"reference", "avx512", "avx2"}) {
+  for (const char* name : {"reference", "avx512", "avx512-vnni", "avx2"}) {
     const auto device = open_backend(name);
     if (device == nullptr) continue;
     for (const Format format : all_formats()) {
@@ -98,7 +98,7 @@ TEST(LinearOps, EmbeddingsAreTheFormatsValues) {
 }
 
 TEST(LinearOps, EveryBackendRefusesACutInsideABlock) {
-  for (const char* name : {"reference", "avx512", "avx2"}) {
+  for (const char* name : {"reference", "avx512", "avx512-vnni", "avx2"}) {
     const auto device = open_backend(name);
     if (device == nullptr) continue;
     const StoredMatrix matrix(Format::kQ8_0, 2, 64, 1);

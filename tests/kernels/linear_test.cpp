@@ -33,8 +33,10 @@ std::vector<Case> all_cases() {
 }
 
 std::string case_name(const testing::TestParamInfo<Case>& info) {
-  return std::string(cpu::name_of(info.param.isa)) + "_" + traits(info.param.format).name +
-         (info.param.float32 ? "_float32" : "");
+  std::string name = std::string(cpu::name_of(info.param.isa)) + "_" +
+                     traits(info.param.format).name + (info.param.float32 ? "_float32" : "");
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
 }
 
 class LinearTest : public testing::TestWithParam<Case> {
@@ -186,6 +188,23 @@ TEST(LinearExtremesTest, IntegerSumsAreExact) {
   }
 }
 
+TEST(IsaTest, ForcesWhatIsThereAndRefusesWhatIsNot) {
+  EXPECT_EQ(cpu::choose_isa("sse4").status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(cpu::choose_isa("").status().code(), absl::StatusCode::kInvalidArgument);
+  const std::vector<Isa> isas = available_isas();
+  for (const Isa isa : {Isa::kAvx2, Isa::kAvx512Vnni, Isa::kAvx512}) {
+    const auto chosen = cpu::choose_isa(cpu::name_of(isa));
+    if (std::find(isas.begin(), isas.end(), isa) != isas.end()) {
+      EXPECT_EQ(chosen.value(), isa);
+      continue;
+    }
+    EXPECT_EQ(chosen.status().code(), absl::StatusCode::kNotFound);
+    EXPECT_THAT(std::string(chosen.status().message()), testing::HasSubstr("it lacks "));
+  }
+  if (isas.empty()) return;
+  EXPECT_EQ(cpu::choose_isa("auto").value(), isas.back());
+}
+
 TEST(LinearShapeTest, ChoosesTheLayoutOfActivations) {
   const auto layout = [](Format format, Isa isa, bool float32) {
     MatrixSource source{format, 64, {{nullptr, 0, 1}}, SumPlan::whole(64)};
@@ -195,6 +214,8 @@ TEST(LinearShapeTest, ChoosesTheLayoutOfActivations) {
   EXPECT_EQ(layout(Format::kQ4_1, Isa::kAvx512, true), ActivationLayout::kF32);
   EXPECT_EQ(layout(Format::kBf16, Isa::kAvx512, false), ActivationLayout::kBf16);
   EXPECT_EQ(layout(Format::kBf16, Isa::kAvx2, false), ActivationLayout::kF32);
+  EXPECT_EQ(layout(Format::kBf16, Isa::kAvx512Vnni, false), ActivationLayout::kF32);
+  EXPECT_EQ(layout(Format::kQ4_1, Isa::kAvx512Vnni, false), ActivationLayout::kQ8);
   EXPECT_EQ(layout(Format::kBf16, Isa::kAvx512, true), ActivationLayout::kF32);
   EXPECT_EQ(layout(Format::kF32, Isa::kAvx512, false), ActivationLayout::kF32);
   EXPECT_EQ(layout(Format::kF16, Isa::kAvx512, false), ActivationLayout::kF32);

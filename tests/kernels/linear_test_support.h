@@ -21,8 +21,9 @@ inline const std::vector<Format> kAllFormats = {Format::kF32,  Format::kF16,  Fo
 
 inline std::vector<cpu::Isa> available_isas() {
   std::vector<cpu::Isa> isas;
-  if (cpu::choose_isa("avx2").ok()) isas.push_back(cpu::Isa::kAvx2);
-  if (cpu::choose_isa("avx512").ok()) isas.push_back(cpu::Isa::kAvx512);
+  for (const cpu::Isa isa : {cpu::Isa::kAvx2, cpu::Isa::kAvx512Vnni, cpu::Isa::kAvx512}) {
+    if (cpu::choose_isa(cpu::name_of(isa)).ok()) isas.push_back(isa);
+  }
   return isas;
 }
 
