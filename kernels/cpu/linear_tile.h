@@ -214,11 +214,14 @@ int compute_groups(const LinearJob& job, int panel) {
   return panel;
 }
 
+// A group of panels and as much that is fetched ahead should not fill more than an L2 of 1 MB.
+constexpr std::size_t kGroupBytes = std::size_t{600} << 10;
+
 template <class Kernel>
 void compute_chunk(const LinearJob& job) {
   constexpr TileShape kShape = Kernel::kShape;
   int panel = job.panel_begin;
-  if (job.tokens == 1) {
+  if (job.tokens == 1 && kShape.one * job.panel_bytes <= kGroupBytes) {
     panel = compute_groups<Kernel, kShape.one, 1>(job, panel);
   }
   if (job.tokens <= kShape.few.tokens) {
