@@ -67,6 +67,12 @@ def machine_busy_seconds():
     return (user + nice + system + irq + softirq + steal) / TICKS
 
 
+def telling(lines):
+    """The last of a program's lines that sounds like a reason, or else the last."""
+    reasons = [line for line in lines if any(word in line for word in ("rror", "giving up", "unable", "ailed"))]
+    return (reasons or lines or ["it printed nothing"])[-1][-300:]
+
+
 class Started:
     """A running program; `log` gets what it prints, unless `pipes` (then lines go both ways)."""
 
@@ -88,8 +94,7 @@ class Started:
     def last_words(self):
         with open(self.log, encoding="utf-8", errors="replace") as file:
             lines = [line.strip() for line in file if line.strip()]
-        telling = [line for line in lines if "rror" in line]
-        return (telling or lines or ["it printed nothing"])[-1][-300:]
+        return telling(lines)
 
     def read_line(self, within_s):
         """One line of its standard output."""
@@ -161,7 +166,6 @@ def run(argv, within_s, log=None, env=None, cwd=None):
         with open(log, "a", encoding="utf-8") as file:
             file.write(f"$ {' '.join(argv)}\n{output}\n")
     if process.returncode != 0:
-        lines = [line for line in output.strip().splitlines() if line.strip()] or ["it printed nothing"]
-        telling = [line for line in lines if "rror" in line]
-        raise Failed(f"{program} failed ({process.returncode}): {(telling or lines)[-1].strip()[-300:]}")
+        lines = [line.strip() for line in output.splitlines() if line.strip()]
+        raise Failed(f"{program} failed ({process.returncode}): {telling(lines)}")
     return output
