@@ -26,6 +26,9 @@ namespace {
 constexpr absl::Duration kMinStepDeadline = absl::Seconds(60);
 constexpr absl::Duration kStepDeadlinePerToken = absl::Milliseconds(100);
 
+// The loop answers between two steps; if it is not running yet, nobody is refused.
+constexpr absl::Duration kVerdictPatience = absl::Milliseconds(200);
+
 absl::Duration step_deadline_of(const EngineConfig& config) {
   return std::max(kMinStepDeadline, kStepDeadlinePerToken * config.max_num_batched_tokens);
 }
@@ -78,12 +81,11 @@ RequestLimits request_limits(const EngineConfig& config, const ModelSpec& spec,
           .num_tenants = std::max(1, static_cast<int>(tenants.size()))};
 }
 
-QueueGate::Limits queue_limits(const EngineConfig& config, const std::vector<Tenant>& tenants) {
-  const bool fcfs = policy_of(config, tenants) == Policy::kFcfs;
+QueueGate::Limits queue_limits(const EngineConfig& config) {
   return {.max_requests = config.max_num_queued_reqs,
           .max_running = config.max_num_seqs,
           .max_tokens = config.max_num_queued_tokens,
-          .behind_all_from = fcfs ? policy::kPatience : absl::InfiniteDuration()};
+          .max_batched_tokens = config.max_num_batched_tokens};
 }
 
 // Without a group nothing can begin.
@@ -92,7 +94,8 @@ LoopQueue queue_of(const EngineStats& stats) {
           .taken_tokens = stats.taken_tokens,
           .waiting = stats.waiting,
           .waiting_tokens = stats.waiting_tokens,
-          .running = stats.ready ? stats.running : std::numeric_limits<int>::max()};
+          .running = stats.ready ? stats.running : std::numeric_limits<int>::max(),
+          .full_step_us = stats.full_step_us};
 }
 
 // Tells the gate when the first token comes.
@@ -115,7 +118,7 @@ class Engine::Impl {
        const std::vector<Tenant>& tenants)
       : tenants_(tenants),
         limits_(request_limits(config, spec, tenants)),
-        gate_(queue_limits(config, tenants)),
+        gate_(queue_limits(config)),
         loop_(scheduler_config(config, spec, tenants),
               step_deadline > absl::ZeroDuration() ? step_deadline : step_deadline_of(config),
               &mailbox_) {}
@@ -133,18 +136,20 @@ class Engine::Impl {
     }
     request.arrival = absl::Now();
     const auto prompt_tokens = static_cast<std::int64_t>(request.prompt.size());
-    bool at_once = false;
-    QUIRE_RETURN_IF_ERROR(gate_.enter(queue_of(loop_.stats()), prompt_tokens, request.deadline,
-                                      request.arrival, &at_once));
-    if (at_once && request.beams.width == 0) {  // beams are delivered at their end
+    QUIRE_ASSIGN_OR_RETURN(
+        const QueueGate::Entry entry,
+        gate_.enter(queue_of(loop_.stats()), prompt_tokens, request.deadline, request.arrival));
+    if (entry.at_once && request.beams.width == 0) {  // beams are delivered at their end
       request.deliver =
           watch_first_token(std::move(request.deliver), &gate_, prompt_tokens, request.arrival);
     }
     const RequestId id = next_id_.fetch_add(1);
     request.id = id;
-    if (!mailbox_.push(std::move(request))) {
-      return absl::FailedPreconditionError("The server is stopping and takes no new requests.");
+    if (entry.is_doubtful) {
+      QUIRE_RETURN_IF_ERROR(ask(std::move(request), entry.speeds));
+      return id;
     }
+    if (!mailbox_.push(std::move(request))) return stopping();
     return id;
   }
 
@@ -198,6 +203,20 @@ class Engine::Impl {
   int max_model_len() const { return limits_.max_model_len; }
 
  private:
+  static absl::Status stopping() {
+    return absl::FailedPreconditionError("The server is stopping and takes no new requests.");
+  }
+
+  // The loop takes the request, or says why its deadline cannot be kept.
+  absl::Status ask(Request request, const SpeedsSeen& speeds) {
+    const auto prompt_tokens = static_cast<std::int64_t>(request.prompt.size());
+    auto verdict = std::make_shared<Verdict>();
+    if (!mailbox_.push(DoubtfulRequest{std::move(request), speeds, verdict})) return stopping();
+    absl::Status answer = verdict->wait(kVerdictPatience);
+    if (!answer.ok()) gate_.turn_away(prompt_tokens);
+    return answer;
+  }
+
   const std::vector<Tenant> tenants_;
   const RequestLimits limits_;         // without the group's blocks
   std::atomic<int> total_blocks_ = 0;  // of the last group that was ready

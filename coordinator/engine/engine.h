@@ -35,6 +35,7 @@ struct EngineStats {
   int cached_blocks = 0;            // unreferenced, of the prefix cache; not in used_blocks
   double kv_waste = 0;              // 1 - filled / allocated slots, now
   double plan_us = 0, step_us = 0;  // exponential means
+  double full_step_us = 0;  // of the longest prompt's last step, as far as is known; 0: nothing is
 };
 
 // What the engine needs of the worker group; coordinator/fleet implements it over gRPC, tests fake

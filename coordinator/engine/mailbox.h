@@ -6,14 +6,17 @@
 #include <future>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 #include <variant>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "common/step.h"
 #include "coordinator/engine/engine.h"
+#include "coordinator/engine/queue_gate.h"
 #include "coordinator/engine/request.h"
 
 namespace quire {
@@ -33,8 +36,40 @@ struct GroupLost {
 struct SavePrefixes {
   std::shared_ptr<std::promise<std::string>> index;
 };
-using Message = std::variant<Request, CancelRequest, StopChoice, GroupReady, StepResult, GroupLost,
-                             SavePrefixes>;
+// The loop's answer to a thread that waits for it, unless it has given up.
+class Verdict {
+ public:
+  // False, and the answer is not taken: nobody waits any more.
+  bool give(absl::Status answer) {
+    std::lock_guard lock(mutex_);
+    if (given_up_) return false;
+    answer_ = std::move(answer);
+    news_.notify_one();
+    return true;
+  }
+  // Ok if none comes within `patience`.
+  absl::Status wait(absl::Duration patience) {
+    std::unique_lock lock(mutex_);
+    news_.wait_for(lock, absl::ToChronoNanoseconds(patience),
+                   [this] { return answer_.has_value(); });
+    given_up_ = !answer_.has_value();
+    return answer_.value_or(absl::OkStatus());
+  }
+
+ private:
+  std::mutex mutex_;  // guards what follows
+  std::condition_variable news_;
+  std::optional<absl::Status> answer_;
+  bool given_up_ = false;
+};
+// One that is only taken if its deadline can be kept.
+struct DoubtfulRequest {
+  Request request;
+  SpeedsSeen speeds;
+  std::shared_ptr<Verdict> verdict;
+};
+using Message = std::variant<Request, DoubtfulRequest, CancelRequest, StopChoice, GroupReady,
+                             StepResult, GroupLost, SavePrefixes>;
 
 // std::mutex rather than absl's: ThreadSanitizer sees through it in a build against packages.
 class Mailbox {

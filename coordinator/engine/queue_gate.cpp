@@ -3,9 +3,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "common/status.h"
 
 namespace quire {
@@ -18,6 +21,10 @@ double seconds_for(double amount, std::optional<double> rate) {
   return amount / *rate;
 }
 
+std::string seconds_text(double seconds) {
+  return absl::StrFormat("%.3f s", seconds);
+}
+
 // What may be let in beside `entered`: the loop's counts are older than ours, never newer.
 std::int64_t not_taken(std::uint64_t entered, std::uint64_t taken) {
   return entered > taken ? static_cast<std::int64_t>(entered - taken) : 0;
@@ -25,21 +32,67 @@ std::int64_t not_taken(std::uint64_t entered, std::uint64_t taken) {
 
 }  // namespace
 
+absl::Status check_deadline(const DeadlineNeeds& needs) {
+  if (needs.queue_s + needs.prompt_s <= needs.left_s) return absl::OkStatus();
+  std::vector<std::string> reasons;
+  if (needs.queue_s > 0.0) {
+    reasons.push_back(absl::StrCat("prompts of ", needs.tokens_before,
+                                   " tokens wait before it, for ", seconds_text(needs.queue_s),
+                                   " even at twice the pace of late"));
+  }
+  if (needs.prompt_s > 0.0) {
+    reasons.push_back(absl::StrCat("the ", needs.missing_tokens,
+                                   " tokens of its prompt that are not cached take ",
+                                   seconds_text(needs.prompt_s), " at least"));
+  }
+  return absl::DeadlineExceededError(absl::StrCat(
+      "The request's deadline is in ", seconds_text(needs.left_s), " and cannot be kept: ",
+      absl::StrJoin(reasons, ", and "), ". Allow more time or come again later."));
+}
+
 QueueGate::Waiting QueueGate::waiting(const LoopQueue& loop) const {
   return {loop.waiting + not_taken(entered_requests_, loop.taken_requests),
           loop.waiting_tokens + not_taken(entered_tokens_, loop.taken_tokens)};
 }
 
-absl::Status QueueGate::enter(const LoopQueue& loop, std::int64_t prompt_tokens,
-                              absl::Time deadline, absl::Time now, bool* at_once) {
+absl::StatusOr<QueueGate::Entry> QueueGate::enter(const LoopQueue& loop, std::int64_t prompt_tokens,
+                                                  absl::Time deadline, absl::Time now) {
   const std::lock_guard lock(mutex_);
   const Waiting before = waiting(loop);
-  QUIRE_RETURN_IF_ERROR(check_deadline(before, prompt_tokens, deadline, now));
+  const absl::Duration left = deadline - now;
+  if (left <= absl::ZeroDuration()) {
+    ++refusals_.deadline;
+    return absl::DeadlineExceededError(
+        absl::StrFormat("The request's deadline passed %.3f s before it could begin.",
+                        -absl::ToDoubleSeconds(left)));
+  }
   QUIRE_RETURN_IF_ERROR(check_limits(before, loop.running, prompt_tokens));
-  *at_once = before.requests == 0;
   ++entered_requests_;
   entered_tokens_ += static_cast<std::uint64_t>(prompt_tokens);
-  return absl::OkStatus();
+  Entry entry{.at_once = before.requests == 0, .is_doubtful = false, .speeds = {}};
+  if (deadline == absl::InfiniteFuture()) return entry;
+  entry.speeds = {.queue_tokens = drain_.tokens().value_or(0.0),
+                  .prompt_tokens = prefill_.of(prompt_tokens, now).value_or(0.0)};
+  entry.is_doubtful = is_doubtful(loop, before, prompt_tokens, entry.speeds, left);
+  return entry;
+}
+
+void QueueGate::turn_away(std::int64_t prompt_tokens) {
+  const std::lock_guard lock(mutex_);
+  ++refusals_.deadline;
+  --entered_requests_;
+  entered_tokens_ -= static_cast<std::uint64_t>(prompt_tokens);
+}
+
+// All that the loop may hold against it, none of it too low: nothing cached, everybody before it.
+bool QueueGate::is_doubtful(const LoopQueue& loop, const Waiting& waiting,
+                            std::int64_t prompt_tokens, const SpeedsSeen& speeds,
+                            absl::Duration left) const {
+  const std::int64_t steps = (prompt_tokens - 1) / limits_.max_batched_tokens + 1;
+  const double model_s = static_cast<double>(steps) * loop.full_step_us / 1e6;
+  const double seen_s = seconds_for(static_cast<double>(prompt_tokens), speeds.prompt_tokens);
+  const double queue_s = seconds_for(static_cast<double>(waiting.tokens), speeds.queue_tokens);
+  return queue_s + std::max(model_s, seen_s) > absl::ToDoubleSeconds(left);
 }
 
 absl::Status QueueGate::check_limits(const Waiting& waiting, int running,
@@ -61,30 +114,6 @@ absl::Status QueueGate::check_limits(const Waiting& waiting, int running,
                      limits_.max_tokens, " (--max-num-queued-tokens); try again later."));
   }
   return absl::OkStatus();
-}
-
-absl::Status QueueGate::check_deadline(const Waiting& waiting, std::int64_t prompt_tokens,
-                                       absl::Time deadline, absl::Time now) {
-  const absl::Duration left = deadline - now;
-  if (left == absl::InfiniteDuration()) return absl::OkStatus();
-  const double left_s = absl::ToDoubleSeconds(left);
-  if (left_s <= 0.0) {
-    ++refusals_.deadline;
-    return absl::DeadlineExceededError(
-        absl::StrFormat("The request's deadline passed %.3f s before it could begin.", -left_s));
-  }
-  const double queue_s = left >= limits_.behind_all_from
-                             ? seconds_for(static_cast<double>(waiting.tokens), drain_.tokens()) / 2
-                             : 0.0;
-  const double prompt_s =
-      seconds_for(static_cast<double>(prompt_tokens), prefill_.of(prompt_tokens, now));
-  if (queue_s + prompt_s <= left_s) return absl::OkStatus();
-  ++refusals_.deadline;
-  return absl::DeadlineExceededError(absl::StrFormat(
-      "The request's deadline is in %.3f s and cannot be kept: the prompts that wait before it (%d "
-      "tokens) need %.3f s even at twice the pace of late, its own %d tokens %.3f s. Allow more "
-      "time or come again later.",
-      left_s, waiting.tokens, queue_s, prompt_tokens, prompt_s));
 }
 
 void QueueGate::on_step(const LoopQueue& loop, absl::Time now) {

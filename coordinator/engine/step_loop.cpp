@@ -18,6 +18,22 @@ void update_mean(double* mean, absl::Duration sample) {
   *mean = *mean == 0 ? us : *mean + 0.05 * (us - *mean);
 }
 
+NewRequest wish_of(Request* request) {
+  return {.id = request->id,
+          .prompt = std::exchange(request->prompt, {}),
+          .params = request->params,
+          .n = request->n,
+          .beams = request->beams,
+          .tenant = request->tenant,
+          .priority = request->priority,
+          .cache_salt = request->cache_salt,
+          .arrival = request->arrival,
+          .deadline = request->deadline};
+}
+
+// What was learned of steps is not held against deadlines when no prompt was computed for so long:
+// those that are refused bring no news, so that a slow time must not refuse for ever.
+constexpr absl::Duration kFresh = absl::Seconds(30);
 constexpr absl::Duration kWasteEvery = absl::Milliseconds(100);
 constexpr int kSavesPerStep = 64;  // when the cache is saved as a whole: bounds a step's length
 
@@ -105,17 +121,36 @@ void StepLoop::take(Request request) {
   ++counted_.taken_requests;
   counted_.taken_tokens += wish.prompt.size();
   if (stopping_) return end_request(wish.id, FinishReason::kCancelled, "");
-  const absl::Status status = scheduler_.add({.id = wish.id,
-                                              .prompt = std::exchange(live.request.prompt, {}),
-                                              .params = wish.params,
-                                              .n = wish.n,
-                                              .beams = wish.beams,
-                                              .tenant = wish.tenant,
-                                              .priority = wish.priority,
-                                              .cache_salt = wish.cache_salt,
-                                              .arrival = wish.arrival,
-                                              .deadline = wish.deadline});
+  const absl::Status status = scheduler_.add(wish_of(&live.request));
   if (!status.ok()) end_request(wish.id, FinishReason::kError, std::string(status.message()));
+}
+
+// Refused, it leaves no trace here.
+void StepLoop::take(DoubtfulRequest message) {
+  absl::Status verdict = check_deadline(needs_of(&message.request, message.speeds));
+  if (stopping_) verdict = absl::OkStatus();
+  const bool refused = !verdict.ok();
+  if (message.verdict->give(std::move(verdict)) && refused) return;
+  take(std::move(message.request));
+}
+
+DeadlineNeeds StepLoop::needs_of(Request* request, const SpeedsSeen& speeds) {
+  NewRequest wish = wish_of(request);
+  const Outlook outlook = scheduler_.outlook(wish);
+  request->prompt = std::move(wish.prompt);
+  const absl::Time now = absl::Now();
+  DeadlineNeeds needs{.left_s = absl::ToDoubleSeconds(request->deadline - now),
+                      .tokens_before = outlook.tokens_before,
+                      .queue_s = 0,
+                      .missing_tokens = outlook.missing_tokens,
+                      .prompt_s = 0};
+  if (speeds.queue_tokens > 0) {
+    needs.queue_s = static_cast<double>(outlook.tokens_before) / speeds.queue_tokens / 2;
+  }
+  if (speeds.prompt_tokens > 0) needs.prompt_s = outlook.missing_tokens / speeds.prompt_tokens;
+  // What steps cost says more, where it is sure.
+  if (outlook.prompt_s > 0 && now - prompt_seen_ < kFresh) needs.prompt_s = outlook.prompt_s;
+  return needs;
 }
 
 void StepLoop::take(const CancelRequest& message) {
@@ -173,6 +208,7 @@ void StepLoop::deliver(Gain gain, FinishReason ends) {
   if (!live->answered && !gain.tokens.empty()) {
     live->answered = true;
     counted_.prompt_tokens += static_cast<std::uint64_t>(live->num_prompt_tokens);
+    prompt_seen_ = absl::Now();
   }
   OutputDelta delta;
   delta.request = gain.request;
@@ -266,6 +302,7 @@ void StepLoop::publish() {
   counted_.total_blocks = scheduler_.num_blocks();
   counted_.used_blocks = scheduler_.num_used_blocks();
   counted_.cached_blocks = scheduler_.num_cached_blocks();
+  counted_.full_step_us = scheduler_.full_step_us();
   if (const absl::Time now = absl::Now(); now >= waste_due_) {
     waste_due_ = now + kWasteEvery;
     const KvUse use = scheduler_.kv_use();

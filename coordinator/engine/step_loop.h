@@ -40,6 +40,7 @@ class StepLoop {
 
   void take_all(std::vector<Message>* inbox);
   void take(Request request);
+  void take(DoubtfulRequest message);
   void take(const CancelRequest& message);
   void take(const StopChoice& message);
   void take(const GroupReady& ready);
@@ -47,6 +48,7 @@ class StepLoop {
   void take(const GroupLost& lost);
   void take(SavePrefixes message);
 
+  DeadlineNeeds needs_of(Request* request, const SpeedsSeen& speeds);
   void deliver(Gain gain, FinishReason ends);
   // Ends every open choice of a request; its sequences leave the scheduler.
   void end_request(RequestId id, FinishReason reason, const std::string& error);
@@ -64,8 +66,9 @@ class StepLoop {
   std::deque<absl::Time> sent_;                     // of the plans in flight, oldest first
   absl::Time answer_due_ = absl::InfiniteFuture();  // of the oldest plan in flight
   EngineStats counted_;
-  absl::Time waste_due_ = absl::InfinitePast();  // to be counted again: it walks over what runs
-  std::string saved_prefixes_;                   // of an earlier life, until they are used
+  absl::Time prompt_seen_ = absl::InfinitePast();  // the last one that was computed
+  absl::Time waste_due_ = absl::InfinitePast();    // to be counted again: it walks over what runs
+  std::string saved_prefixes_;                     // of an earlier life, until they are used
   std::shared_ptr<std::promise<std::string>> saving_;  // who waits for the index
   bool stopping_ = false;  // what the index says must stay true: no request runs any more
 

@@ -33,6 +33,7 @@ constexpr double kErrorFades = 0.05;
 constexpr double kFirstError = 0.5;  // assumed until it is known
 constexpr double kNovel = 0.5;       // about what it is after two steps of a new kind
 constexpr double kSafeErrors = 3.0;
+constexpr double kMargin = 0.2;
 
 template <typename Vector>
 double dot(const Vector& a, const Vector& b) {
@@ -248,7 +249,7 @@ double StepCostModel::least_us(const StepWork& work) const {
   if (!known_ || !first_.empty() || work.num_tokens <= 0) return 0.0;
   const double us = predict_us(work);
   if (us <= 0.0 || novelty(features(work), us) > kNovel) return 0.0;
-  return us * std::exp(-kSafeErrors * typical_error_);
+  return us * std::exp(-kMargin - kSafeErrors * typical_error_);
 }
 
 double StepCostModel::slope(double num_tokens) const {

@@ -18,11 +18,6 @@ std::vector<SlotId> all_slots(int count) {
   return slots;
 }
 
-// What is found under one scope is never found under another.
-std::string scope_of(int tenant, const std::string& salt) {
-  return absl::StrCat(tenant, ":", salt);
-}
-
 }  // namespace
 
 Scheduler::Scheduler(SchedulerConfig config)
@@ -54,12 +49,22 @@ Sequence* Scheduler::make_sequence(const Request& request, int choice,
   return made;
 }
 
+std::int64_t Scheduler::order_of(const NewRequest& wish) const {
+  return policy::order_us({.policy = config_.policy,
+                           .arrival = wish.arrival,
+                           .deadline = wish.deadline,
+                           .priority = wish.priority,
+                           .ageing = config_.priority_ageing,
+                           .num_prompt_tokens = static_cast<int>(wish.prompt.size())});
+}
+
 absl::Status Scheduler::add(NewRequest wish) {
   QUIRE_CHECK(!wish.prompt.empty());
   QUIRE_CHECK_GE(wish.params.max_tokens, 1);
   QUIRE_CHECK_GE(wish.n, 1);
   const auto num_prompt_tokens = static_cast<int>(wish.prompt.size());
   QUIRE_CHECK_LT(num_prompt_tokens, config_.max_model_len);
+  const std::int64_t order_us = order_of(wish);
   auto request = std::make_shared<ScheduledRequest>();
   request->id = wish.id;
   request->params = std::move(wish.params);
@@ -73,12 +78,7 @@ absl::Status Scheduler::add(NewRequest wish) {
   request->max_total_tokens =
       num_prompt_tokens +
       std::min(request->params.max_tokens, config_.max_model_len - num_prompt_tokens);
-  request->order_us = policy::order_us({.policy = config_.policy,
-                                        .arrival = wish.arrival,
-                                        .deadline = wish.deadline,
-                                        .priority = wish.priority,
-                                        .ageing = config_.priority_ageing,
-                                        .num_prompt_tokens = num_prompt_tokens});
+  request->order_us = order_us;
   QUIRE_RETURN_IF_ERROR(check_fit(*request));
   QUIRE_CHECK(requests_.emplace(request->id, request).second);
   waiting_.enter(request->tenant);

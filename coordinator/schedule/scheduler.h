@@ -82,6 +82,13 @@ struct KvUse {
   std::int64_t filled = 0;
 };
 
+// What is known of a request's first token before it is added; none of it too high.
+struct Outlook {
+  int missing_tokens = 0;          // of the prompt, that the cache does not have
+  double prompt_s = 0;             // to compute them, alone; 0: too little is known of steps
+  std::int64_t tokens_before = 0;  // of prompts that leave the queue before it in any case
+};
+
 class Scheduler {
  public:
   explicit Scheduler(SchedulerConfig config);
@@ -90,6 +97,9 @@ class Scheduler {
   // ResourceExhausted with both numbers if its longest form exceeds the group's blocks, or its
   // beams the slots.
   absl::Status add(NewRequest wish);
+  Outlook outlook(const NewRequest& wish) const;
+  // Of a step full of one prompt, where that is longest; 0 while costs are not known.
+  double full_step_us() const;
   void cancel(RequestId id);  // at any point; an id that has ended is ignored
   void stop_choice(RequestId id, int choice);
   // Ends it; a beam search gives its best so far.
@@ -169,6 +179,7 @@ class Scheduler {
   using Request = std::shared_ptr<ScheduledRequest>;
 
   // scheduler.cpp
+  std::int64_t order_of(const NewRequest& wish) const;
   Sequence* make_sequence(const Request& request, int choice, std::vector<TokenId> tokens);
   void end_request(const Request& request);
   void end_choice(ScheduledRequest* request, int choice);

@@ -68,6 +68,39 @@ PrefixHit Scheduler::match(const Sequence& sequence) {
   return loads_pay(all, here) ? all : here;
 }
 
+double Scheduler::full_step_us() const {
+  StepWork step;
+  step.add_row(config_.max_model_len, config_.max_num_batched_tokens);
+  step.num_samples = 1;
+  return costs_.predict_us(step);
+}
+
+// Steps of which too little is known count as those before them: a longer context never costs less.
+Outlook Scheduler::outlook(const NewRequest& wish) const {
+  Outlook outlook;
+  const auto count = static_cast<int>(wish.prompt.size());
+  const std::string scope = scope_of(wish.tenant, wish.cache_salt);
+  int begin = kv_.match(scope, wish.prompt, count - 1, /*from_host=*/true).num_tokens;
+  outlook.missing_tokens = count - begin;
+  // Slots for as many may come free at once.
+  outlook.tokens_before = waiting_.tokens_before(order_of(wish), config_.max_num_seqs);
+  if (epoch_ == 0) return outlook;
+  double last_us = 0.0;
+  for (bool known = true; begin < count;) {
+    StepWork step;
+    step.add_row(begin, std::min(count - begin, config_.max_num_batched_tokens));
+    step.num_samples = begin + step.num_tokens == count ? 1 : 0;
+    const double us = known ? costs_.least_us(step) : 0.0;
+    known = us > 0.0;
+    if (known) last_us = us;
+    const double share =
+        std::min(1.0, static_cast<double>(step.num_tokens) / config_.max_num_batched_tokens);
+    outlook.prompt_s += (known ? us : last_us * share) / 1e6;
+    begin += step.num_tokens;
+  }
+  return outlook;
+}
+
 // Blocks are loaded where that takes less time than to compute them again, by what both have taken;
 // and now and then although it seems not to, or one slow load would be believed for ever.
 bool Scheduler::loads_pay(const PrefixHit& all, const PrefixHit& here) {

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "common/ids.h"
 #include "common/sampling_params.h"
@@ -23,6 +24,11 @@
 namespace quire {
 
 struct Sequence;
+
+// Of the prefix cache: what is found under one is never found under another.
+inline std::string scope_of(int tenant, const std::string& salt) {
+  return absl::StrCat(tenant, ":", salt);
+}
 
 // What the sequences of one request share.
 struct ScheduledRequest {

@@ -60,6 +60,18 @@ void WaitingQueue::first(int count, std::vector<Sequence*>* out) const {
   }
 }
 
+std::int64_t WaitingQueue::tokens_before(std::int64_t order_us, int skip) const {
+  constexpr int kMostWalked = 4096;
+  if (policy_ == Policy::kFair || policy_ == Policy::kLpm) return 0;
+  std::int64_t tokens = 0;
+  int walked = 0;
+  for (const Sequence* sequence : lines_.front()) {
+    if (sequence->request->order_us >= order_us || walked == kMostWalked) break;
+    if (walked++ >= skip) tokens += sequence->num_prompt_tokens;
+  }
+  return tokens;
+}
+
 std::vector<Sequence*> WaitingQueue::all() const {
   std::vector<Sequence*> out;
   for (const Line& line : lines_) out.insert(out.end(), line.begin(), line.end());

@@ -29,6 +29,9 @@ class WaitingQueue {
   Sequence* head() const;
   // The first few in line where head() stands, at most `count`.
   void first(int count, std::vector<Sequence*>* out) const;
+  // Of the prompts of those who are served before `order_us` in any case, without the first `skip`;
+  // too few where the order is not known (several lines) or the queue is very long.
+  std::int64_t tokens_before(std::int64_t order_us, int skip) const;
   // Every one; for checks and for changes of the group.
   std::vector<Sequence*> all() const;
 

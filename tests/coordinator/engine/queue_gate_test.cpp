@@ -118,7 +118,9 @@ class QueueGateTest : public ::testing::Test {
  protected:
   absl::Status enter(QueueGate& gate, std::int64_t tokens = 10,
                      absl::Time deadline = absl::InfiniteFuture(), absl::Time now = kStart) {
-    return gate.enter(loop_, tokens, deadline, now, &at_once_);
+    auto entry = gate.enter(loop_, tokens, deadline, now);
+    if (entry.ok()) entry_ = *entry;
+    return entry.status();
   }
   void take(std::uint64_t requests, std::int64_t tokens) {
     loop_.taken_requests += requests;
@@ -138,15 +140,15 @@ class QueueGateTest : public ::testing::Test {
     loop_.waiting_tokens -= tokens;
   }
   LoopQueue loop_;
-  bool at_once_ = false;
+  QueueGate::Entry entry_;  // of the last one that was let in
 };
 
 TEST_F(QueueGateTest, ABurstBetweenTwoStepsCannotOvershoot) {
   QueueGate gate({.max_requests = 3});
   EXPECT_TRUE(enter(gate).ok());
-  EXPECT_TRUE(at_once_);
+  EXPECT_TRUE(entry_.at_once);
   EXPECT_TRUE(enter(gate).ok());
-  EXPECT_FALSE(at_once_);
+  EXPECT_FALSE(entry_.at_once);
   EXPECT_TRUE(enter(gate).ok());
   const absl::Status refused = enter(gate);
   EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
@@ -205,32 +207,76 @@ TEST_F(QueueGateTest, ADeadlineThatHasPassedIsRefused) {
   EXPECT_EQ(refused.code(), absl::StatusCode::kDeadlineExceeded);
   EXPECT_THAT(std::string(refused.message()), HasSubstr("passed 0.250 s before"));
   EXPECT_FALSE(enter(gate, 10, kStart, kStart).ok());
-  EXPECT_TRUE(enter(gate, 10, at(0.001), kStart).ok()) << "without estimates everything is tried";
+  EXPECT_TRUE(enter(gate, 10, at(0.001), kStart).ok());
+  EXPECT_FALSE(entry_.is_doubtful) << "without estimates everything is tried";
   EXPECT_EQ(gate.refusals().deadline, 2u);
 }
 
-TEST_F(QueueGateTest, ADeadlineThatThePromptAloneCannotKeepIsRefused) {
+TEST_F(QueueGateTest, ADeadlineIsInDoubtBelowTheSpeedsThatWereSeen) {
   QueueGate gate({});
   for (int i = 0; i < 3; ++i) gate.on_first_token(1000, at(-1), kStart);
-  EXPECT_TRUE(enter(gate, 1500, at(1.6)).ok());
-  const absl::Status refused = enter(gate, 1500, at(1.4));
-  EXPECT_EQ(refused.code(), absl::StatusCode::kDeadlineExceeded);
-  for (const char* part : {"in 1.400 s", "its own 1500 tokens 1.500 s"}) {
-    EXPECT_THAT(std::string(refused.message()), HasSubstr(part));
-  }
-  EXPECT_TRUE(enter(gate, 5000, at(0.1)).ok()) << "nothing is known of prompts so long";
+  ASSERT_TRUE(enter(gate, 1500, at(1.6)).ok());
+  EXPECT_FALSE(entry_.is_doubtful);
+  ASSERT_TRUE(enter(gate, 1500, at(1.4)).ok()) << "the loop decides";
+  EXPECT_TRUE(entry_.is_doubtful);
+  EXPECT_NEAR(entry_.speeds.prompt_tokens, 1000, 1);
+  ASSERT_TRUE(enter(gate, 5000, at(0.1)).ok());
+  EXPECT_FALSE(entry_.is_doubtful) << "nothing is known of prompts so long";
+  ASSERT_TRUE(enter(gate, 1500, absl::InfiniteFuture()).ok());
+  EXPECT_FALSE(entry_.is_doubtful);
 }
 
-TEST_F(QueueGateTest, ADeadlineThatTheQueueCannotKeepIsRefusedWhereTheOrderIsKnown) {
-  QueueGate gate({.behind_all_from = absl::Seconds(60)});
+TEST_F(QueueGateTest, ADeadlineIsInDoubtBelowWhatStepsMayTake) {
+  QueueGate gate({.max_batched_tokens = 512});
+  loop_.full_step_us = 100'000;
+  ASSERT_TRUE(enter(gate, 1024, at(0.21)).ok());
+  EXPECT_FALSE(entry_.is_doubtful);
+  for (const std::int64_t tokens : {1024, 1025, 100'000}) {
+    ASSERT_TRUE(enter(gate, tokens, at(0.19)).ok());
+    EXPECT_TRUE(entry_.is_doubtful) << tokens;
+  }
+  EXPECT_FALSE(enter(gate, 10, at(-0.1)).ok()) << "no doubt about that";
+}
+
+TEST_F(QueueGateTest, ADeadlineIsInDoubtBehindALongQueue) {
+  QueueGate gate({});
   for (int i = 0; i < 1000; ++i) ASSERT_TRUE(enter(gate, 300).ok());
   take(1000, 300000);
-  drain(gate, 10, 1000, 0);  // 299000 tokens wait, at 1000 a second: 299 s, or half of it with luck
-  EXPECT_TRUE(enter(gate, 10, at(1 + 160), at(1)).ok());
-  const absl::Status refused = enter(gate, 10, at(1 + 140), at(1));
-  EXPECT_EQ(refused.code(), absl::StatusCode::kDeadlineExceeded);
-  EXPECT_THAT(std::string(refused.message()), HasSubstr("(299010 tokens)"));
-  EXPECT_TRUE(enter(gate, 10, at(1 + 59), at(1)).ok()) << "it may overtake";
+  drain(gate, 10, 1000, 0);  // 299000 tokens wait, at 1000 a second
+  ASSERT_TRUE(enter(gate, 10, at(1 + 310), at(1)).ok());
+  EXPECT_FALSE(entry_.is_doubtful);
+  ASSERT_TRUE(enter(gate, 10, at(1 + 290), at(1)).ok());
+  EXPECT_TRUE(entry_.is_doubtful);
+  EXPECT_NEAR(entry_.speeds.queue_tokens, 1000, 50);
+}
+
+TEST_F(QueueGateTest, WhoIsTurnedAwayLeavesItsPlace) {
+  QueueGate gate({.max_requests = 1, .max_tokens = 100});
+  ASSERT_TRUE(enter(gate, 100).ok());
+  EXPECT_FALSE(enter(gate, 1).ok());
+  gate.turn_away(100);
+  EXPECT_EQ(gate.refusals().deadline, 1u);
+  EXPECT_TRUE(enter(gate, 100).ok());
+}
+
+TEST(CheckDeadlineTest, ARefusalNamesWhatIsKnownAndNothingElse) {
+  DeadlineNeeds needs{
+      .left_s = 1.5, .tokens_before = 700, .queue_s = 1.0, .missing_tokens = 40, .prompt_s = 0.4};
+  EXPECT_TRUE(check_deadline(needs).ok());
+  needs.prompt_s = 0.6;
+  const absl::Status both = check_deadline(needs);
+  EXPECT_EQ(both.code(), absl::StatusCode::kDeadlineExceeded);
+  for (const char* part : {"in 1.500 s", "prompts of 700 tokens wait before it, for 1.000 s",
+                           "the 40 tokens of its prompt that are not cached take 0.600 s"}) {
+    EXPECT_THAT(std::string(both.message()), HasSubstr(part));
+  }
+  needs.queue_s = 0;
+  EXPECT_TRUE(check_deadline(needs).ok()) << "what is not known is not held against it";
+  needs.left_s = 0.5;
+  const std::string prompt(check_deadline(needs).message());
+  EXPECT_THAT(prompt, HasSubstr("0.600 s at least"));
+  EXPECT_THAT(prompt, testing::Not(HasSubstr("0.000 s"))) << "no estimate of a queue";
+  EXPECT_THAT(prompt, testing::Not(HasSubstr("wait before it")));
 }
 
 }  // namespace

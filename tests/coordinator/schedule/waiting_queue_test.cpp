@@ -49,6 +49,19 @@ TEST_F(WaitingQueueTest, TheSmallestOrderIsNextAndThenTheFirstToArrive) {
   EXPECT_EQ(queue.num_tokens(), 0);
 }
 
+TEST_F(WaitingQueueTest, TokensBeforeAreOfThoseWhoGoFirstInAnyCase) {
+  WaitingQueue queue(Policy::kFcfs, {1.0});
+  for (int i = 0; i < 5; ++i) queue.push(make(0, 10 * i));
+  EXPECT_EQ(queue.tokens_before(25, 0), 30);
+  EXPECT_EQ(queue.tokens_before(20, 0), 20) << "of equals nobody knows";
+  EXPECT_EQ(queue.tokens_before(25, 2), 10);
+  EXPECT_EQ(queue.tokens_before(25, 3), 0);
+  EXPECT_EQ(queue.tokens_before(0, 0), 0);
+  WaitingQueue fair(Policy::kFair, {1.0, 1.0});
+  fair.push(make(0, 10));
+  EXPECT_EQ(fair.tokens_before(100, 0), 0) << "another tenant may pass";
+}
+
 TEST_F(WaitingQueueTest, TheTenantThatHadLeastIsNext) {
   WaitingQueue queue(Policy::kFair, {1.0, 2.0});
   queue.enter(0);
