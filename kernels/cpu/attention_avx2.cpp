@@ -1,5 +1,5 @@
 // Attention for avx2.
-#include "kernels/cpu/attention_tile.h"
+#include "kernels/cpu/attention.h"
 #include "kernels/cpu/lanes_avx2.h"
 
 namespace quire::cpu {

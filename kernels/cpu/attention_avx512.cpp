@@ -1,5 +1,5 @@
 // Attention for avx512.
-#include "kernels/cpu/attention_tile.h"
+#include "kernels/cpu/attention.h"
 #include "kernels/cpu/lanes_avx512.h"
 
 namespace quire::cpu {

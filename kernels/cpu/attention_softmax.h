@@ -1,5 +1,5 @@
-// The softmax of attention, row by row: scores of a tile become weights, sums of tiles and splits
-// are put together in order. One row never looks at another.
+// The softmax of attention, row by row, in powers of two: scores of a tile become weights, sums of
+// tiles and splits are put together in order. One row never looks at another.
 #pragma once
 
 #include "kernels/cpu/vector_math.h"
@@ -8,12 +8,28 @@
 namespace quire::cpu {
 namespace {  // a copy for each file: see README, "The CPU backend"
 
-// Running softmax of one row.
+// What q is multiplied by, besides the scale, so that scores are exponents of 2. A soft cap needs
+// them as they are.
+inline constexpr float kLog2E = 0x1.715476p+0f;
+inline float score_factor(float soft_cap) {
+  return soft_cap > 0.0f ? 1.0f : kLog2E;
+}
+
+// Running softmax of one row. Within a split the sum of weights is kept lane by lane.
 struct RowSums {
   float* highest;  // largest score so far
-  float* total;    // sum of exp(score - highest)
-  float* values;   // [Dp], sum of exp(score - highest) * v
+  float* total;    // sum of 2^(score - highest)
+  float* values;   // [Dp], sum of 2^(score - highest) * v
+  float* lanes;    // [16], whose sum is the total in the end
 };
+
+template <class V>
+void clear_row(const RowSums& row, int padded_dim) {
+  *row.highest = -__builtin_inff();
+  *row.total = 0.0f;
+  V::store(row.lanes, V::zero());
+  for (int d = 0; d < padded_dim; d += 16) V::store(row.values + d, V::zero());
+}
 
 template <class V>
 void scale_values(float* values, int padded_dim, float factor) {
@@ -26,29 +42,39 @@ inline int lanes_before(int n, int j) {
   return n - 16 * j < 0 ? 0 : n - 16 * j > 16 ? 16 : n - 16 * j;
 }
 
-// Turns a row's scores of a tile into weights and rescales what came before. Of the 64 scores
-// [hidden, n) count; the others get weight 0. cap: AttentionSpec::soft_cap.
-template <class V>
-void weigh_tile(float* scores, int hidden, int n, float cap, int padded_dim, const RowSums& row) {
+// Turns a row's scores of a tile into weights, which may take their place, and rescales what came
+// before. Of the 64 scores [hidden, n) count; the others get weight 0 unless Whole says that there
+// are none. cap: AttentionSpec::soft_cap.
+template <class V, bool Whole, class Factor>
+void weigh_tile(const float* scores, Factor* weights, int hidden, int n, float cap, int padded_dim,
+                const RowSums& row) {
   typename V::F x[4];
   for (int j = 0; j < 4; ++j) {
     x[j] = V::load(scores + 16 * j);
-    if (cap > 0.0f) x[j] = soft_cap<V>(x[j], cap);
-    x[j] = V::fill_after(x[j], lanes_before(n, j), -__builtin_inff());
-    if (hidden > 0) x[j] = V::fill_before(x[j], lanes_before(hidden, j), -__builtin_inff());
+    if (cap > 0.0f) x[j] = V::mul(soft_cap<V>(x[j], cap), V::set(kLog2E));
+    if constexpr (!Whole) {
+      x[j] = V::fill_after(x[j], lanes_before(n, j), -__builtin_inff());
+      x[j] = V::fill_before(x[j], lanes_before(hidden, j), -__builtin_inff());
+    }
   }
   const float tile_highest = V::largest(V::max(V::max(x[0], x[1]), V::max(x[2], x[3])));
-  const float highest = tile_highest > *row.highest ? tile_highest : *row.highest;
-  const typename V::F shift = V::set(highest);
-  for (int j = 0; j < 4; ++j) {
-    x[j] = exp<V>(V::sub(x[j], shift));
-    V::store(scores + 16 * j, x[j]);
+  typename V::F lanes = V::load(row.lanes);
+  if (tile_highest > *row.highest) {
+    const float rescale = exp2_1<V>(*row.highest - tile_highest);
+    lanes = V::mul(lanes, V::set(rescale));
+    scale_values<V>(row.values, padded_dim, rescale);
+    *row.highest = tile_highest;
   }
-  const float sum = V::sum(V::add(V::add(x[0], x[1]), V::add(x[2], x[3])));
-  const float rescale = exp1<V>(*row.highest - highest);
-  *row.total = *row.total * rescale + sum;
-  *row.highest = highest;
-  if (rescale != 1.0f) scale_values<V>(row.values, padded_dim, rescale);
+  const typename V::F shift = V::set(*row.highest);
+  for (int j = 0; j < 4; ++j) {
+    x[j] = exp2<V>(V::sub(x[j], shift));
+    if constexpr (!Whole) {
+      x[j] = V::fill_after(x[j], lanes_before(n, j), 0.0f);
+      x[j] = V::fill_before(x[j], lanes_before(hidden, j), 0.0f);
+    }
+    V::store(weights + 16 * j, x[j]);
+  }
+  V::store(row.lanes, V::add(lanes, V::add(V::add(x[0], x[1]), V::add(x[2], x[3]))));
 }
 
 // Adds the sums of a later split to those of earlier ones. What a row has not seen changes no bit.
@@ -62,8 +88,8 @@ void merge_rows(const RowSums& into, const RowSums& later, int padded_dim) {
     return;
   }
   const float highest = *into.highest > *later.highest ? *into.highest : *later.highest;
-  const float a = exp1<V>(*into.highest - highest);
-  const float b = exp1<V>(*later.highest - highest);
+  const float a = exp2_1<V>(*into.highest - highest);
+  const float b = exp2_1<V>(*later.highest - highest);
   *into.total = *into.total * a + *later.total * b;
   *into.highest = highest;
   const typename V::F fa = V::set(a), fb = V::set(b);
@@ -88,7 +114,7 @@ void merge_splits(float* partials, std::size_t split_stride, int num_splits, int
                   int padded_dim, float* out) {
   const auto row = [&](int split) {
     float* p = partials + static_cast<std::size_t>(split) * split_stride;
-    return RowSums{p + padded_dim, p + padded_dim + 1, p};
+    return RowSums{p + padded_dim, p + padded_dim + 1, p, nullptr};
   };
   for (int split = 1; split < num_splits; ++split) {
     merge_rows<V>(row(0), row(split), padded_dim);

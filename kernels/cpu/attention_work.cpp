@@ -14,6 +14,9 @@ constexpr int kRowsPerItem = 48;  // query tokens times heads that share one pas
 constexpr int padded(int head_dim) {
   return (head_dim + 15) / 16 * 16;
 }
+constexpr int paired(int head_dim) {
+  return (head_dim + 1) / 2 * 2;
+}
 int tokens_per_tile(const AttentionSpec& spec) {
   return std::max(1, kRowsPerItem / spec.group_heads);
 }
@@ -33,7 +36,7 @@ void grow(std::vector<T>& buffer, std::size_t size) {
 }  // namespace
 
 std::size_t kv_head_bytes(DType dtype, int head_dim, int block_size) {
-  return static_cast<std::size_t>(head_dim + padded(head_dim)) *
+  return static_cast<std::size_t>(paired(head_dim) + padded(head_dim)) *
          static_cast<std::size_t>(block_size) * size_of(dtype);
 }
 
@@ -43,6 +46,7 @@ KvHead kv_head(const KvLayer& kv) {
           .head_offset = 0,
           .dtype = kv.dtype,
           .head_dim = kv.head_dim,
+          .key_dim = paired(kv.head_dim),
           .padded_dim = padded(kv.head_dim),
           .block_size = kv.block_size};
 }
@@ -51,7 +55,9 @@ void AttentionScratch::reserve(const AttentionSpec& spec, const Batch& batch,
                                bool rows_need_conversion) {
   const int rows = std::max(kRowsPerItem, spec.group_heads);
   const int dim = padded(spec.head_dim);
-  for (std::vector<float>& floats : per_thread_) grow(floats, attend_scratch_floats(rows, dim));
+  for (std::vector<float>& floats : per_thread_) {
+    grow(floats, attend_scratch_floats(rows, dim) + 16);
+  }
   const auto tokens = static_cast<std::size_t>(batch.num_tokens);
   const auto heads = static_cast<std::size_t>(spec.num_heads);
   if (rows_need_conversion) grow(rows_, tokens * heads * static_cast<std::size_t>(spec.head_dim));

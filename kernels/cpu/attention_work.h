@@ -21,7 +21,11 @@ class AttentionScratch {
 
   void reserve(const AttentionSpec& spec, const Batch& batch, bool rows_need_conversion);
 
-  float* of_thread(int thread) { return per_thread_[static_cast<std::size_t>(thread)].data(); }
+  float* of_thread(int thread) {
+    const auto begin =
+        reinterpret_cast<std::uintptr_t>(per_thread_[static_cast<std::size_t>(thread)].data());
+    return reinterpret_cast<float*>((begin + 63) / 64 * 64);
+  }
   float* rows() { return rows_.data(); }          // [T][Hl * D]
   float* partials() { return partials_.data(); }  // [B][splits][Hl][partial_stride]
   // Finished items of the query tile that begins at token t; zero between ops.

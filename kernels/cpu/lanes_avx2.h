@@ -24,6 +24,23 @@ struct Lanes256 {
     return {_mm256_cvtph_ps(load8(p)), _mm256_cvtph_ps(load8(p + 8))};
   }
   static F load(const Bf16* p) { return {widen(load8(p)), widen(load8(p + 8))}; }
+  static F load_pairs(const Bf16* p) {
+    const auto* floats = reinterpret_cast<const float*>(p);
+    return {_mm256_loadu_ps(floats), _mm256_loadu_ps(floats + 8)};
+  }
+  static F set_pair(const Bf16* p) {
+    float bits;
+    __builtin_memcpy(&bits, p, 4);
+    return set(bits);
+  }
+  static F dot_pairs(F sum, F a, F b) {
+    return {dot8(sum.lo, a.lo, b.lo), dot8(sum.hi, a.hi, b.hi)};
+  }
+  static F keep_of_pairs(F pairs, int element) {
+    const __m256i mask = _mm256_set1_epi32(element == 0 ? 0xffff : static_cast<int>(0xffff0000u));
+    return {_mm256_and_ps(pairs.lo, _mm256_castsi256_ps(mask)),
+            _mm256_and_ps(pairs.hi, _mm256_castsi256_ps(mask))};
+  }
   static F load(const float* p, int n) {
     return {_mm256_maskload_ps(p, first(n)), _mm256_maskload_ps(p + 8, first(n - 8))};
   }
@@ -145,6 +162,16 @@ struct Lanes256 {
     const __m256i quiet = _mm256_or_si256(_mm256_srli_epi32(b, 16), _mm256_set1_epi32(0x40));
     const __m256 nan = _mm256_cmp_ps(x, x, _CMP_UNORD_Q);
     return _mm256_blendv_epi8(rounded, quiet, _mm256_castps_si256(nan));
+  }
+  // The first elements of all pairs as floats, and the second ones.
+  static __m256 firsts(__m256 pairs) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(pairs), 16));
+  }
+  static __m256 seconds(__m256 pairs) {
+    return _mm256_and_ps(pairs, _mm256_castsi256_ps(_mm256_set1_epi32(0xffff << 16)));
+  }
+  static __m256 dot8(__m256 sum, __m256 a, __m256 b) {
+    return _mm256_fmadd_ps(seconds(a), seconds(b), _mm256_fmadd_ps(firsts(a), firsts(b), sum));
   }
   static __m256 power(__m256 n) {  // 2^n
     const __m256i biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));

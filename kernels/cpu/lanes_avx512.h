@@ -28,6 +28,19 @@ struct Lanes512 {
     const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16));
   }
+  // Sixteen pairs of bfloat16 as they lie in memory, one pair sixteen times, and what is done with
+  // them: sum + a0 * b0 + a1 * b1 in each lane; the other element of each pair made 0.
+  static F load_pairs(const Bf16* p) { return _mm512_loadu_ps(p); }
+  static F set_pair(const Bf16* p) {
+    std::int32_t bits;
+    __builtin_memcpy(&bits, p, 4);
+    return _mm512_castsi512_ps(_mm512_set1_epi32(bits));
+  }
+  static F dot_pairs(F sum, F a, F b) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
+  static F keep_of_pairs(F pairs, int element) {
+    const __m512i mask = _mm512_set1_epi32(element == 0 ? 0xffff : static_cast<int>(0xffff0000u));
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(pairs), mask));
+  }
   // First n of 16 lanes, 0 <= n <= 16; the others are zero, or left as they are in memory.
   static F load(const float* p, int n) { return _mm512_maskz_loadu_ps(first(n), p); }
   static void store(float* p, F x) { _mm512_storeu_ps(p, x); }

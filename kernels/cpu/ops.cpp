@@ -73,15 +73,7 @@ std::size_t CpuOps::kv_block_bytes(DType dtype, int num_kv_heads, int head_dim,
 DType CpuOps::kv_dtype(Format format) const {
   if (kv_dtype_.has_value()) return *kv_dtype_;
   if (arithmetic_ == Arithmetic::kFloat32) return DType::kF32;
-  switch (format) {
-    case Format::kF32:
-      return DType::kF32;
-    case Format::kF16:
-    case Format::kBf16:
-      return DType::kBf16;
-    default:
-      return DType::kF16;
-  }
+  return format == Format::kF32 ? DType::kF32 : DType::kBf16;
 }
 
 absl::StatusOr<Weight> CpuOps::pack(const MatrixSource& source) {

@@ -46,13 +46,37 @@ void store_kv(const RopeJob& job, int head) {
   std::byte* base = kv.arena + static_cast<std::size_t>(job.block) * kv.block_bytes +
                     kv.head_offset + static_cast<std::size_t>(head) * job.kv_head_bytes;
   T* k_lane = reinterpret_cast<T*>(base) + job.offset;
-  T* v_row = reinterpret_cast<T*>(base) + d * kv.block_size + job.offset * kv.padded_dim;
+  T* v_row = reinterpret_cast<T*>(base) + kv.key_dim * kv.block_size + job.offset * kv.padded_dim;
   for (int i = 0; i < d; i += 16) {
     const int n = clamp16(d - i);
     T rounded[16];
     V::store(rounded, V::load(k + i, n));
     for (int j = 0; j < n; ++j) k_lane[(i + j) * kv.block_size] = rounded[j];
     V::store(v_row + i, V::load(v + i, n));
+  }
+}
+
+// The same as pairs. Of the words of V the other half belongs to a neighbour of this token.
+template <class V>
+void store_pairs(const RopeJob& job, int head) {
+  const KvHead& kv = job.kv;
+  const int d = kv.head_dim;
+  const float* k = job.row + (job.num_heads + head) * d;
+  const float* v = k + job.num_kv_heads * d;
+  std::byte* base = kv.arena + static_cast<std::size_t>(job.block) * kv.block_bytes +
+                    kv.head_offset + static_cast<std::size_t>(head) * job.kv_head_bytes;
+  Bf16* k_lane = reinterpret_cast<Bf16*>(base) + 2 * job.offset;
+  Bf16* v_lane = reinterpret_cast<Bf16*>(base) + kv.key_dim * kv.block_size +
+                 job.offset / 2 * 2 * kv.padded_dim + job.offset % 2;
+  for (int i = 0; i < d; i += 16) {
+    const int n = clamp16(d - i);
+    Bf16 rounded[16];  // behind the head's end: zero
+    V::store(rounded, V::load(k + i, n));
+    for (int j = 0; j < n; j += 2) {
+      __builtin_memcpy(k_lane + (i + j) * kv.block_size, rounded + j, 2 * sizeof(Bf16));
+    }
+    V::store(rounded, V::load(v + i, n));
+    for (int j = 0; j < 16; ++j) v_lane[2 * (i + j)] = rounded[j];
   }
 }
 
@@ -75,7 +99,7 @@ void rope_store(const RopeJob& job) {
         store_kv<V, Half>(job, head);
         break;
       case DType::kBf16:
-        store_kv<V, Bf16>(job, head);
+        store_pairs<V>(job, head);
         break;
       case DType::kF8E4M3:  // refused when the device is opened
         break;

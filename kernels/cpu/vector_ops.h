@@ -38,14 +38,16 @@ struct CombineJob {
   RowTarget out = {};  // where norm_weight is set
 };
 
-// One local KV head of the arena. Block layout: for each local head K [D][S], then V [S][Dp], where
-// Dp is D rounded up to 16: tokens lie in lanes for q . k, dimensions for p . v.
+// One local KV head of the arena. Block layout: for each local head K [Dk][S], then V [S][Dp],
+// where Dk is D rounded up to 2 and Dp to 16: tokens lie in lanes for q . k, dimensions for p . v.
+// Of bfloat16 neighbours are pairs: K [Dk / 2][S][2], V [S / 2][Dp][2].
 struct KvHead {
   std::byte* arena = nullptr;
   std::size_t block_bytes = 0;
   std::size_t head_offset = 0;  // bytes from the start of a block
   DType dtype = DType::kF32;
   int head_dim = 0;    // D
+  int key_dim = 0;     // Dk
   int padded_dim = 0;  // Dp
   int block_size = 0;  // S, a multiple of 16
 };
@@ -94,8 +96,9 @@ struct AttendJob {
   // as Dp weighted values, the maximum and the sum of weights.
   float* partial = nullptr;
 };
+// On a boundary of 64 bytes.
 constexpr std::size_t attend_scratch_floats(int num_rows, int padded_dim) {
-  return static_cast<std::size_t>(num_rows) * (3 * static_cast<std::size_t>(padded_dim) + 4) +
+  return static_cast<std::size_t>(num_rows) * (3 * static_cast<std::size_t>(padded_dim) + 21) +
          8 * kTilePositions;
 }
 constexpr std::size_t partial_stride(int padded_dim) {

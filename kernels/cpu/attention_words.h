@@ -1,0 +1,42 @@
+// How K and V of a dtype are multiplied: one vector at a time, a unit of kPair elements per lane.
+// bfloat16 is multiplied two by two, q and weights rounded to it too: K lies as [D / 2][S][2], V as
+// [S / 2][Dp][2]. The other dtypes are widened to fp32, a unit is one element.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/formats/half.h"
+
+namespace quire::cpu {
+namespace {  // a copy for each file: see README, "The CPU backend"
+
+// T: what the arena holds. Factor: what q and weights are rounded to.
+template <class V, class T>
+struct KvWords {
+  using Factor = float;
+  static constexpr int kPair = 1;
+  static typename V::F load(const T* units) { return V::load(units); }
+  static typename V::F set(const float* unit) { return V::set(*unit); }
+  // sum + unit * k
+  static typename V::F dot(typename V::F sum, typename V::F unit, typename V::F k) {
+    return V::fma(unit, k, sum);
+  }
+};
+
+template <class V>
+struct KvWords<V, Bf16> {
+  using Factor = Bf16;
+  static constexpr int kPair = 2;
+  static typename V::F load(const Bf16* units) { return V::load_pairs(units); }
+  static typename V::F set(const Bf16* unit) { return V::set_pair(unit); }
+  static typename V::F dot(typename V::F sum, typename V::F unit, typename V::F k) {
+    return V::dot_pairs(sum, unit, k);
+  }
+  // Pairs of which only one element counts: the other one, which may be NaN, becomes 0.
+  static typename V::F keep(typename V::F pairs, int element) {
+    return V::keep_of_pairs(pairs, element);
+  }
+};
+
+}  // namespace
+}  // namespace quire::cpu
