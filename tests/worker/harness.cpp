@@ -38,6 +38,18 @@ absl::Status on_all_ranks(std::vector<std::unique_ptr<Rank>>& ranks, bool starte
   return first;
 }
 
+absl::Status add_store(Rank& rank, const GroupOptions& options) {
+  if (options.num_host_blocks == 0) return absl::OkStatus();
+  const std::size_t block_bytes = rank.kv_block_bytes(options.limits.block_size);
+  HostStoreOptions store;
+  store.bytes = static_cast<std::int64_t>(block_bytes) * options.num_host_blocks;
+  QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<HostStore> opened,
+                         HostStore::open(store, block_bytes, rank.device()));
+  QUIRE_RETURN_IF_ERROR(opened->begin_epoch(options.num_host_blocks, false));
+  rank.keep_store(std::move(opened));
+  return absl::OkStatus();
+}
+
 std::string unique_name() {
   static std::atomic<int> counter{0};
   return absl::StrCat("quire-test-", ::getpid(), "-", counter++);
@@ -138,6 +150,7 @@ absl::StatusOr<std::unique_ptr<RankGroup>> RankGroup::open(const std::vector<std
     QUIRE_ASSIGN_OR_RETURN(
         std::unique_ptr<Rank> rank,
         Rank::load(std::move(file), std::move(opened), place, make_progress("none", "")));
+    QUIRE_RETURN_IF_ERROR(add_store(*rank, options));
     group->ranks_.push_back(std::move(rank));
   }
   const std::string name = unique_name();

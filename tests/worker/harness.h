@@ -22,7 +22,8 @@ struct GroupOptions {
   std::string device = "reference";
   std::string dtype = "float32";
   std::string kv_dtype = "auto";
-  int threads = 1;  // per rank
+  int threads = 1;          // per rank
+  int num_host_blocks = 0;  // of an offload store in memory; 0: there is none
   LoadFormat load_format = LoadFormat::kAuto;
   DeviceOpener open_device = quire::open_device;
   StepLimits limits{.num_blocks = 160,

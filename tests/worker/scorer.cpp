@@ -21,7 +21,7 @@ absl::StatusOr<std::unique_ptr<Scorer>> Scorer::open(const std::string& model,
   wanted.dtype = options.dtype;
   wanted.kv_dtype = options.kv_dtype;
   wanted.num_threads = options.threads;
-  QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<Device> opened, open_device(wanted));
+  QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<Device> opened, options.open_device(wanted));
   QUIRE_ASSIGN_OR_RETURN(
       std::unique_ptr<Rank> rank,
       Rank::load(std::move(file), std::move(opened), RankPlace{}, make_progress("none", "")));
@@ -44,25 +44,46 @@ absl::StatusOr<std::unique_ptr<Scorer>> Scorer::open(const std::string& model,
   return scorer;
 }
 
-absl::Status Scorer::score(const std::vector<TokenId>& ids, const LogitObserver& observe) {
+absl::Status Scorer::score(const std::vector<TokenId>& ids, const LogitObserver& observe,
+                           std::size_t from) {
+  QUIRE_CHECK_GE(from, 1u);
   const auto at_once =
       static_cast<std::size_t>(std::min(limits_.max_num_batched_tokens, limits_.max_num_seqs));
-  std::vector<BlockId> table;
-  for (std::size_t first = 0; first + 1 < ids.size(); first += at_once) {
+  const auto most = static_cast<std::size_t>(limits_.max_num_batched_tokens);
+  table_.clear();
+  for (std::size_t begin = 0; begin + 1 < from; begin += most) {
+    QUIRE_RETURN_IF_ERROR(fill(ids, begin, std::min(from - 1, begin + most)));
+  }
+  for (std::size_t first = from - 1; first + 1 < ids.size(); first += at_once) {
     StepPlan plan;
     for (std::size_t i = 0; i < std::min(at_once, ids.size() - 1 - first); ++i) {
       const std::size_t length = first + i + 1;
-      while (table.size() * static_cast<std::size_t>(limits_.block_size) < length) {
-        table.push_back(static_cast<BlockId>(table.size()));
-      }
+      cover(length);
       const auto slot = static_cast<SlotId>(i);
       const auto end = ids.begin() + static_cast<std::ptrdiff_t>(length);
       plan.admits.push_back({slot, {ids.begin(), end}, -1, 1, 0, SamplingParams()});
-      plan.rows.push_back(plan_row(slot, static_cast<int>(length) - 1, 1, true, table));
+      plan.rows.push_back(plan_row(slot, static_cast<int>(length) - 1, 1, true, table_));
     }
     QUIRE_RETURN_IF_ERROR(step(plan, first, observe));
   }
   return absl::OkStatus();
+}
+
+// Tokens [begin, end) as one row that samples nothing.
+absl::Status Scorer::fill(const std::vector<TokenId>& ids, std::size_t begin, std::size_t end) {
+  StepPlan plan;
+  cover(end);
+  const auto known = ids.begin() + static_cast<std::ptrdiff_t>(end) + 1;
+  plan.admits.push_back({0, {ids.begin(), known}, -1, 1, 0, SamplingParams()});
+  plan.rows.push_back(
+      plan_row(0, static_cast<int>(begin), static_cast<int>(end - begin), false, table_));
+  return step(plan, begin, nullptr);
+}
+
+void Scorer::cover(std::size_t length) {
+  while (table_.size() * static_cast<std::size_t>(limits_.block_size) < length) {
+    table_.push_back(static_cast<BlockId>(table_.size()));
+  }
 }
 
 absl::Status Scorer::step(const StepPlan& plan, std::size_t first, const LogitObserver& observe) {
