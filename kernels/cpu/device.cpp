@@ -1,14 +1,14 @@
 // The device object: options checked, instruction set chosen, memory, team and ops tied together.
 #include "kernels/cpu/device.h"
 
-#include <sched.h>
-
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/status.h"
 #include "kernels/cpu/isa.h"
+#include "kernels/cpu/numa.h"
 #include "kernels/cpu/ops.h"
 #include "kernels/cpu/team.h"
 #include "kernels/kv_dtype.h"
@@ -26,12 +26,6 @@ absl::StatusOr<Arithmetic> parse_dtype(const std::string& dtype) {
   return absl::InvalidArgumentError(absl::StrCat("dtype \"", dtype,
                                                  "\" is not one the cpu device computes in; use "
                                                  "auto, float32 or bfloat16."));
-}
-
-int cores_of_this_process() {
-  cpu_set_t cores;
-  if (sched_getaffinity(0, sizeof(cores), &cores) != 0) return 1;
-  return std::max(1, CPU_COUNT(&cores));
 }
 
 class CpuDevice final : public Device {
@@ -106,7 +100,11 @@ absl::StatusOr<std::unique_ptr<Device>> open_cpu(const DeviceOptions& options) {
         "bfloat16, or a GPU (--device cuda).");
   }
   QUIRE_ASSIGN_OR_RETURN(const Isa isa, choose_isa(options.isa));
-  const int num_threads = options.num_threads > 0 ? options.num_threads : cores_of_this_process();
+  keep_to(
+      cpus_of_rank(numa_nodes(cpus_of_this_thread()), options.local_rank, options.num_local_ranks));
+  const int num_threads = options.num_threads > 0
+                              ? options.num_threads
+                              : std::max(1, static_cast<int>(cpus_of_this_thread().size()));
   return std::make_unique<CpuDevice>(isa, arithmetic, options, num_threads);
 }
 
