@@ -1,10 +1,13 @@
 // The barrier spins for well under a microsecond and then yields: ranks may share a core, and a
-// thread that spins on would keep the very thread it waits for from running.
+// thread that spins on would keep the very thread it waits for from running. Where a yield hands
+// the core to somebody else's work it comes back milliseconds later, while a thread that sleeps is
+// woken at once: so after a while it sleeps.
 #include "kernels/cpu/team.h"
 
 #include <immintrin.h>
 #include <sched.h>
 
+#include <chrono>
 #include <limits>
 
 #include "common/check.h"
@@ -13,6 +16,7 @@ namespace quire::cpu {
 namespace {
 
 constexpr int kSpins = 16;
+constexpr std::chrono::microseconds kYields(200);
 constexpr int kNoFailure = std::numeric_limits<int>::max();
 constexpr unsigned kMxcsr = 0x1f80;  // exceptions masked, nearest even, no flush to zero
 
@@ -84,13 +88,19 @@ void Team::meet(std::uint32_t& phase) {
   if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == num_threads_) {
     arrived_.store(0, std::memory_order_relaxed);
     phase_.store(phase, std::memory_order_release);
+    phase_.notify_all();  // no more than a look where nobody sleeps
     return;
   }
-  for (int spins = 0; phase_.load(std::memory_order_acquire) == old; ++spins) {
-    if (spins < kSpins) {
-      _mm_pause();
-    } else {
+  for (int spins = 0; spins < kSpins; ++spins) {
+    if (phase_.load(std::memory_order_acquire) != old) return;
+    _mm_pause();
+  }
+  const auto sleep_at = std::chrono::steady_clock::now() + kYields;
+  while (phase_.load(std::memory_order_acquire) == old) {
+    if (std::chrono::steady_clock::now() < sleep_at) {
       sched_yield();
+    } else {
+      phase_.wait(old, std::memory_order_acquire);
     }
   }
 }

@@ -18,7 +18,7 @@
 namespace quire {
 namespace {
 
-constexpr std::uint64_t kMagic = 0x5175697265316501ull;  // layout version in the last byte
+constexpr std::uint64_t kMagic = 0x5175697265316502ull;  // layout version in the last byte
 
 std::size_t header_bytes() {
   return (sizeof(SegmentHeader) + 4095) / 4096 * 4096;

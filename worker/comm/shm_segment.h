@@ -24,9 +24,15 @@ struct SegmentHeader {
   SharedWord magic;               // set last by the creator
   SharedWord attached;            // local ranks that have mapped the segment
   SharedWord abort;               // non-zero: give up waiting
+  SharedWord sleepers;            // ranks that wait in the kernel; see wake_all
   SharedWord remote;              // the last exchange whose parts from other hosts have arrived
   SharedWord arrived[kMaxRanks];  // the last exchange whose part rank r has written
 };
+
+// Sleeps until the word's value may have changed from `seen`, at most `most_ms`.
+void sleep_on(SegmentHeader& header, const SharedWord& word, std::uint64_t seen, int most_ms);
+// Wakes whoever sleeps on the word, which has been changed; cheap where nobody does.
+void wake_all(SegmentHeader& header, const SharedWord& word);
 
 class ShmSegment {
  public:

@@ -15,8 +15,11 @@ namespace quire {
 namespace {
 
 // With a core for every rank, a short spin catches a peer that is about to arrive; without, the
-// only thing that helps is to let it run.
+// only thing that helps is to let it run. Yields do that, but come back milliseconds later where
+// they hand the core to somebody else's work: after a while a rank sleeps, to be woken at once.
 constexpr int kSpins = 200;
+constexpr absl::Duration kYields = absl::Microseconds(200);
+constexpr int kSleepMs = 20;  // until the next look at abort and deadline
 
 class ShmTransport final : public Transport {
  public:
@@ -37,6 +40,7 @@ class ShmTransport final : public Transport {
   absl::Status exchange(std::uint64_t k, std::size_t stride) override {
     SegmentHeader& header = segment_.header();
     header.arrived[options_.rank].value.store(k, std::memory_order_release);
+    wake_all(header, header.arrived[options_.rank]);
     const int end = options_.first_local_rank + options_.num_local_ranks;
     for (int r = options_.first_local_rank; r < end; ++r) {
       if (absl::Status status = wait_for(header.arrived[r], k, r); !status.ok()) return status;
@@ -50,6 +54,7 @@ class ShmTransport final : public Transport {
       return status;
     }
     header.remote.value.store(k, std::memory_order_release);
+    wake_all(header, header.remote);
     return absl::OkStatus();
   }
 
@@ -62,25 +67,26 @@ class ShmTransport final : public Transport {
       if (word.value.load(std::memory_order_acquire) >= k) return absl::OkStatus();
       __builtin_ia32_pause();
     }
-    absl::Time deadline = absl::InfinitePast();
-    for (int poll = 1; word.value.load(std::memory_order_acquire) < k; ++poll) {
-      if (segment_.header().abort.value.load(std::memory_order_relaxed) != 0) {
+    SegmentHeader& header = segment_.header();
+    const absl::Time begin = absl::Now();
+    for (;;) {
+      const std::uint64_t seen = word.value.load(std::memory_order_acquire);
+      if (seen >= k) return absl::OkStatus();
+      if (header.abort.value.load(std::memory_order_relaxed) != 0) {
         return absl::AbortedError("an exchange was given up: the epoch ended");
       }
-      if (poll % 256 == 0) {
-        const absl::Time now = absl::Now();
-        if (deadline == absl::InfinitePast()) {
-          deadline = now + absl::Milliseconds(options_.deadline_ms);
-        } else if (now > deadline) {
-          abort();
-          const std::string who = rank >= 0 ? absl::StrCat("rank ", rank) : "another host";
-          return absl::DeadlineExceededError(absl::StrCat(who, " did not arrive at exchange ", k,
-                                                          " within ", options_.deadline_ms, " ms"));
-        }
+      const absl::Duration waited = absl::Now() - begin;
+      if (waited < kYields) {
+        sched_yield();
+      } else if (waited < absl::Milliseconds(options_.deadline_ms)) {
+        sleep_on(header, word, seen, kSleepMs);
+      } else {
+        abort();
+        const std::string who = rank >= 0 ? absl::StrCat("rank ", rank) : "another host";
+        return absl::DeadlineExceededError(absl::StrCat(who, " did not arrive at exchange ", k,
+                                                        " within ", options_.deadline_ms, " ms"));
       }
-      sched_yield();
     }
-    return absl::OkStatus();
   }
 
   CommOptions options_;
