@@ -73,6 +73,7 @@ void weigh_tile(const float* scores, Factor* weights, int hidden, int n, float c
       x[j] = V::fill_before(x[j], lanes_before(hidden, j), 0.0f);
     }
     V::store(weights + 16 * j, x[j]);
+    x[j] = V::load(weights + 16 * j);  // their sum is of what values are multiplied by
   }
   V::store(row.lanes, V::add(lanes, V::add(V::add(x[0], x[1]), V::add(x[2], x[3]))));
 }
