@@ -12,23 +12,19 @@
 //   bench_linear --shapes=smollm2              one model; a part of its name is enough
 //   --formats=q4_1,bf16 --tokens=1,64 --threads=2 --isa=avx2 --samples=5 --only=layers
 //   --cpu-time      one thread's CPU time instead of the wall's, for a busy machine
-#include <time.h>
-
+//   --json          a line of JSON a case, for roofline.py
 #include <algorithm>
 #include <array>
 #include <cstdio>
 #include <functional>
 #include <map>
-#include <optional>
 #include <string>
-#include <thread>
 #include <vector>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "bench/kernels/ceiling.h"
 #include "bench/kernels/linear_cases.h"
+#include "bench/kernels/linear_options.h"
 #include "bench/kernels/team.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/linear.h"
@@ -36,15 +32,9 @@
 namespace quire::bench {
 namespace {
 
-struct Options {
-  std::string shapes;  // of a model's name
-  std::string only;    // of a shape's name
-  std::vector<std::string> formats = {"bf16", "q8_0", "q4_0", "q4_1"};
-  std::vector<int> tokens = {1, 2, 4, 8, 16, 64, 512};
-  std::string isa = "auto";
-  int threads = static_cast<int>(std::thread::hardware_concurrency());
-  int samples = 5;
-  bool cpu_time = false;
+struct Options : LinearOptions {
+  std::string only;  // a part of a shape's name
+  bool json = false;
 };
 
 constexpr std::size_t kMemoryBytes = std::size_t{128} << 20;  // read, and of copies of a matrix
@@ -63,10 +53,21 @@ class Ceiling {
   std::size_t next_ = 0;
 };
 
+struct Case {
+  std::string model, shape;
+  const char* format;
+  int rows, columns;  // 0: many matrices
+  int tokens;
+};
+
+struct Seen {
+  double seconds, bytes, ops;
+  double read, compute;  // the ceilings a second; compute 0: not known
+};
+
 class Bench {
  public:
-  Bench(const Options& options, cpu::Isa isa)
-      : options_(options), isa_(isa), team_(options.threads) {
+  explicit Bench(const Options& options) : options_(options), team_(options.threads) {
     const auto memory = memory_.allocate(kMemoryBytes, "reading");
     read_ = static_cast<std::byte*>(memory.value());
     std::fill_n(read_, kMemoryBytes, std::byte{1});
@@ -76,11 +77,11 @@ class Bench {
     HostMemory memory;
     std::vector<Weight> copies;
     for (std::size_t bytes = 0; bytes < kMemoryBytes; bytes += copies.back().bytes) {
-      copies.push_back(random_matrix(shape, format, isa_, memory));
+      copies.push_back(random_matrix(shape, format, options_.isa, memory));
     }
     for (const int tokens : options_.tokens) {
-      measure(absl::StrCat(model.name, " ", shape.name, " ", shape.rows, "x", shape.columns),
-              traits(format).name, copies, tokens, 1);
+      measure({model.name, shape.name, traits(format).name, shape.rows, shape.columns, tokens},
+              copies, 1);
     }
   }
 
@@ -89,35 +90,32 @@ class Bench {
     std::vector<Weight> weights;
     for (int layer = 0; layer < model.layers; ++layer) {
       for (const LinearShape& shape : model.layer) {
-        weights.push_back(random_matrix(shape, Format::kQ4_1, isa_, memory));
+        weights.push_back(random_matrix(shape, Format::kQ4_1, options_.isa, memory));
       }
     }
-    weights.push_back(random_matrix(model.vocabulary, Format::kQ8_0, isa_, memory));
+    weights.push_back(random_matrix(model.vocabulary, Format::kQ8_0, options_.isa, memory));
     for (const int tokens : options_.tokens) {
-      measure(absl::StrCat(model.name, " layers"), "q4_1", weights, tokens, weights.size());
+      measure({model.name, "layers", "q4_1", 0, 0, tokens}, weights, weights.size());
     }
   }
 
-  static void header() {
+  void header() const {
+    if (options_.json) return;
+    std::printf("%d threads, %s\n", options_.threads, cpu::name_of(options_.isa));
     std::printf("%-36s %-5s %4s %10s %7s %6s %8s %6s %9s\n", "shape (N x K)", "fmt", "M", "us",
                 "GB/s", "of mem", "GOP/s", "of ops", "of limit");
   }
 
  private:
-  double now() const {
-    timespec t{};
-    clock_gettime(options_.cpu_time ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &t);
-    return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
-  }
   double seconds(const std::function<void(int, Team&)>& work) {
-    const double start = now();
+    const double start = clock_seconds(options_.cpu_time);
     team_.run(work);
-    return now() - start;
+    return clock_seconds(options_.cpu_time) - start;
   }
 
   // Operations a second of the instruction the layout is multiplied with; 0: not known.
   double sample_operations(ActivationLayout layout) {
-    if (isa_ == cpu::Isa::kAvx2) return 0;
+    if (options_.isa == cpu::Isa::kAvx2) return 0;
     constexpr long kRounds = 150000;
     void (*run)(long) = layout == ActivationLayout::kQ8     ? run_dpbusd
                         : layout == ActivationLayout::kBf16 ? run_dpbf16
@@ -146,25 +144,24 @@ class Bench {
         args.in = inputs[i % inputs.size()];
         args.out = out_.data();
         args.out_stride = static_cast<std::size_t>(args.weight->rows);
-        cpu::linear(isa_, args, thread, team.size());
+        cpu::linear(options_.isa, args, thread, team.size());
         team.meet();
       }
     });
   }
 
   // Times products of `unit` weights, of which there are weights.size() / unit.
-  void measure(const std::string& name, const char* format, const std::vector<Weight>& weights,
-               int tokens, std::size_t unit) {
+  void measure(const Case& what, const std::vector<Weight>& weights, std::size_t unit) {
     HostMemory memory;
     std::vector<Activation> inputs;
     double bytes = 0, ops = 0;
     for (std::size_t i = 0; i < unit; ++i) {
       const Weight& w = weights[i];
-      inputs.push_back(random_input(w, tokens, memory));
+      inputs.push_back(random_input(w, what.tokens, memory));
       bytes += static_cast<double>(w.bytes);
-      ops += 2.0 * w.rows * w.columns * tokens;
-      out_.resize(std::max(out_.size(),
-                           static_cast<std::size_t>(w.rows) * static_cast<std::size_t>(tokens)));
+      ops += 2.0 * w.rows * w.columns * what.tokens;
+      out_.resize(std::max(
+          out_.size(), static_cast<std::size_t>(w.rows) * static_cast<std::size_t>(what.tokens)));
     }
     std::size_t at = 0, units = 1;
     double best = sample_products(weights, inputs, at, unit);  // and once for the pages
@@ -178,15 +175,34 @@ class Bench {
       best = std::min(
           best, sample_products(weights, inputs, at, units * unit) / static_cast<double>(units));
     }
-    const double limit = std::max(bytes / read, compute > 0 ? ops / compute : 0);
-    std::printf("%-36s %-5s %4d %10.1f %7.2f %5.1f%% %8.1f %5.1f%% %8.1f%%\n", name.c_str(), format,
-                tokens, best * 1e6, bytes / best / 1e9, 100 * bytes / best / read, ops / best / 1e9,
-                compute > 0 ? 100 * ops / best / compute : 0, 100 * limit / best);
+    print(what, {best, bytes, ops, read, compute});
+  }
+
+  void print(const Case& what, const Seen& seen) const {
+    if (options_.json) {
+      std::printf(
+          R"({"model": "%s", "shape": "%s", "format": "%s", "rows": %d, "columns": %d, "tokens": %d, )"
+          R"("threads": %d, "isa": "%s", "seconds": %.9g, "bytes": %.0f, "ops": %.0f, )"
+          R"("read_per_s": %.6g, "ops_per_s": %.6g})"
+          "\n",
+          what.model.c_str(), what.shape.c_str(), what.format, what.rows, what.columns, what.tokens,
+          options_.threads, cpu::name_of(options_.isa), seen.seconds, seen.bytes, seen.ops,
+          seen.read, seen.compute);
+    } else {
+      const std::string size =
+          what.rows > 0 ? absl::StrCat(" ", what.rows, "x", what.columns) : std::string();
+      const std::string name = absl::StrCat(what.model, " ", what.shape, size);
+      const double in_bytes = seen.bytes / seen.seconds, in_ops = seen.ops / seen.seconds;
+      const double of_memory = 100 * in_bytes / seen.read;
+      const double of_ops = seen.compute > 0 ? 100 * in_ops / seen.compute : 0;
+      std::printf("%-36s %-5s %4d %10.1f %7.2f %5.1f%% %8.1f %5.1f%% %8.1f%%\n", name.c_str(),
+                  what.format, what.tokens, seen.seconds * 1e6, in_bytes / 1e9, of_memory,
+                  in_ops / 1e9, of_ops, std::max(of_memory, of_ops));
+    }
     std::fflush(stdout);
   }
 
   const Options& options_;
-  const cpu::Isa isa_;
   Team team_;
   HostMemory memory_;
   std::byte* read_ = nullptr;
@@ -195,53 +211,20 @@ class Bench {
   std::map<ActivationLayout, Ceiling> operations_ceiling_;
 };
 
-bool parse(const std::string& argument, Options& options) {
-  const std::pair<std::string, std::string> flag =
-      absl::StrSplit(argument, absl::MaxSplits('=', 1));
-  const auto& [name, value] = flag;
-  if (name == "--threads") return absl::SimpleAtoi(value, &options.threads);
-  if (name == "--samples") return absl::SimpleAtoi(value, &options.samples);
-  if (name == "--tokens") {
-    options.tokens.clear();
-    for (const absl::string_view number : absl::StrSplit(value, ',')) {
-      options.tokens.emplace_back();
-      if (!absl::SimpleAtoi(number, &options.tokens.back())) return false;
-    }
-    return true;
-  }
-  if (name == "--shapes") options.shapes = value;
-  if (name == "--only") options.only = value;
-  if (name == "--formats") options.formats = absl::StrSplit(value, ',');
-  if (name == "--isa") options.isa = value;
-  if (name == "--cpu-time") options.cpu_time = true;
-  return name == "--shapes" || name == "--only" || name == "--formats" || name == "--isa" ||
-         name == "--cpu-time";
-}
-
-std::optional<Format> format_named(const std::string& name) {
-  for (const Format format :
-       {Format::kF32, Format::kF16, Format::kBf16, Format::kQ8_0, Format::kQ4_0, Format::kQ4_1}) {
-    if (name == traits(format).name) return format;
-  }
-  return std::nullopt;
-}
-
 bool contains(const std::string& name, const std::string& part) {
   return name.find(part) != std::string::npos;
 }
 
-void run(const Options& options, cpu::Isa isa) {
-  Bench bench(options, isa);
-  Bench::header();
+void run(const Options& options) {
+  Bench bench(options);
+  bench.header();
   for (const LinearModel& model : linear_models()) {
     if (!contains(model.name, options.shapes)) continue;
     std::vector<LinearShape> shapes = model.layer;
     shapes.push_back(model.vocabulary);
     for (const LinearShape& shape : shapes) {
       if (!contains(shape.name, options.only)) continue;
-      for (const std::string& name : options.formats) {
-        bench.shape(model, shape, *format_named(name));
-      }
+      for (const Format format : options.formats) bench.shape(model, shape, format);
     }
     if (contains("layers", options.only)) bench.layers(model);
   }
@@ -249,28 +232,20 @@ void run(const Options& options, cpu::Isa isa) {
 
 int run_all(int argc, char** argv) {
   Options options;
-  for (int i = 1; i < argc; ++i) {
-    if (parse(argv[i], options)) continue;
-    std::fprintf(stderr, "%s is not understood; see the head of bench/kernels/bench_linear.cpp.\n",
-                 argv[i]);
-    return 1;
+  options.formats = {Format::kBf16, Format::kQ8_0, Format::kQ4_0, Format::kQ4_1};
+  options.tokens = {1, 2, 4, 8, 16, 64, 512};
+  const auto own = [&](const std::string& name, const std::string& value) {
+    if (name == "--only") options.only = value;
+    if (name == "--json") options.json = true;
+    return name == "--only" || (name == "--json" && value.empty());
+  };
+  const auto common = parse_linear_options(argc, argv, options, own);
+  if (!common.ok()) {
+    std::fprintf(stderr, "bench_linear: %s\n", std::string(common.status().message()).c_str());
+    return 64;
   }
-  for (const std::string& format : options.formats) {
-    if (format_named(format).has_value()) continue;
-    std::fprintf(stderr,
-                 "format %s is not one that is multiplied; use f32 f16 bf16 q8_0 q4_0 q4_1.\n",
-                 format.c_str());
-    return 1;
-  }
-  const auto isa = cpu::choose_isa(options.isa);
-  if (!isa.ok() || options.threads < 1 || (options.cpu_time && options.threads > 1)) {
-    std::fprintf(stderr,
-                 "use --isa=auto|avx512|avx512-vnni|avx2 --threads=N (1 with --cpu-time). %s\n",
-                 std::string(isa.status().message()).c_str());
-    return 1;
-  }
-  std::printf("%d threads, %s\n", options.threads, cpu::name_of(*isa));
-  run(options, *isa);
+  static_cast<LinearOptions&>(options) = *common;
+  run(options);
   return 0;
 }
 

@@ -2,12 +2,21 @@
 // the rest of the device.
 #pragma once
 
+#include <time.h>
+
 #include <atomic>
 #include <functional>
 #include <thread>
 #include <vector>
 
 namespace quire::bench {
+
+// Seconds of the wall's clock, or of the calling thread on a processor.
+inline double clock_seconds(bool cpu_time) {
+  timespec t{};
+  clock_gettime(cpu_time ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &t);
+  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+}
 
 // Spins for some microseconds until `size` threads have arrived, then yields; reusable.
 class SpinBarrier {
