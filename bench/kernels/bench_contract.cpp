@@ -180,9 +180,10 @@ void run(const LinearModel& model, const Options& options) {
   Team team(options.threads);
   std::vector<std::vector<double>> steps;  // by format, by number of tokens
   for (const Format format : options.formats) {
+    SharedBytes bytes;
     const auto make = [&](Way way) {
       return std::make_unique<ContractStep>(model, format, way, options.isa, options.threads,
-                                            options.split_below);
+                                            options.split_below, bytes);
     };
     const auto leaves = make(Way::kLeaves), whole = make(Way::kWhole), split = make(Way::kSplit);
     steps.emplace_back();

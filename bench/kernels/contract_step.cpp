@@ -11,6 +11,15 @@ constexpr int kTileRows = 2 * cpu::kPanelRows;  // what threads divide N by
 
 }  // namespace
 
+std::byte* SharedBytes::get(const Key& key, std::size_t bytes) {
+  std::byte*& data = data_[{key, bytes}];
+  if (data == nullptr) {
+    data = allocate(memory_, bytes);
+    fill_random(data, bytes);
+  }
+  return data;
+}
+
 const cpu::VectorOps& vector_ops(cpu::Isa isa) {
   return isa == cpu::Isa::kAvx512 ? cpu::vector_ops_avx512() : cpu::vector_ops_avx2();
 }
@@ -20,8 +29,8 @@ Range part_of(int count, int part, int parts) {
 }
 
 ContractStep::ContractStep(const LinearModel& model, Format format, Way way, cpu::Isa isa,
-                           int threads, int least_rows)
-    : way_(way), isa_(isa), threads_(threads), least_rows_(least_rows) {
+                           int threads, int least_rows, SharedBytes& bytes)
+    : way_(way), isa_(isa), threads_(threads), least_rows_(least_rows), bytes_(bytes) {
   for (int layer = 0; layer < model.layers; ++layer) {
     for (const LinearShape& shape : model.layer) add(shape, format);
   }
@@ -59,7 +68,11 @@ void ContractStep::add(LinearShape shape, Format format) {
     Product& product = stage.products.emplace_back();
     product.piece = thread / parts;
     product.first_row = mine.begin * kTileRows;
-    if (part.rows > 0) product.weight = random_matrix(part, format, isa_, memory_);
+    if (part.rows <= 0) continue;
+    product.weight = shaped_matrix(part, format, isa_);
+    const SharedBytes::Key key = {1 + stages_.size(), static_cast<std::size_t>(thread),
+                                  static_cast<std::size_t>(part.rows)};
+    product.weight.data = bytes_.get(key, product.weight.bytes);
   }
   stages_.push_back(std::move(stage));
 }
@@ -82,9 +95,11 @@ void ContractStep::set_tokens(int tokens, float* out) {
   for (Stage& stage : stages_) {
     for (const Product& product : stage.products) {
       Activation& in = inputs_[product.weight.columns];
-      if (product.weight.rows > 0 && in.data == nullptr) {
-        in = random_input(product.weight, tokens, memory_);
-      }
+      const Weight& weight = product.weight;
+      if (weight.rows == 0 || in.data != nullptr) continue;
+      const std::size_t bytes =
+          cpu::activation_stride(weight.input, weight.columns) * static_cast<std::size_t>(tokens);
+      in = {bytes_.get({0, 0, 0}, bytes), weight.input, tokens, weight.columns};
     }
     // What is row-parallel is added to the residual, a split of the others to its first piece.
     const int first = stage.is_row_parallel ? 0 : 1;

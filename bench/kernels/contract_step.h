@@ -2,7 +2,9 @@
 // Every thread has a matrix of its own for its part of each: the same kernel in every way.
 #pragma once
 
+#include <array>
 #include <map>
+#include <utility>
 #include <vector>
 
 #include "bench/kernels/linear_cases.h"
@@ -18,6 +20,18 @@ enum class Way {
   kSplit,   // as kWhole, and threads that N gives too few rows divide K among them
 };
 
+// Random bytes, the same for equal keys: what is equal in two ways lies at one address in both, so
+// that none is faster by its pages.
+class SharedBytes {
+ public:
+  using Key = std::array<std::size_t, 3>;
+  std::byte* get(const Key& key, std::size_t bytes);
+
+ private:
+  HostMemory memory_;
+  std::map<std::pair<Key, std::size_t>, std::byte*> data_;
+};
+
 const cpu::VectorOps& vector_ops(cpu::Isa isa);
 // Numbers [begin, end) of part `part` of `parts` parts.
 Range part_of(int count, int part, int parts);
@@ -26,7 +40,7 @@ class ContractStep {
  public:
   // kSplit: a thread has `least_rows` rows of N, or K is divided.
   ContractStep(const LinearModel& model, Format format, Way way, cpu::Isa isa, int threads,
-               int least_rows);
+               int least_rows, SharedBytes& bytes);
 
   // Before run: M, with room for most_floats() at `out`.
   void set_tokens(int tokens, float* out);
@@ -58,7 +72,7 @@ class ContractStep {
   const Way way_;
   const cpu::Isa isa_;
   const int threads_, least_rows_;
-  HostMemory memory_;
+  SharedBytes& bytes_;
   std::vector<Stage> stages_;
   std::map<int, Activation> inputs_;  // by K: they are the same in every layer
   std::vector<float> residual_;

@@ -90,9 +90,8 @@ inline std::vector<LinearModel> linear_models() {
           make_model("llama-3-8b", 32, 4096, 8, 4, 128, 14336, 128256)};
 }
 
-// Freed with `memory`. Filled as it lies packed; nothing is transposed.
-inline Weight random_matrix(const LinearShape& shape, Format format, cpu::Isa isa,
-                            HostMemory& memory) {
+// Without data.
+inline Weight shaped_matrix(const LinearShape& shape, Format format, cpu::Isa isa) {
   Weight weight;
   weight.format = format;
   weight.rows = shape.rows;
@@ -103,8 +102,15 @@ inline Weight random_matrix(const LinearShape& shape, Format format, cpu::Isa is
   QUIRE_CHECK(packed.ok());
   weight.input = packed->input;
   weight.bytes = packed->bytes;
-  weight.data = allocate(memory, packed->bytes);
-  fill_random(static_cast<std::byte*>(weight.data), packed->bytes);
+  return weight;
+}
+
+// Freed with `memory`. Filled as it lies packed; nothing is transposed.
+inline Weight random_matrix(const LinearShape& shape, Format format, cpu::Isa isa,
+                            HostMemory& memory) {
+  Weight weight = shaped_matrix(shape, format, isa);
+  weight.data = allocate(memory, weight.bytes);
+  fill_random(static_cast<std::byte*>(weight.data), weight.bytes);
   return weight;
 }
 
