@@ -7,6 +7,7 @@
 // --threads=N as the last argument of all: threads of the device (2).
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <memory>
@@ -19,6 +20,7 @@
 #include "bench/kernels/ceiling.h"
 #include "bench/kernels/team.h"
 #include "kernels/device.h"
+#include "kernels/host_memory.h"
 #include "kernels/ops.h"
 
 namespace quire::bench {
@@ -176,12 +178,14 @@ void add_all(int threads) {
   add_ceiling("ceiling/dpbusd", &run_dpbusd, kOpsPerDpbusd, threads);
   benchmark::RegisterBenchmark("ceiling/read", [=](benchmark::State& state) {
     constexpr std::size_t kBytes = 256u << 20;
-    const std::vector<std::byte> memory(kBytes, std::byte{1});
+    HostMemory memory;  // as weights and the arena lie
+    auto* data = static_cast<std::byte*>(memory.allocate(kBytes, "reading").value());
+    std::fill_n(data, kBytes, std::byte{1});
     Team team(threads);
     const std::size_t share = kBytes / static_cast<std::size_t>(threads);
     for (auto _ : state) {
       team.run([&](int thread, Team&) {
-        read_memory(memory.data() + static_cast<std::size_t>(thread) * share, share);
+        read_memory(data + static_cast<std::size_t>(thread) * share, share);
       });
     }
     state.counters["bytes"] = rate(kBytes);
@@ -194,8 +198,9 @@ void add_all(int threads) {
         add_case(absl::StrCat("decode/", model, rows, "x", context), heads, dtype, rows, context, 1,
                  threads);
       }
-      for (const int tokens : {4, 16, 64, 512}) {
-        for (const int context : {512, 3000}) {
+      for (const int tokens : {4, 16, 64, 128, 512}) {
+        for (const int context : {128, 512, 1024, 2048, 4096, 8192}) {
+          if (tokens > context) continue;
           add_case(absl::StrCat("prefill/", model, tokens, "@", context), heads, dtype, 1, context,
                    tokens, threads);
         }

@@ -228,12 +228,15 @@ def machine():
             f"{fields.get('model', '?')}), {os.cpu_count()} cores seen, {memory:.0f} GiB, {', '.join(flags)}")
 
 
-def describe(options):
+def commit():
     dirty = " and changes" if output_of("git", "status", "--porcelain", "--untracked-files=no") else ""
+    return (output_of("git", "rev-parse", "--short", "HEAD") or "unknown") + dirty
+
+
+def describe(options):
     return {"date": datetime.date.today().isoformat(), "began": datetime.datetime.now().isoformat(timespec="seconds"),
             "machine": machine(), "cores": options.cores, "quick": options.quick,
-            "commit": (output_of("git", "rev-parse", "--short", "HEAD") or "unknown") + dirty,
-            "model": os.path.basename(options.model)}
+            "commit": commit(), "model": os.path.basename(options.model)}
 
 
 def write(results, options, plot_python):
