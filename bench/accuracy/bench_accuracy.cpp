@@ -1,8 +1,8 @@
 // How far every configuration of the CPU is from the fp32 reference, in one table, with peers:
 //   bench_accuracy [--model GGUF] [--data FOLDER] [--windows N] [--only TEXT]
 //                  [--kv-cache-dtype A,B,..] [--isa A,B,..] [--peer FILE]..
-// The bf16 checkpoint is the GGUF's exact values rounded once. Progress goes to stderr, the table
-// to stdout.
+// A peer's FILE is written by bench/peers/accuracy.py. The bf16 checkpoint is the GGUF's exact
+// values rounded once. Progress goes to stderr, the table to stdout.
 #include <cstdio>
 #include <iostream>
 #include <string>

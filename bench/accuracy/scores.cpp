@@ -19,7 +19,8 @@ absl::StatusOr<nlohmann::json> read_json(const std::filesystem::path& file) {
   if (!in.is_open() || json.is_discarded()) {
     return absl::NotFoundError(absl::StrCat(file.string(),
                                             " cannot be read as JSON; --data names the folder "
-                                            "that has reference/smollm2."));
+                                            "that has reference/smollm2, --peer a file that "
+                                            "bench/peers/accuracy.py wrote."));
   }
   return json;
 }
@@ -123,7 +124,7 @@ absl::StatusOr<Scores> read_scores(const std::filesystem::path& file, const Refe
     return absl::InvalidArgumentError(
         absl::StrCat(file.string(), " has ", scores.golden.size(), " golden tokens and ",
                      scores.nll.size(), " windows, the reference has ", positions, " and ",
-                     reference.windows.size(), "; write it again with bench/peers."));
+                     reference.windows.size(), "; write it again with bench/peers/accuracy.py."));
   }
   return scores;
 }

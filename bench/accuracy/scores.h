@@ -1,6 +1,6 @@
 // What one engine gave the reference texts: the logprob of every golden token, where it would have
 // picked another one, and the mean NLL of every window of real text. Ours come from the engine's
-// own logits, a peer's from a file that bench/peers wrote.
+// own logits, a peer's from a file that bench/peers/accuracy.py wrote.
 #pragma once
 
 #include <filesystem>
