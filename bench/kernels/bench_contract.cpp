@@ -4,7 +4,8 @@
 //
 // Medians of rounds; "of the faster" is leaves / the faster of whole and split, with the quartiles
 // of the rounds' own ratios. Then the sums where ranks meet: the contract's partial sums of all
-// ranks against one a rank, the other parts of the step left out.
+// ranks against one a rank. Every rank sums all rows, so what that takes longer is also shown as a
+// share of a rank's own matrices: of "leaves" divided by the ranks, each with as many threads.
 //
 //   bench_contract [--shapes=smollm2] [--formats=q4_1,bf16] [--tokens=1,16,64,512] [--threads=N]
 //                  [--samples=15] [--isa=..] [--cpu-time] [--split-below=512]
@@ -167,7 +168,7 @@ void sums_of_ranks(const LinearModel& model, Format format, int tokens, double s
     const double contract = median(samples[0]), one_each = median(samples[1]);
     std::printf("%-5s %4d %5d %8d + %d %11.1f %11.1f %11.2f%%\n", traits(format).name, tokens,
                 ranks, ours[0].partials, ours[1].partials, contract * 1e6, one_each * 1e6,
-                100 * (contract - one_each) / step);
+                100 * ranks * (contract - one_each) / step);
     std::fflush(stdout);
   }
 }
@@ -193,7 +194,7 @@ void run(const LinearModel& model, const Options& options) {
     }
   }
   std::printf("\n%-5s %4s %5s %12s %11s %11s %12s\n", "fmt", "M", "ranks", "partials",
-              "contract us", "one each us", "of the step");
+              "contract us", "one each us", "of a rank's");
   for (std::size_t f = 0; f < steps.size(); ++f) {
     for (std::size_t t = 0; t < options.tokens.size(); ++t) {
       sums_of_ranks(model, options.formats[f], options.tokens[t], steps[f][t], options, team);
