@@ -17,8 +17,11 @@ constexpr int padded(int head_dim) {
 constexpr int paired(int head_dim) {
   return (head_dim + 1) / 2 * 2;
 }
-int tokens_per_tile(const AttentionSpec& spec) {
+int most_tokens_per_tile(const AttentionSpec& spec) {
   return std::max(1, kRowsPerItem / spec.group_heads);
+}
+int divided(int a, int b) {  // rounded up
+  return (a + b - 1) / b;
 }
 // The split of the first position that a token at `position` sees.
 int first_split(const AttentionSpec& spec, int position) {
@@ -78,8 +81,7 @@ AttentionWork::AttentionWork(const VectorOps& ops, const float* qkv, const Atten
       kv_(kv),
       out_(row_target(out)),
       scratch_(scratch),
-      convert_(out.layout != ActivationLayout::kF32 || out.columns % 16 != 0),
-      tile_tokens_(tokens_per_tile(spec)) {
+      convert_(out.layout != ActivationLayout::kF32 || out.columns % 16 != 0) {
   QUIRE_CHECK_EQ(out.columns, spec.num_heads * spec.head_dim);
   QUIRE_CHECK_EQ(kv.num_kv_heads, spec.num_kv_heads);
   QUIRE_CHECK_EQ(kv.head_dim, spec.head_dim);
@@ -93,10 +95,13 @@ AttentionWork::Row AttentionWork::row_at(int index, int num_threads) const {
           .begin = batch_.row_begin[index],
           .end = batch_.row_begin[index + 1],
           .tiles = 0,
+          .tile_tokens = 1,
           .splits = 1,
           .head_items = spec_.num_kv_heads};
   const int tokens = row.end - row.begin;
-  row.tiles = (tokens + tile_tokens_ - 1) / tile_tokens_;
+  // Tiles of about equal size: each reads all K and V before it, however few its tokens.
+  row.tile_tokens = divided(tokens, divided(tokens, most_tokens_per_tile(spec_)));
+  row.tiles = divided(tokens, row.tile_tokens);
   if (tokens != 1) return row;
   if (num_threads > 1) {
     const int position = batch_.positions[row.begin];
@@ -109,17 +114,21 @@ AttentionWork::Row AttentionWork::row_at(int index, int num_threads) const {
   return row;
 }
 
+// Prompts first: their items are the largest, and single tokens then fill what threads wait for.
 void AttentionWork::run(int thread, int num_threads) {
   int wanted = next_->fetch_add(1, std::memory_order_relaxed);
   int first = 0;  // number of items before this row's
-  for (int index = 0; index < batch_.num_rows; ++index) {
-    const Row row = row_at(index, num_threads);
-    const int items = row.tiles * row.items_per_tile();
-    while (wanted < first + items) {
-      run_item(row, wanted - first, thread);
-      wanted = next_->fetch_add(1, std::memory_order_relaxed);
+  for (const bool prompts : {true, false}) {
+    for (int index = 0; index < batch_.num_rows; ++index) {
+      if ((batch_.row_begin[index + 1] - batch_.row_begin[index] > 1) != prompts) continue;
+      const Row row = row_at(index, num_threads);
+      const int items = row.tiles * row.items_per_tile();
+      while (wanted < first + items) {
+        run_item(row, wanted - first, thread);
+        wanted = next_->fetch_add(1, std::memory_order_relaxed);
+      }
+      first += items;
     }
-    first += items;
   }
 }
 
@@ -133,8 +142,8 @@ void AttentionWork::run_item(const Row& row, int item, int thread) {
   const int split = row.first_split + item % row.splits;
   const int head_item = item / row.splits % row.head_items;
   const int tile = row.tiles - 1 - item / row.items_per_tile();  // the longest context first
-  const int token = row.begin + tile * tile_tokens_;
-  const int num_tokens = std::min(tile_tokens_, row.end - token);
+  const int token = row.begin + tile * row.tile_tokens;
+  const int num_tokens = std::min(row.tile_tokens, row.end - token);
   AttendJob job{
       .num_tokens = num_tokens,
       .positions = batch_.positions + token,

@@ -53,6 +53,7 @@ class AttentionWork {
     int begin = 0;  // its tokens
     int end = 0;
     int tiles = 0;
+    int tile_tokens = 0;  // of each but the last
     int first_split = 0;  // where it is cut
     int splits = 1;       // each an item, or 1: one item takes all of the context
     int head_items = 1;   // KV heads one by one, or 1: one item takes all of them
@@ -75,7 +76,6 @@ class AttentionWork {
   const RowTarget out_;
   AttentionScratch& scratch_;
   const bool convert_;  // rows are computed in scratch and converted to out
-  const int tile_tokens_;
   std::shared_ptr<std::atomic<int>> next_ = std::make_shared<std::atomic<int>>(0);
 };
 
