@@ -76,6 +76,11 @@ class KvManager {
   void forget_partial(PrefixHit* hit) const;
   // Into an empty table; hit.num_taken blocks must be available.
   void attach(const PrefixHit& hit, int priority, BlockTable* table);
+  // There is something to offer() once so many positions are computed.
+  bool has_to_offer(int num_computed, const BlockTable& table) const {
+    return options_.prefix_caching && table.offers &&
+           num_computed >= (table.num_offered + 1) * options_.block_size;
+  }
   // The first `num_computed` of `tokens` are computed: keep what is full. `priority`: whose.
   void offer(absl::string_view scope, absl::Span<const TokenId> tokens, int num_computed,
              int priority, BlockTable* table);

@@ -43,7 +43,7 @@ Sequence* Scheduler::make_sequence(const Request& request, int choice,
   sequence->ends_on_token = !request->params.ignore_eos || !request->params.stop_token_ids.empty();
   sequence->num_prompt_tokens = request->num_prompt_tokens;
   sequence->max_total_tokens = request->max_total_tokens;
-  sequence->tokens = std::move(tokens);
+  sequence->tokens = TokenList(std::move(tokens));
   Sequence* made = sequence.get();
   sequences_.emplace(made->id, std::move(sequence));
   return made;

@@ -155,6 +155,7 @@ class Scheduler {
     std::uint32_t life;
     int end;  // computed positions after it, drafts included
     int num_picks;
+    bool has_logprobs;  // its picks must
   };
   struct StepInFlight {
     StepId step;
@@ -210,7 +211,7 @@ class Scheduler {
   // newcomers (scheduler_admit.cpp)
   void admit_waiting(PrefillShare* share, Draft* draft);
   Sequence* next_waiting();
-  PrefixHit match(const Sequence& sequence);
+  PrefixHit match(Sequence* sequence);
   bool loads_pay(const PrefixHit& all, const PrefixHit& here);
   bool fits_now(const Sequence& sequence, int promised, PrefixHit* hit) const;
   int promised_to(const Sequence& sequence) const;
@@ -230,7 +231,7 @@ class Scheduler {
 
   // apply (scheduler_apply.cpp)
   absl::Status check(const StepResult& result) const;
-  absl::Status check_row(const RowResult& row, const Sequence& sequence) const;
+  absl::Status check_pick(const RowResult& pick, const RowInFlight& row) const;
   void learn_costs(const StepInFlight& step, double us);
   void settle_row(const RowInFlight& row, int end);
   void apply_row(const RowInFlight& row, absl::Span<RowResult> picks, std::vector<Gain>* gains);

@@ -50,7 +50,7 @@ Sequence* Scheduler::next_waiting() {
   Sequence* best = first;
   int most = -1;
   for (Sequence* sequence : window_) {
-    const int cached = match(*sequence).num_tokens;
+    const int cached = match(sequence).num_tokens;
     if (cached > most) {
       most = cached;
       best = sequence;
@@ -59,12 +59,13 @@ Sequence* Scheduler::next_waiting() {
   return best;
 }
 
-PrefixHit Scheduler::match(const Sequence& sequence) {
-  const std::string& scope = sequence.request->scope;
-  const int most = sequence.num_tokens() - 1;  // the last token is computed: it is picked from
-  PrefixHit all = kv_.match(scope, sequence.tokens, most, /*from_host=*/true);
+PrefixHit Scheduler::match(Sequence* sequence) {
+  const std::string& scope = sequence->request->scope;
+  const std::vector<TokenId>& tokens = sequence->tokens.all();
+  const int most = sequence->num_tokens() - 1;  // the last token is computed: it is picked from
+  PrefixHit all = kv_.match(scope, tokens, most, /*from_host=*/true);
   if (all.num_loads == 0) return all;
-  PrefixHit here = kv_.match(scope, sequence.tokens, most, /*from_host=*/false);
+  PrefixHit here = kv_.match(scope, tokens, most, /*from_host=*/false);
   return loads_pay(all, here) ? all : here;
 }
 
@@ -143,7 +144,7 @@ void Scheduler::admit_waiting(PrefillShare* share, Draft* draft) {
     if (sequence == nullptr || sequence->num_rows_in_flight > 0) return;
     const int slots = sequence->request->is_beam() ? sequence->request->beams.width : 1;
     if (static_cast<int>(free_slots_.size()) - reserved_slots_ < slots) return;
-    PrefixHit hit = match(*sequence);
+    PrefixHit hit = match(sequence);
     const int most = share->most_tokens(hit.num_tokens, sequence->num_tokens() - hit.num_tokens);
     if (most <= 0 || !fits_now(*sequence, promised, &hit)) return;
     if (Sequence* first = waiting_.head(); first != sequence) ++first->request->times_passed;
@@ -175,7 +176,7 @@ void Scheduler::admit(Sequence* sequence, const PrefixHit& hit, Draft* draft) {
     reserved_slots_ += request.reserved_slots;
   }
   AdmitRow row;
-  row.tokens = sequence->tokens;
+  row.tokens = sequence->tokens.all();
   enter_slot(sequence, std::move(row), draft);
 }
 
@@ -184,7 +185,7 @@ void Scheduler::enter_slot(Sequence* sequence, AdmitRow row, Draft* draft) {
       !sequence->request->params.adjusts_logits()) {
     sequence->drafter =
         std::make_unique<NgramDrafter>(config_.prompt_lookup_min, config_.prompt_lookup_max);
-    sequence->drafter->extend(sequence->tokens);
+    sequence->drafter->extend(sequence->tokens.all());
   }
   sequence->state = SequenceState::kRunning;
   sequence->slot = free_slots_.back();

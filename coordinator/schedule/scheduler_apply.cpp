@@ -64,10 +64,10 @@ void Scheduler::settle_row(const RowInFlight& row, int end) {
   sequence.num_rows_in_flight -= 1;
   if (row.life != sequence.life || sequence.state != SequenceState::kRunning) return;
   sequence.num_applied_tokens = end;
-  if (end / config_.block_size <= sequence.table.num_offered) return;
+  if (!kv_.has_to_offer(end, sequence.table)) return;
   const ScheduledRequest& request = *sequence.request;
-  kv_.offer(request.scope, sequence.tokens, std::min(end, sequence.num_tokens()), request.priority,
-            &sequence.table);
+  kv_.offer(request.scope, sequence.tokens.all(), std::min(end, sequence.num_tokens()),
+            request.priority, &sequence.table);
 }
 
 void Scheduler::apply_search_rows(absl::Span<const RowInFlight> rows, absl::Span<RowResult> picks,
@@ -146,7 +146,7 @@ void Scheduler::want_drafts(Sequence* sequence) {
   if (sequence->drafter == nullptr) return;
   const bool pays = drafts_that_pay(*sequence, 1) > 0;
   sequence->wants_drafts = (pays || plans_since_try_ >= kPlansPerTry) &&
-                           !sequence->drafter->draft(sequence->tokens, 1).empty();
+                           !sequence->drafter->draft(sequence->tokens.all(), 1).empty();
   sequence->tries_drafts = sequence->wants_drafts && !pays;
   if (sequence->tries_drafts) plans_since_try_ = 0;
 }
@@ -190,7 +190,7 @@ absl::Status Scheduler::check(const StepResult& result) const {
                 : absl::StrCat("; row ", result.rows[next].row, " is in its place"),
             "."));
       }
-      QUIRE_RETURN_IF_ERROR(check_row(result.rows[next], *rows[i].sequence));
+      QUIRE_RETURN_IF_ERROR(check_pick(result.rows[next], rows[i]));
     }
   }
   if (next != result.rows.size()) {
@@ -201,24 +201,24 @@ absl::Status Scheduler::check(const StepResult& result) const {
   return absl::OkStatus();
 }
 
-absl::Status Scheduler::check_row(const RowResult& row, const Sequence& sequence) const {
+absl::Status Scheduler::check_pick(const RowResult& pick, const RowInFlight& row) const {
   const auto known = [this](TokenId token) { return token >= 0 && token < config_.vocab; };
-  if (!known(row.token)) {
-    return absl::InternalError(absl::StrCat("The workers sampled token ", row.token,
+  if (!known(pick.token)) {
+    return absl::InternalError(absl::StrCat("The workers sampled token ", pick.token,
                                             ", but the vocabulary has ", config_.vocab, "."));
   }
-  if (!sequence.returns_logprobs && !sequence.is_beam) return absl::OkStatus();
-  const SamplingParams& params = sequence.request->params;
-  if (row.logprobs.empty() || row.logprobs[0].token != row.token) {
-    return absl::InternalError(absl::StrCat("The workers sampled token ", row.token,
+  if (!row.has_logprobs) return absl::OkStatus();
+  const SamplingParams& params = row.sequence->request->params;
+  if (pick.logprobs.empty() || pick.logprobs[0].token != pick.token) {
+    return absl::InternalError(absl::StrCat("The workers sampled token ", pick.token,
                                             " without its logprob, which was asked for."));
   }
   const int best = std::min(params.logprobs, config_.vocab);
-  if (params.beam_width > 0 && static_cast<int>(row.logprobs.size()) < best + 1) {
-    return absl::InternalError(absl::StrCat("The workers sent ", row.logprobs.size() - 1,
+  if (params.beam_width > 0 && static_cast<int>(pick.logprobs.size()) < best + 1) {
+    return absl::InternalError(absl::StrCat("The workers sent ", pick.logprobs.size() - 1,
                                             " continuations of a beam instead of ", best, "."));
   }
-  for (const TokenLogprob& entry : row.logprobs) {
+  for (const TokenLogprob& entry : pick.logprobs) {
     if (!known(entry.token)) {
       return absl::InternalError(absl::StrCat("The workers gave a logprob of token ", entry.token,
                                               ", but the vocabulary has ", config_.vocab, "."));

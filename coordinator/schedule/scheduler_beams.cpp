@@ -27,7 +27,7 @@ void Scheduler::begin_search(const Request& request, std::vector<TokenId> prompt
 // Its beams have left the group.
 void Scheduler::restart_search(const Request& request, bool preempted) {
   const std::vector<Sequence*> beams = std::exchange(request->open, {});
-  std::vector<TokenId> prompt = beams.front()->tokens;
+  std::vector<TokenId> prompt = beams.front()->tokens.all();
   prompt.resize(static_cast<std::size_t>(request->num_prompt_tokens));
   request->due.clear();
   reserved_slots_ -= std::exchange(request->reserved_slots, 0);
@@ -63,7 +63,7 @@ void Scheduler::open_beams(ScheduledRequest* request, Draft* draft) {
       request->open.push_back(before[parent]);
       continue;
     }
-    Sequence* child = make_sequence(shared, 0, before[parent]->tokens);
+    Sequence* child = make_sequence(shared, 0, before[parent]->tokens.all());
     fork(before[parent], child, draft);
     child->num_computed_tokens = before[parent]->num_computed_tokens;
     request->open.push_back(child);

@@ -65,7 +65,7 @@ void Scheduler::add_drafts(Sequence* sequence, Draft* draft) {
   int most = drafts_that_pay(*sequence, room);
   if (std::exchange(sequence->tries_drafts, false)) most = std::min(room, kTriedDrafts);
   if (most <= 0) return;
-  std::vector<TokenId> drafts = sequence->drafter->draft(sequence->tokens, most);
+  std::vector<TokenId> drafts = sequence->drafter->draft(sequence->tokens.all(), most);
   const int end = computed + 1 + static_cast<int>(drafts.size());
   if (kv_.missing_blocks(computed, end, sequence->table) > kv_.num_available()) return;
   sequence->drafts = std::move(drafts);
@@ -125,7 +125,9 @@ int Scheduler::grant_size(const Sequence& sequence, int most, const Draft& draft
 // What the next token of a sequence, or of all beams of a search, takes at most.
 int Scheduler::blocks_to_advance(const Sequence& sequence) const {
   // Each beam may need one: a new block, or its own copy of the last.
-  if (!sequence.request->due.empty()) return static_cast<int>(sequence.request->due.size());
+  if (sequence.is_beam && !sequence.request->due.empty()) {
+    return static_cast<int>(sequence.request->due.size());
+  }
   const int computed = sequence.num_computed_tokens;
   return kv_.missing_blocks(computed, computed + 1, sequence.table);
 }
@@ -197,7 +199,10 @@ StepPlan Scheduler::emit(Draft draft) {
   StepInFlight step{plan.step, {}, draft.work, 0, 0};
   step.rows.reserve(draft.grants.size());
   emit_moves(&plan, &step);
-  for (const Grant& grant : draft.grants) emit_row(grant, &plan, &step);
+  for (std::size_t i = 0; i < draft.grants.size(); ++i) {
+    if (i + kAhead < draft.grants.size()) prefetch(*draft.grants[i + kAhead].sequence);
+    emit_row(draft.grants[i], &plan, &step);
+  }
   in_flight_.push_back(std::move(step));
   return plan;
 }
@@ -222,8 +227,8 @@ void Scheduler::emit_row(const Grant& grant, StepPlan* plan, StepInFlight* step)
 
   const int num_picks = grant.samples ? 1 + static_cast<int>(row.drafts.size()) : 0;
   sequence.num_computed_tokens += row.num_tokens;
-  step->rows.push_back(
-      {&sequence, sequence.id, sequence.life, sequence.num_computed_tokens, num_picks});
+  step->rows.push_back({&sequence, sequence.id, sequence.life, sequence.num_computed_tokens,
+                        num_picks, sequence.returns_logprobs || sequence.is_beam});
   sequence.num_rows_in_flight += 1;
   // What a search picks is not a token yet, and how many drafts are right is not known.
   if (num_picks == 1 && !sequence.is_beam) sequence.num_sampled_in_flight += 1;

@@ -20,6 +20,7 @@
 #include "coordinator/schedule/beam_search.h"
 #include "coordinator/schedule/draft_gain.h"
 #include "coordinator/schedule/ngram_drafter.h"
+#include "coordinator/schedule/token_list.h"
 
 namespace quire {
 
@@ -61,15 +62,15 @@ struct ScheduledRequest {
   bool is_beam() const { return beams.width > 0; }
 };
 
-enum class SequenceState {
+enum class SequenceState : std::uint8_t {
   kHeld,      // waits for the first choice's prompt
   kWaiting,   // has no slot and no blocks; new, preempted, or the group was lost
   kRunning,   // has a slot: the workers know it
   kFinished,  // only kept until the results of its rows in flight have passed by
 };
 
-// What every step touches comes first, and copies what it needs of the request: with thousands of
-// sequences the time of a step is that of reaching for memory.
+// What every step touches comes first, in 192 bytes, and copies what it needs of the request: with
+// thousands of sequences the time of a step is that of reaching for memory.
 struct Sequence {
   SequenceState state = SequenceState::kWaiting;
   bool is_beam = false;
@@ -88,18 +89,18 @@ struct Sequence {
   int max_total_tokens = 0;  // see ScheduledRequest
   std::uint32_t life = 0;    // grows whenever the slot is given up
   int tenant = 0;
-  std::vector<TokenId> tokens;  // prompt, then every token applied
-  BlockTable table;
-  std::shared_ptr<ScheduledRequest> request;
+  int choice = 0;     // which of the request's n
   SequenceId id = 0;  // grows with arrival
   RequestId request_id = 0;
-  int choice = 0;  // which of the request's n
-
+  std::vector<TokenId> drafts;            // in flight
   std::unique_ptr<NgramDrafter> drafter;  // if it may speculate
-  DraftGain draft_gain;
-  std::vector<TokenId> drafts;  // in flight
+  BlockTable table;
+  TokenList tokens;  // prompt, then every token applied
 
-  int num_tokens() const { return static_cast<int>(tokens.size()); }
+  std::shared_ptr<ScheduledRequest> request;
+  DraftGain draft_gain;
+
+  int num_tokens() const { return tokens.size(); }
   // Tokens that exist, also those that only the workers have seen.
   int num_known_tokens() const { return num_tokens() + num_sampled_in_flight; }
   int num_missing_tokens() const { return num_known_tokens() - num_computed_tokens; }
