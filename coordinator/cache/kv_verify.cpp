@@ -65,7 +65,8 @@ absl::Status KvManager::verify_index() const {
       ++nodes;
       stored += node.host >= 0 ? 1 : 0;
       if (node.parent != parent || !node.in_use || (node.block < 0 && node.host < 0) ||
-          (node.host >= 0) != stored_.contains(child)) {
+          (node.host >= 0) != stored_.contains(child) ||
+          index_.find_child(parent, index_.tokens(child)) != child) {
         return absl::InternalError(absl::StrCat("node ", child, " of the index is out of place"));
       }
       if (node.block >= 0 && node_of_block_[static_cast<std::size_t>(node.block)] != child) {

@@ -2,6 +2,7 @@
 #include "coordinator/cache/prefix_index.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "common/check.h"
 #include "common/hash.h"
@@ -52,6 +53,13 @@ NodeId PrefixIndex::root(absl::string_view scope) {
 }
 
 NodeId PrefixIndex::find_child(NodeId parent, absl::Span<const TokenId> tokens) const {
+  const PrefixNode& above = at(parent);
+  const NodeId direct = above.direct_child;
+  if (direct != kNoNode && this->tokens(direct) == tokens) return direct;
+  const NodeId newest = above.first_child;
+  if (newest == kNoNode || (newest == direct && at(newest).older_sibling == kNoNode)) {
+    return kNoNode;
+  }
   const auto bucket = buckets_.find(hash_of(parent, tokens));
   if (bucket == buckets_.end()) return kNoNode;
   for (NodeId node = bucket->second; node != kNoNode; node = at(node).next_in_bucket) {
@@ -82,16 +90,20 @@ NodeId PrefixIndex::make_node(NodeId parent) {
 }
 
 NodeId PrefixIndex::insert(NodeId parent, absl::Span<const TokenId> tokens) {
-  const std::uint64_t hash = hash_of(parent, tokens);
-  const auto bucket = buckets_.find(hash);
-  const NodeId others = bucket == buckets_.end() ? kNoNode : bucket->second;
-  int count = 0;
-  for (NodeId other = others; other != kNoNode; other = at(other).next_in_bucket) ++count;
-  if (count >= kMostInBucket) return kNoNode;
-  const NodeId node = make_node(parent);
-  at(node).hash = hash;
-  at(node).next_in_bucket = others;
-  buckets_[hash] = node;
+  NodeId node;
+  if (at(parent).direct_child == kNoNode) {
+    node = make_node(parent);
+    at(parent).direct_child = node;
+  } else {
+    const std::uint64_t hash = hash_of(parent, tokens);
+    const auto bucket = buckets_.try_emplace(hash, kNoNode).first;
+    int count = 0;
+    for (NodeId other = bucket->second; other != kNoNode; other = at(other).next_in_bucket) ++count;
+    if (count >= kMostInBucket) return kNoNode;
+    node = make_node(parent);
+    at(node).hash = hash;
+    at(node).next_in_bucket = std::exchange(bucket->second, node);
+  }
   std::copy(tokens.begin(), tokens.end(),
             tokens_.begin() +
                 static_cast<std::ptrdiff_t>(node) * static_cast<std::ptrdiff_t>(block_size_));
@@ -99,7 +111,12 @@ NodeId PrefixIndex::insert(NodeId parent, absl::Span<const TokenId> tokens) {
   return node;
 }
 
-void PrefixIndex::leave_bucket(NodeId node) {
+// From where find_child() finds it.
+void PrefixIndex::unlink(NodeId node) {
+  if (NodeId& direct = at(at(node).parent).direct_child; direct == node) {
+    direct = kNoNode;
+    return;
+  }
   const auto bucket = buckets_.find(at(node).hash);
   if (bucket->second == node) {
     if (at(node).next_in_bucket == kNoNode) {
@@ -118,7 +135,7 @@ void PrefixIndex::remove(NodeId node) {
   QUIRE_CHECK(at(node).in_use);
   QUIRE_CHECK_EQ(at(node).first_child, kNoNode);
   const PrefixNode gone = at(node);
-  leave_bucket(node);
+  unlink(node);
   if (gone.newer_sibling != kNoNode) {
     at(gone.newer_sibling).older_sibling = gone.older_sibling;
   } else {

@@ -1,7 +1,8 @@
 // Which full blocks of tokens are kept where: a tree whose nodes are blocks, so that a path from a
-// root is a prefix. A node is found by a keyed hash of its parent's id and its tokens; both are
-// compared on a hit, so no collision can ever hand out other content. Ids of nodes are never
-// confused either: a node goes only when nothing is below it.
+// root is a prefix. One child of a node, for most the only one, is found at the node itself: a text
+// that grows, alone, costs no hash. Others are found by a keyed hash of their parent's id and their
+// tokens; both are compared on a hit, so no collision can ever hand out other content. Ids of nodes
+// are never confused either: a node goes only when nothing is below it.
 //
 // A root stands for a scope (tenant and salt): nothing is found across scopes.
 #pragma once
@@ -23,6 +24,7 @@ inline constexpr NodeId kNoNode = -1;
 struct PrefixNode {
   NodeId parent = kNoNode;  // kNoNode: a root
   NodeId first_child = kNoNode;
+  NodeId direct_child = kNoNode;  // in no bucket
   NodeId older_sibling = kNoNode;
   NodeId newer_sibling = kNoNode;
   NodeId next_in_bucket = kNoNode;
@@ -65,7 +67,7 @@ class PrefixIndex {
  private:
   std::uint64_t hash_of(NodeId parent, absl::Span<const TokenId> tokens) const;
   NodeId make_node(NodeId parent);
-  void leave_bucket(NodeId node);
+  void unlink(NodeId node);
 
   const std::size_t block_size_;
   const std::uint64_t key_;
