@@ -12,6 +12,8 @@
 #include "common/hash.h"
 #include "common/status.h"
 #include "fleet.pb.h"
+#include "google/protobuf/io/coded_stream.h"
+#include "google/protobuf/io/zero_copy_stream_impl_lite.h"
 
 namespace quire::wire {
 namespace {
@@ -24,9 +26,7 @@ constexpr int kMaxPosition = 1 << 30;
 constexpr int kMaxBlock = 1 << 30;
 constexpr int kMaxKvGroups = 64;
 
-// First guesses at what a plan's message takes, and each row of it.
-constexpr std::size_t kPlanArenaBytes = 4096;
-constexpr std::size_t kRowArenaBytes = 256;
+constexpr std::size_t kUsualRowBytes = 16;  // of a row in a plan, with its tag: a first guess
 
 template <typename... Where>
 absl::Status bad(const Where&... sentence) {
@@ -97,6 +97,21 @@ void encode_row(const PlanRow& row, v1::PlanRow* out) {
   if (row.keep_blocks >= 0) out->set_keep_blocks(row.keep_blocks);
   if (!row.tokens.empty()) out->mutable_tokens()->Add(row.tokens.begin(), row.tokens.end());
   if (!row.drafts.empty()) out->mutable_drafts()->Add(row.drafts.begin(), row.drafts.end());
+}
+
+// Rows are many: each is written from the same message, as a whole plan's message would write it.
+void append_rows(const std::vector<PlanRow>& rows, std::string* bytes) {
+  constexpr std::uint32_t kTag = v1::StepPlan::kRowsFieldNumber << 3 | 2;  // 2: length, then bytes
+  google::protobuf::io::StringOutputStream stream(bytes);
+  google::protobuf::io::CodedOutputStream out(&stream);
+  v1::PlanRow message;
+  for (const PlanRow& row : rows) {
+    message.Clear();
+    encode_row(row, &message);
+    out.WriteTag(kTag);
+    out.WriteVarint32(static_cast<std::uint32_t>(message.ByteSizeLong()));
+    message.SerializeWithCachedSizes(&out);
+  }
 }
 
 void encode_swaps(const std::vector<BlockSwap>& swaps,
@@ -272,12 +287,7 @@ absl::Status decode_copies(const v1::StepPlan& in, const std::string& plan,
 }  // namespace
 
 std::string encode(const StepPlan& plan) {
-  // One arena holds the whole message: thousands of rows are no thousands of allocations.
-  google::protobuf::ArenaOptions options;
-  options.start_block_size = kPlanArenaBytes + plan.rows.size() * kRowArenaBytes;
-  options.max_block_size = std::max(options.start_block_size, options.max_block_size);
-  google::protobuf::Arena arena(options);
-  v1::StepPlan& out = *google::protobuf::Arena::CreateMessage<v1::StepPlan>(&arena);
+  v1::StepPlan out;
   out.set_epoch(plan.epoch);
   out.set_step(plan.step);
   out.set_sampling_rank(static_cast<std::uint32_t>(plan.sampling_rank));
@@ -291,9 +301,11 @@ std::string encode(const StepPlan& plan) {
   }
   encode_swaps(plan.saves, out.mutable_saves());
   encode_swaps(plan.loads, out.mutable_loads());
-  out.mutable_rows()->Reserve(static_cast<int>(plan.rows.size()));
-  for (const PlanRow& row : plan.rows) encode_row(row, out.add_rows());
-  return out.SerializeAsString();
+  std::string bytes;
+  bytes.reserve(out.ByteSizeLong() + plan.rows.size() * kUsualRowBytes);
+  out.AppendToString(&bytes);
+  append_rows(plan.rows, &bytes);
+  return bytes;
 }
 
 absl::StatusOr<StepPlan> decode_plan(absl::string_view bytes) {
