@@ -86,6 +86,10 @@ class KvManager {
              int priority, BlockTable* table);
 
   // --- tables ---
+  // All of `num_tokens` positions are in blocks of the table's own: reserve() has nothing to do.
+  bool covers(int num_tokens, const BlockTable& table) const {
+    return !table.forked && num_tokens <= table.num_blocks() * options_.block_size;
+  }
   // Blocks that reserve() takes.
   int missing_blocks(int num_computed, int num_tokens, const BlockTable& table) const;
   // Makes `table` cover `num_tokens` positions and the block of position `num_computed` its own.

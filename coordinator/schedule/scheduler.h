@@ -173,6 +173,8 @@ class Scheduler {
     int budget_tokens = 0;
     int budget_picks = 0;
     StepWork work;
+    int num_prompts = 0;  // that run
+    StepWork streams;     // all others that run, granted or not: rows, and the tokens before them
     std::vector<Grant> grants;
     std::vector<AdmitRow> admits;
     bool preempted = false;

@@ -38,13 +38,21 @@ void Scheduler::grant_decodes(Draft* draft) {
   for (std::size_t i = 0; i < running_.size() && draft->budget_tokens > 0; ++i) {
     Sequence* sequence = running_[i];
     if (i + kAhead < running_.size()) prefetch(*running_[i + kAhead]);
-    if (sequence->granted) continue;
-    if (sequence->is_beam && !sequence->request->due.empty()) {
+    if (!sequence->granted && sequence->is_beam && !sequence->request->due.empty()) {
       grant_beams(sequence->request.get(), draft);
-      if (i >= running_.size() || running_[i] != sequence) --i;  // this beam has ended
+      if (i >= running_.size() || running_[i] != sequence) {  // this beam has ended
+        --i;
+        continue;
+      }
+    }
+    if (!sequence->may_grow()) continue;
+    if (sequence->num_missing_tokens() > 1) {
+      ++draft->num_prompts;
       continue;
     }
-    if (!sequence->may_grow() || !policy::is_decode(*sequence)) continue;
+    draft->streams.num_rows += 1;
+    draft->streams.context_tokens += sequence->num_computed_tokens;
+    if (sequence->granted || !policy::is_decode(*sequence)) continue;
     const bool in_flight = sequence->num_rows_in_flight > 0;
     if (in_flight && (sequence->wants_drafts || !sequence->drafts.empty() || sequence->is_beam)) {
       continue;
@@ -74,20 +82,12 @@ void Scheduler::add_drafts(Sequence* sequence, Draft* draft) {
 // Prompts are those that run and those that could begin now. Streams whose rows are all in flight
 // (guesses, beams) count as if they were in this step: they wait for its end.
 PrefillShare Scheduler::prefill_share(const Draft& draft) const {
-  int num_prompts = 0;
+  int num_prompts = draft.num_prompts;
   if (kv_.num_available() > policy::watermark_blocks(kv_.num_total())) {
-    num_prompts = std::min(waiting_.size(), static_cast<int>(free_slots_.size()) - reserved_slots_);
+    num_prompts +=
+        std::min(waiting_.size(), static_cast<int>(free_slots_.size()) - reserved_slots_);
   }
-  StepWork streams;
-  for (const Sequence* sequence : running_) {
-    if (!sequence->may_grow()) continue;
-    if (sequence->num_missing_tokens() > 1) {
-      ++num_prompts;
-      continue;
-    }
-    streams.num_rows += 1;
-    streams.context_tokens += sequence->num_computed_tokens;
-  }
+  StepWork streams = draft.streams;
   streams.context_reads = streams.context_tokens;
   streams.num_tokens = streams.num_samples = streams.num_rows;
   return PrefillShare(costs_, draft.work.num_tokens < streams.num_tokens ? streams : draft.work,
@@ -129,6 +129,7 @@ int Scheduler::blocks_to_advance(const Sequence& sequence) const {
     return static_cast<int>(sequence.request->due.size());
   }
   const int computed = sequence.num_computed_tokens;
+  if (kv_.covers(computed + 1, sequence.table)) return 0;
   return kv_.missing_blocks(computed, computed + 1, sequence.table);
 }
 
@@ -150,7 +151,7 @@ void Scheduler::grant(Sequence* sequence, int num_tokens, Draft* draft) {
   const int begin = sequence->num_computed_tokens;
   const int end = begin + num_tokens + static_cast<int>(sequence->drafts.size());
   QUIRE_CHECK_GT(num_tokens, 0);
-  QUIRE_CHECK(kv_.reserve(begin, end, &sequence->table));
+  QUIRE_CHECK(kv_.covers(end, sequence->table) || kv_.reserve(begin, end, &sequence->table));
   const bool samples = num_tokens == sequence->num_missing_tokens();
   sequence->granted = true;
   draft->budget_tokens -= end - begin;
@@ -221,7 +222,7 @@ void Scheduler::emit_row(const Grant& grant, StepPlan* plan, StepInFlight* step)
         absl::MakeConstSpan(table.blocks).subspan(static_cast<std::size_t>(table.num_right)));
   }
   table.num_right = table.num_sent = table.num_blocks();
-  row.drafts = sequence.drafts;
+  if (!sequence.drafts.empty()) row.drafts = sequence.drafts;
   const bool tells = sequence.is_beam && sequence.num_tokens() > sequence.num_prompt_tokens;
   if (tells) row.tokens = {sequence.tokens.back()};
 
