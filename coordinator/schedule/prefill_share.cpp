@@ -7,8 +7,8 @@
 namespace quire {
 namespace {
 
-constexpr double kLongestGap = 1.9;
-constexpr int kLeastTokens = 16;  // of the first prompt in a step: it always advances
+constexpr double kLongestGap = 2.0;
+constexpr int kLeastTokens = 4;  // of the first prompt in a step: it always advances
 constexpr int kManySteps = 4;     // that a prompt may fill
 
 }  // namespace

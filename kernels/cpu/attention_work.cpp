@@ -9,7 +9,10 @@
 namespace quire::cpu {
 namespace {
 
-constexpr int kRowsPerItem = 48;  // query tokens times heads that share one pass over K and V
+// Query tokens times heads that share one pass over K and V.
+constexpr int kRowsPerItem = 48;
+constexpr int kLeastRowsPerItem = 12;
+constexpr int kItemsPerThread = 3;
 
 constexpr int padded(int head_dim) {
   return (head_dim + 15) / 16 * 16;
@@ -99,8 +102,13 @@ AttentionWork::Row AttentionWork::row_at(int index, int num_threads) const {
           .splits = 1,
           .head_items = spec_.num_kv_heads};
   const int tokens = row.end - row.begin;
-  // Tiles of about equal size: each reads all K and V before it, however few its tokens.
-  row.tile_tokens = divided(tokens, divided(tokens, most_tokens_per_tile(spec_)));
+  // Tiles of about equal size, as large as may be: each reads all K and V before it. But so many
+  // that no thread waits long for another's last item.
+  const int most = most_tokens_per_tile(spec_);
+  const int least = std::min(most, divided(kLeastRowsPerItem, spec_.group_heads));
+  const int busy = divided(kItemsPerThread * num_threads, std::max(1, spec_.num_kv_heads));
+  const int tiles = std::max(divided(tokens, most), std::min(busy, tokens / least));
+  row.tile_tokens = std::max(1, divided(tokens, std::max(1, tiles)));
   row.tiles = divided(tokens, row.tile_tokens);
   if (tokens != 1) return row;
   if (num_threads > 1) {
