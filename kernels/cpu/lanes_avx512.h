@@ -41,6 +41,52 @@ struct Lanes512 {
     const __m512i mask = _mm512_set1_epi32(element == 0 ? 0xffff : static_cast<int>(0xffff0000u));
     return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(pairs), mask));
   }
+  // Products of whole numbers: bytes as they lie in memory, four to a lane, times factors of 16
+  // bits, four to a std::uint64_t as store_factors() lays them out: their high bytes, their low
+  // ones. What is summed is exact in 32 bits whatever the order; so both instruction sets agree.
+  struct Sums {
+    __m512i high, low;
+  };
+  struct UnsignedBytes {
+    __m512i bytes;
+  };
+  struct SignedBytes {
+    __m512i bytes;
+  };
+  struct Factors {
+    __m512i high, low;
+  };
+  static Sums no_sums() { return {_mm512_setzero_si512(), _mm512_setzero_si512()}; }
+  static UnsignedBytes load_bytes(const std::uint8_t* p) { return {_mm512_loadu_si512(p)}; }
+  static SignedBytes load_bytes(const std::int8_t* p) { return {_mm512_loadu_si512(p)}; }
+  static Factors set_factors(const std::uint64_t* p) {
+    std::int32_t four[2];
+    __builtin_memcpy(four, p, 8);
+    return {_mm512_set1_epi32(four[0]), _mm512_set1_epi32(four[1])};
+  }
+  // With unsigned bytes the factors are signed, else they are not.
+  static Sums dot(Sums sum, UnsignedBytes a, Factors b) {
+    return {_mm512_dpbusd_epi32(sum.high, a.bytes, b.high),
+            _mm512_dpbusd_epi32(sum.low, a.bytes, b.low)};
+  }
+  static Sums dot(Sums sum, SignedBytes a, Factors b) {
+    return {_mm512_dpbusd_epi32(sum.high, b.high, a.bytes),
+            _mm512_dpbusd_epi32(sum.low, b.low, a.bytes)};
+  }
+  static F total(Sums sum, std::int32_t start) {
+    const __m512i total = _mm512_add_epi32(_mm512_slli_epi32(sum.high, 8), sum.low);
+    return _mm512_cvtepi32_ps(_mm512_add_epi32(total, _mm512_set1_epi32(start)));
+  }
+  // Sixteen factors, rounded to whole numbers.
+  template <bool Signed>
+  static void store_factors(std::uint64_t* p, F x) {
+    const __m512i n = _mm512_cvtps_epi32(x);
+    const __m512i rest = _mm512_set1_epi32(Signed ? 128 : 0);  // a low byte is at least -128, or 0
+    const __m128i high = _mm512_cvtepi32_epi8(_mm512_srai_epi32(_mm512_add_epi32(n, rest), 8));
+    const __m128i low = _mm512_cvtepi32_epi8(n);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_unpacklo_epi32(high, low));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 2), _mm_unpackhi_epi32(high, low));
+  }
   // First n of 16 lanes, 0 <= n <= 16; the others are zero, or left as they are in memory.
   static F load(const float* p, int n) { return _mm512_maskz_loadu_ps(first(n), p); }
   static void store(float* p, F x) { _mm512_storeu_ps(p, x); }

@@ -12,6 +12,28 @@
 namespace quire::reference {
 namespace {
 
+float largest_of(const float* x, int n) {
+  float largest = 0.0f;
+  for (int i = 0; i < n; ++i) largest = std::max(largest, std::fabs(x[i]));
+  return largest;
+}
+
+void store_fp8(const float* from, int n, float* to) {
+  const int exponent = kv_exponent(std::bit_cast<std::uint32_t>(largest_of(from, n)));
+  for (int i = 0; i < n; ++i) {
+    const float scaled = std::ldexp(from[i], -exponent);
+    std::byte code{};
+    formats::F8E4M3::encode(&scaled, &code);
+    formats::F8E4M3::decode(&code, &to[i]);
+    to[i] = std::ldexp(to[i], exponent);
+  }
+}
+
+void store_int8(const float* from, int n, float* to) {
+  const Int8Scale by = kv_int8_scale(largest_of(from, n));
+  for (int i = 0; i < n; ++i) to[i] = std::nearbyint(from[i] * by.inverse) * by.scale;
+}
+
 // to = the n values of a head as the arena's dtype holds them.
 void store_rounded(DType dtype, const float* from, int n, float* to) {
   if (dtype == DType::kF32) {
@@ -20,17 +42,10 @@ void store_rounded(DType dtype, const float* from, int n, float* to) {
     std::transform(from, from + n, to, [](float x) { return to_float(to_half(x)); });
   } else if (dtype == DType::kBf16) {
     std::transform(from, from + n, to, [](float x) { return to_float(to_bf16(x)); });
+  } else if (dtype == DType::kI8) {
+    store_int8(from, n, to);
   } else {
-    float largest = 0.0f;
-    for (int i = 0; i < n; ++i) largest = std::max(largest, std::fabs(from[i]));
-    const int exponent = kv_exponent(std::bit_cast<std::uint32_t>(largest));
-    for (int i = 0; i < n; ++i) {
-      const float scaled = std::ldexp(from[i], -exponent);
-      std::byte code{};
-      formats::F8E4M3::encode(&scaled, &code);
-      formats::F8E4M3::decode(&code, &to[i]);
-      to[i] = std::ldexp(to[i], exponent);
-    }
+    store_fp8(from, n, to);
   }
 }
 
