@@ -77,19 +77,45 @@ inline float* scale_of_weights(float* scores, int r) {
 }
 inline constexpr float kWeightLevels = 32767.0f;
 
-// x: the weights of the row of `scores`. Of the 64 positions those in [hidden, n) count.
+inline float power_of_two(int exponent) {
+  const std::int32_t bits = (exponent + 127) << 23;
+  float x;
+  __builtin_memcpy(&x, &bits, 4);
+  return x;
+}
+
+// The scales of V of a tile, as far as a row sees them, so that they are whole numbers' steps:
+// times weights of at most 1 they are within kWeightLevels.
+template <class V>
+struct ValueSteps {
+  typename V::F steps[4];
+  float scale;
+};
 template <class V, bool Whole>
-void store_byte_weights(typename V::F (&x)[4], const ByteTile& tile, int hidden, int n,
-                        float* scores) {
-  for (int j = 0; j < 4; ++j) x[j] = V::mul(x[j], V::load(tile.v_scales[j]));
-  fill_unseen<V, Whole>(x, hidden, n, 0.0f);
-  const float most = V::largest(V::max(V::max(x[0], x[1]), V::max(x[2], x[3])));
+[[gnu::always_inline]] inline ValueSteps<V> value_steps(const ByteTile& tile, int hidden, int n) {
+  ValueSteps<V> to;
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) to.steps[j] = V::load(tile.v_scales[j]);
+  fill_unseen<V, Whole>(to.steps, hidden, n, 0.0f);
+  const float most =
+      V::largest(V::max(V::max(to.steps[0], to.steps[1]), V::max(to.steps[2], to.steps[3])));
   const bool zeros = most < 0x1p-100f;
-  *scale_of_weights(scores, 0) = zeros ? 0.0f : most * (1.0f / kWeightLevels);
+  to.scale = zeros ? 0.0f : most * (1.0f / kWeightLevels);
   const typename V::F inverse = V::set(zeros ? 0.0f : kWeightLevels / most);
-  for (int j = 0; j < 4; ++j) {
-    V::template store_factors<false>(byte_weights(scores, 0) + 4 * j, V::mul(x[j], inverse));
-  }
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) to.steps[j] = V::mul(to.steps[j], inverse);
+  return to;
+}
+
+// x: the weights of the row of `scores`, at most 2^-below.
+template <class V>
+[[gnu::always_inline]] inline void store_byte_weights(const typename V::F (&x)[4], float below,
+                                                      const ValueSteps<V>& values, float* scores) {
+  const int power = static_cast<int>(below < 126.0f ? below : 126.0f);
+  *scale_of_weights(scores, 0) = values.scale * power_of_two(-power);
+  const typename V::F up = V::set(power_of_two(power));
+  const auto whole = [&](int j) { return V::mul(V::mul(x[j], up), values.steps[j]); };
+  V::store_64_factors(byte_weights(scores, 0), whole(0), whole(1), whole(2), whole(3));
 }
 
 // values[r] += weight[r][p] * v[p] for fours of positions [begin, end), C vectors wide.
@@ -111,7 +137,7 @@ void value_byte_columns(float* scores, const KvHead& kv, const std::int8_t* cons
     for (int c = 0; c < C; ++c) x[c] = V::load_bytes(v[i / 4] + row + 64 * c);
 #pragma GCC unroll 4
     for (int r = 0; r < R; ++r) {
-      const typename V::Factors w = V::set_factors(byte_weights(scores, r) + i);
+      const typename V::Factors w = V::set_of_64_factors(byte_weights(scores, r), i);
 #pragma GCC unroll 4
       for (int c = 0; c < C; ++c) sum[r][c] = V::dot(sum[r][c], x[c], w);
     }
@@ -191,24 +217,25 @@ struct TilePass<V, std::int8_t> {
     const int begin = hidden(low), end = visible(high - 1);
     const ByteKernels& kernels = byte_kernels<V>(high - low);
     kernels.scores(s.query(low), job.kv, tile, end, next, s.scores);
-    const bool whole = visible(low) == kTilePositions && hidden(high - 1) == 0;
-    for (int r = low; r < high; ++r) {
-      float* scores = s.scores + (r - low) * kTilePositions;
-      if (whole) {
-        weigh<true>(scores, r);
-      } else {
-        weigh<false>(scores, r);
+    if (visible(low) == kTilePositions && hidden(high - 1) == 0) {
+      const ValueSteps<V> values = value_steps<V, true>(tile, 0, kTilePositions);
+      for (int r = low; r < high; ++r) weigh<true>(low, r, values);
+    } else {
+      for (int r = low; r < high; ++r) {
+        weigh<false>(low, r, value_steps<V, false>(tile, hidden(r), visible(r)));
       }
     }
     kernels.values(s.scores, job.kv, tile, next, begin / 4, (end + 3) / 4, s.row(set, low).values);
   }
 
+  // Turns the scores of row r, which lie behind those of row `low`, into weights.
   template <bool Whole>
-  void weigh(float* scores, int r) const {
+  void weigh(int low, int r, const ValueSteps<V>& values) const {
+    float* scores = s.scores + (r - low) * kTilePositions;
     typename V::F x[4];
-    weigh_scores<V, Whole>(scores, hidden(r), visible(r), job.soft_cap, s.padded_dim, s.row(set, r),
-                           x);
-    store_byte_weights<V, Whole>(x, tile, hidden(r), visible(r), scores);
+    const float below = weigh_scores<V, Whole>(scores, hidden(r), visible(r), job.soft_cap,
+                                               s.padded_dim, s.row(set, r), x);
+    store_byte_weights<V>(x, below, values, scores);
   }
 };
 

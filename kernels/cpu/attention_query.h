@@ -48,7 +48,7 @@ void store_query(const float* from, const KvHead& kv, float scale, std::uint64_t
   typename V::F sum = V::zero();  // exact: at most 2^24
   for (int d = 0; d < kv.head_dim; d += 16) {
     const typename V::F whole = V::round(V::mul(sixteen(d), inverse));
-    V::template store_factors<true>(to + d / 4, whole);
+    V::store_factors(to + d / 4, whole);
     sum = V::add(sum, whole);
   }
   const auto negated = static_cast<std::uint32_t>(-static_cast<std::int32_t>(V::sum(sum)));

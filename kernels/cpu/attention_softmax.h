@@ -47,6 +47,7 @@ template <class V, bool Whole>
 [[gnu::always_inline]] inline void fill_unseen(typename V::F (&x)[4], int hidden, int n,
                                                float fill) {
   if constexpr (!Whole) {
+#pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) {
       x[j] = V::fill_after(x[j], lanes_before(n, j), fill);
       x[j] = V::fill_before(x[j], lanes_before(hidden, j), fill);
@@ -55,11 +56,13 @@ template <class V, bool Whole>
 }
 
 // x = the weights of a row's scores of a tile; rescales what came before. Of the 64 scores
-// [hidden, n) count; the others get weight 0. cap: AttentionSpec::soft_cap.
+// [hidden, n) count; the others get weight 0. cap: AttentionSpec::soft_cap. Returns by how much the
+// highest of them lies below the highest so far.
 template <class V, bool Whole>
-[[gnu::always_inline]] inline void weigh_scores(const float* scores, int hidden, int n, float cap,
-                                                int padded_dim, const RowSums& row,
-                                                typename V::F (&x)[4]) {
+[[gnu::always_inline]] inline float weigh_scores(const float* scores, int hidden, int n, float cap,
+                                                 int padded_dim, const RowSums& row,
+                                                 typename V::F (&x)[4]) {
+#pragma GCC unroll 4
   for (int j = 0; j < 4; ++j) {
     x[j] = V::load(scores + 16 * j);
     if (cap > 0.0f) x[j] = V::mul(soft_cap<V>(x[j], cap), V::set(kLog2E));
@@ -74,9 +77,11 @@ template <class V, bool Whole>
     *row.highest = tile_highest;
   }
   const typename V::F shift = V::set(*row.highest);
+#pragma GCC unroll 4
   for (int j = 0; j < 4; ++j) x[j] = exp2<V>(V::sub(x[j], shift));
   fill_unseen<V, Whole>(x, hidden, n, 0.0f);
   V::store(row.lanes, V::add(lanes, V::add(V::add(x[0], x[1]), V::add(x[2], x[3]))));
+  return *row.highest - tile_highest;
 }
 
 // Turns a row's scores of a tile into weights, which may take their place.
@@ -85,6 +90,7 @@ void weigh_tile(const float* scores, Factor* weights, int hidden, int n, float c
                 const RowSums& row) {
   typename V::F x[4];
   weigh_scores<V, Whole>(scores, hidden, n, cap, padded_dim, row, x);
+#pragma GCC unroll 4
   for (int j = 0; j < 4; ++j) V::store(weights + 16 * j, x[j]);
 }
 

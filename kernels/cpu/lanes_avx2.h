@@ -78,13 +78,19 @@ struct Lanes256 {
     return {_mm256_cvtepi32_ps(_mm256_add_epi32(sum.lo, from)),
             _mm256_cvtepi32_ps(_mm256_add_epi32(sum.hi, from))};
   }
-  template <bool Signed>
   static void store_factors(std::uint64_t* p, F x) {
     const __m256i lo = _mm256_cvtps_epi32(x.lo), hi = _mm256_cvtps_epi32(x.hi);
     const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(lo, hi), 0xd8);
     const __m256i swapped = _mm256_shufflelo_epi16(_mm256_shufflehi_epi16(words, 0xd8), 0xd8);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), swapped);
   }
+  static void store_64_factors(std::uint64_t* p, F a, F b, F c, F d) {
+    store_factors(p, a);
+    store_factors(p + 4, b);
+    store_factors(p + 8, c);
+    store_factors(p + 12, d);
+  }
+  static Factors set_of_64_factors(const std::uint64_t* p, int i) { return set_factors(p + i); }
   static F load(const float* p, int n) {
     return {_mm256_maskload_ps(p, first(n)), _mm256_maskload_ps(p + 8, first(n - 8))};
   }
