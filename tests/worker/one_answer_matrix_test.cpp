@@ -223,6 +223,9 @@ constexpr Kind kKinds[] = {
     {"mixed_kv_f32_avx512", Storage::kMixed, kAsStored, "avx512", "float32"},
     {"mixed_kv_bf16_avx512", Storage::kMixed, kAsStored, "avx512", "bfloat16"},
     {"mixed_kv_bf16_avx2", Storage::kMixed, kAsStored, "avx2", "bfloat16"},
+    {"mixed_kv_int8_avx512", Storage::kMixed, kAsStored, "avx512", "int8"},
+    {"mixed_kv_int8_avx2", Storage::kMixed, kAsStored, "avx2", "int8"},
+    {"bf16_kv_int8_avx512", Storage::kBf16, kAsStored, "avx512", "int8"},
     {"bf16_kv_f16_avx512", Storage::kBf16, kAsStored, "avx512", "float16"},
     {"bf16_kv_f32_avx512", Storage::kBf16, kAsStored, "avx512", "float32"},
 };

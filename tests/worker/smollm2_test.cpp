@@ -18,6 +18,12 @@ TEST_F(SmolLm2, EightBitActivationsAreClassC) {
   expect_golden(*run, kClassC);
 }
 
+TEST_F(SmolLm2, Int8KvIsClassC) {
+  const auto run = lead(demo_model(), "auto", kAll, kAll, "int8");
+  ASSERT_TRUE(run.ok()) << run.status();
+  expect_golden(*run, kClassC);
+}
+
 // KL20 is taken against our own fp32 rows: the reference's are not stored, and ours are class A.
 TEST_F(SmolLm2, ShortItemsInAllClasses) {
   constexpr std::size_t kLongest = 100, kMost = 6;
