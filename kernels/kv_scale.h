@@ -5,7 +5,9 @@
 // dequantizing rounds nothing.
 //
 // int8: an fp32, a 127th of the head's largest magnitude. A stored value is a whole number in
-// [-127, 127] times it.
+// [-127, 127] times it. Of K the Walsh-Hadamard transform H is stored, in runs of kv_mix_width()
+// elements: in many models a few dimensions of K are far larger than the others, which would be
+// left with few steps. q . k = H q . H k / width, so nothing is transformed back.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +25,11 @@ constexpr int kv_exponent(std::uint32_t bits) {
   return exponent < kMinKvExponent   ? kMinKvExponent
          : exponent > kMaxKvExponent ? kMaxKvExponent
                                      : exponent;
+}
+
+// The largest power of two that divides D.
+[[gnu::always_inline]] constexpr int kv_mix_width(int head_dim) {
+  return head_dim & -head_dim;
 }
 
 struct Int8Scale {

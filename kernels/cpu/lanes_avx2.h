@@ -173,6 +173,18 @@ struct Lanes256 {
     return store16_int8(p, a) + store16_int8(p + 16, b);
   }
 
+  template <int kDistance>
+  static F swap_lanes(F x) {
+    if constexpr (kDistance == 1)
+      return {_mm256_permute_ps(x.lo, 0xb1), _mm256_permute_ps(x.hi, 0xb1)};
+    if constexpr (kDistance == 2)
+      return {_mm256_permute_ps(x.lo, 0x4e), _mm256_permute_ps(x.hi, 0x4e)};
+    if constexpr (kDistance == 4) {
+      return {_mm256_permute2f128_ps(x.lo, x.lo, 1), _mm256_permute2f128_ps(x.hi, x.hi, 1)};
+    }
+    if constexpr (kDistance == 8) return {x.hi, x.lo};
+  }
+
   static F rotate_pairs(F x, F cos_sin) {
     return {rotate8(x.lo, cos_sin.lo), rotate8(x.hi, cos_sin.hi)};
   }

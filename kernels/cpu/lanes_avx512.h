@@ -169,6 +169,15 @@ struct Lanes512 {
                               _mm512_mul_ps(swapped, _mm512_movehdup_ps(cos_sin)));
   }
 
+  // Lane l gets what is in lane l ^ kDistance: 1, 2, 4 or 8.
+  template <int kDistance>
+  static F swap_lanes(F x) {
+    if constexpr (kDistance == 1) return _mm512_permute_ps(x, 0xb1);
+    if constexpr (kDistance == 2) return _mm512_permute_ps(x, 0x4e);
+    if constexpr (kDistance == 4) return _mm512_shuffle_f32x4(x, x, 0xb1);
+    if constexpr (kDistance == 8) return _mm512_shuffle_f32x4(x, x, 0x4e);
+  }
+
   static float sum8(__m256 x) {
     __m128 y = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
     y = _mm_add_ps(y, _mm_movehl_ps(y, y));

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/cpu/kv_bytes.h"
+#include "kernels/cpu/mix_head.h"
 #include "kernels/cpu/row_ops.h"
 #include "kernels/cpu/vector_ops.h"
 #include "kernels/formats/half.h"
@@ -129,6 +130,16 @@ void store_bytes(const RopeJob& job, int head) {
   __builtin_memcpy(base + at.value_scales + 4 * job.offset, &v_scale, 4);
 }
 
+// Of 8 bits K is stored mixed, and q multiplied so.
+template <class V>
+void mix_heads(const RopeJob& job) {
+  const int d = job.kv.head_dim;
+  const float inverse = 1.0f / static_cast<float>(kv_mix_width(d));
+  for (int h = 0; h < job.num_heads; ++h) mix_head<V>(job.row + h * d, d, inverse);
+  for (int h = 0; h < job.num_kv_heads; ++h)
+    mix_head<V>(job.row + (job.num_heads + h) * d, d, 1.0f);
+}
+
 template <class V>
 void rope_store(const RopeJob& job) {
   for (int h = 0; h < job.num_heads + job.num_kv_heads; ++h) {
@@ -139,6 +150,7 @@ void rope_store(const RopeJob& job) {
       rotate_halves<V>(x, job.dims, job.cos_sin);
     }
   }
+  if (job.kv.dtype == DType::kI8) mix_heads<V>(job);
   for (int head = 0; head < job.num_kv_heads; ++head) {
     switch (job.kv.dtype) {
       case DType::kF32:

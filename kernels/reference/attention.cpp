@@ -34,6 +34,18 @@ void store_int8(const float* from, int n, float* to) {
   for (int i = 0; i < n; ++i) to[i] = std::nearbyint(from[i] * by.inverse) * by.scale;
 }
 
+// The Walsh-Hadamard transform of x in runs of `width`. Twice gives width * x.
+void mix(float* x, int n, int width) {
+  for (int distance = 1; distance < width; distance *= 2) {
+    for (int i = 0; i < n; ++i) {
+      if ((i & distance) != 0) continue;
+      const float a = x[i], b = x[i + distance];
+      x[i] = a + b;
+      x[i + distance] = a - b;
+    }
+  }
+}
+
 // to = the n values of a head as the arena's dtype holds them.
 void store_rounded(DType dtype, const float* from, int n, float* to) {
   if (dtype == DType::kF32) {
@@ -47,6 +59,17 @@ void store_rounded(DType dtype, const float* from, int n, float* to) {
   } else {
     store_fp8(from, n, to);
   }
+}
+
+// The same of a key: 8 bits are of its transform.
+void store_key(DType dtype, const float* from, int n, float* to) {
+  if (dtype != DType::kI8) return store_rounded(dtype, from, n, to);
+  const int width = kv_mix_width(n);
+  std::copy_n(from, n, to);
+  mix(to, n, width);
+  store_int8(to, n, to);
+  mix(to, n, width);
+  for (int i = 0; i < n; ++i) to[i] /= static_cast<float>(width);
 }
 
 // Rotates the pair (x[a], x[b]) by the angle whose (cos, sin) is given.
@@ -138,7 +161,7 @@ void ReferenceOps::rope_store(float* qkv, const AttentionSpec& spec, const RopeS
         const float* k = row + (spec.num_heads + g) * d;
         const float* v = k + spec.num_kv_heads * d;
         const int offset = position % batch.block_size;
-        store_rounded(kv.dtype, k, d, kv_key(kv, block, g, offset));
+        store_key(kv.dtype, k, d, kv_key(kv, block, g, offset));
         store_rounded(kv.dtype, v, d, kv_value(kv, block, g, offset));
       }
     }
