@@ -26,7 +26,9 @@ void score_byte_columns(const std::uint64_t* q, const KvHead& kv, const ByteTile
 #pragma GCC unroll 4
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
-    for (int j = 0; j < C; ++j) sum[r][j] = V::no_sums();
+    for (int j = 0; j < C; ++j) {
+      sum[r][j] = V::begin_sums(byte_query(q + r * stride, kv).start);
+    }
   }
   for (int i = 0; i < units; ++i) {
     if (next != nullptr) fetch_keys(*next, i, step);
@@ -42,11 +44,10 @@ void score_byte_columns(const std::uint64_t* q, const KvHead& kv, const ByteTile
   }
 #pragma GCC unroll 4
   for (int r = 0; r < R; ++r) {
-    const ByteQuery query = byte_query(q + r * stride, kv);
-    const typename V::F scale = V::set(query.scale);
+    const typename V::F scale = V::set(byte_query(q + r * stride, kv).scale);
 #pragma GCC unroll 4
     for (int j = 0; j < C; ++j) {
-      const typename V::F x = V::mul(V::total(sum[r][j], query.start), scale);
+      const typename V::F x = V::mul(V::total(sum[r][j]), scale);
       V::store(scores + r * kTilePositions + 16 * (c + j),
                V::mul(x, V::load(tile.k_scales[c + j])));
     }
@@ -127,7 +128,7 @@ void value_byte_columns(float* scores, const KvHead& kv, const std::int8_t* cons
 #pragma GCC unroll 4
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
-    for (int c = 0; c < C; ++c) sum[r][c] = V::no_sums();
+    for (int c = 0; c < C; ++c) sum[r][c] = V::begin_sums(0);
   }
   for (int i = begin; i < end; ++i) {
     const int row = i % 4 * step;
@@ -148,7 +149,7 @@ void value_byte_columns(float* scores, const KvHead& kv, const std::int8_t* cons
 #pragma GCC unroll 4
     for (int c = 0; c < C; ++c) {
       float* to = values + r * kv.padded_dim + 16 * c;
-      V::store(to, V::fma(V::total(sum[r][c], 0), scale, V::load(to)));
+      V::store(to, V::fma(V::total(sum[r][c]), scale, V::load(to)));
     }
   }
 }

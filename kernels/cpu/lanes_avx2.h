@@ -52,7 +52,9 @@ struct Lanes256 {
   struct Factors {
     __m256i even, odd;
   };
-  static Sums no_sums() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+  static Sums begin_sums(std::int32_t start) {
+    return {_mm256_set1_epi32(start), _mm256_set1_epi32(start)};
+  }
   static Bytes load_bytes(const std::uint8_t* p) {
     const __m256i lo = load32(p), hi = load32(p + 32), even = _mm256_set1_epi16(0xff);
     return {_mm256_and_si256(lo, even), _mm256_and_si256(hi, even), _mm256_srli_epi16(lo, 8),
@@ -73,11 +75,7 @@ struct Lanes256 {
     return {add_products(sum.lo, a.even_lo, a.odd_lo, b),
             add_products(sum.hi, a.even_hi, a.odd_hi, b)};
   }
-  static F total(Sums sum, std::int32_t start) {
-    const __m256i from = _mm256_set1_epi32(start);
-    return {_mm256_cvtepi32_ps(_mm256_add_epi32(sum.lo, from)),
-            _mm256_cvtepi32_ps(_mm256_add_epi32(sum.hi, from))};
-  }
+  static F total(Sums sum) { return {_mm256_cvtepi32_ps(sum.lo), _mm256_cvtepi32_ps(sum.hi)}; }
   static void store_factors(std::uint64_t* p, F x) {
     const __m256i lo = _mm256_cvtps_epi32(x.lo), hi = _mm256_cvtps_epi32(x.hi);
     const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(lo, hi), 0xd8);

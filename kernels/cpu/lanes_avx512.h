@@ -56,9 +56,8 @@ struct Lanes512 {
   struct Factors {
     __m512i high, low;
   };
-  static Sums no_sums() {
-    const auto none = (__v16si)_mm512_setzero_si512();
-    return {none, none};
+  static Sums begin_sums(std::int32_t start) {
+    return {(__v16si)_mm512_setzero_si512(), (__v16si)_mm512_set1_epi32(start)};
   }
   static UnsignedBytes load_bytes(const std::uint8_t* p) { return {_mm512_loadu_si512(p)}; }
   static SignedBytes load_bytes(const std::int8_t* p) { return {_mm512_loadu_si512(p)}; }
@@ -69,10 +68,9 @@ struct Lanes512 {
   static Sums dot(Sums sum, SignedBytes a, Factors b) {
     return {dot(sum.high, b.high, a.bytes), dot(sum.low, b.low, a.bytes)};
   }
-  static F total(Sums sum, std::int32_t start) {
+  static F total(Sums sum) {
     const __m512i high = _mm512_slli_epi32((__m512i)sum.high, 8);
-    const __m512i total = _mm512_add_epi32(high, (__m512i)sum.low);
-    return _mm512_cvtepi32_ps(_mm512_add_epi32(total, _mm512_set1_epi32(start)));
+    return _mm512_cvtepi32_ps(_mm512_add_epi32(high, (__m512i)sum.low));
   }
   // Sixteen signed factors, rounded to whole numbers: for unsigned bytes.
   static void store_factors(std::uint64_t* p, F x) {

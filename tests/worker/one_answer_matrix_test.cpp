@@ -203,6 +203,7 @@ TEST_P(OneAnswerMatrix, InSeveralWaysAtOnce) {
 constexpr Format kAsStored = Format::kF32;
 constexpr Kind kThorough[] = {
     {"mixed", Storage::kMixed, kAsStored, "auto", "auto"},
+    {"mixed_int8", Storage::kMixed, kAsStored, "auto", "int8"},
 };
 constexpr Kind kKinds[] = {
     {"f32_avx512", Storage::kF32, kAsStored, "avx512", "auto"},
