@@ -31,7 +31,7 @@ struct EngineConfig {
   std::string isa = "auto";                // auto, avx512, avx2
   int threads_per_rank = 0;                // 0 = the host's cores divided among its ranks
   int block_size = 16;                     // 16, 32, 64
-  std::string kv_cache_dtype = "auto";     // auto, float32, float16, bfloat16, fp8
+  std::string kv_cache_dtype = "auto";     // auto, float32, float16, bfloat16, fp8, int8
   std::int64_t kv_cache_memory_bytes = 0;  // per rank; 0 = what max_num_seqs and memory suggest
   bool no_prefix_caching = false;
   std::int64_t kv_offload_bytes = 0;  // per rank, for blocks that leave the device; 0 = none

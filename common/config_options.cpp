@@ -45,7 +45,7 @@ std::string get_text(const EngineConfig& config) {
 
 constexpr const char* kLoadFormats[] = {"auto", "dummy"};
 constexpr const char* kDtypes[] = {"auto", "float32", "bfloat16"};
-constexpr const char* kKvDtypes[] = {"auto", "float32", "float16", "bfloat16", "fp8"};
+constexpr const char* kKvDtypes[] = {"auto", "float32", "float16", "bfloat16", "fp8", "int8"};
 constexpr const char* kPolicies[] = {"auto", "fcfs", "priority", "spf", "lpm", "fair"};
 constexpr const char* kSpeculation[] = {"none", "ngram"};
 constexpr const char* kDevices[] = {"auto", "cuda", "cpu", "reference"};
@@ -223,8 +223,10 @@ constexpr Option kOptions[] = {
     {"--block-size", "Device and memory", "TOKENS", "positions per KV block: 16, 32 or 64", kAll,
      set_block_size, get_int<&C::block_size>},
     {"--kv-cache-dtype", "Device and memory", "TYPE",
-     "how keys and values are stored: auto (what suits the weights), float32, float16, bfloat16 or "
-     "fp8 (e4m3 with a scale per token and head; not on CPUs)",
+     "how keys and values are stored: auto (what suits the weights), float32, float16, bfloat16, "
+     "or "
+     "in half as much, with a scale per token and head, fp8 (e4m3, not on CPUs) or int8 (not on "
+     "GPUs)",
      kRanks, set_choice<&C::kv_cache_dtype, kKvDtypes>, get_text<&C::kv_cache_dtype>},
     {"--kv-cache-memory-bytes", "Device and memory", "BYTES",
      "KV cache of each rank, such as 512M or 4G; 0 chooses by --max-num-seqs and free memory",

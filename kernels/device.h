@@ -81,7 +81,7 @@ struct DeviceOptions {
   std::string kind = "auto";   // auto, cuda, cpu, reference
   std::string isa = "auto";    // cpu: auto, avx512, avx2
   std::string dtype = "auto";  // auto, float32, bfloat16: the arithmetic class of the linears
-  // What K and V are stored as: auto, float32, float16, bfloat16, fp8 (not cpu).
+  // What K and V are stored as: auto, float32, float16, bfloat16, fp8 (not cpu), int8 (not cuda).
   std::string kv_dtype = "auto";
   int num_threads = 0;  // cpu: 0 = one per core
   int local_rank = 0;   // among the ranks of this host; cuda: GPU local_rank modulo visible

@@ -10,7 +10,7 @@ namespace quire {
 
 // Null: the backend chooses ("auto"), or there is no such type (open_device() refuses it).
 inline std::optional<DType> kv_dtype_named(const std::string& name) {
-  for (const DType type : {DType::kF32, DType::kF16, DType::kBf16, DType::kF8E4M3}) {
+  for (const DType type : {DType::kF32, DType::kF16, DType::kBf16, DType::kF8E4M3, DType::kI8}) {
     if (name == name_of(type)) return type;
   }
   return std::nullopt;

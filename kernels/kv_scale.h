@@ -1,6 +1,13 @@
-// The scale of fp8 (e4m3) K and V: one for each token and head, a power of two 2^e kept as the byte
-// e + 127. The smallest with which the head's largest magnitude is at most 448 * 2^e; so a stored
-// value times its scale is exact in bf16, and dequantizing rounds nothing.
+// The scales of K and V in 8 bits: one for each token and head.
+//
+// fp8 (e4m3): a power of two 2^e kept as the byte e + 127. The smallest with which the head's
+// largest magnitude is at most 448 * 2^e; so a stored value times its scale is exact in bf16, and
+// dequantizing rounds nothing.
+//
+// int8: an fp32, a 127th of the head's largest magnitude. A stored value is a whole number in
+// [-127, 127] times it. Of K the Walsh-Hadamard transform H is stored, in runs of kv_mix_width()
+// elements: in many models a few dimensions of K are far larger than the others, which would be
+// left with few steps. q . k = H q . H k / width, so nothing is transformed back.
 #pragma once
 
 #include <cstdint>
@@ -18,6 +25,22 @@ constexpr int kv_exponent(std::uint32_t bits) {
   return exponent < kMinKvExponent   ? kMinKvExponent
          : exponent > kMaxKvExponent ? kMaxKvExponent
                                      : exponent;
+}
+
+// The largest power of two that divides D.
+[[gnu::always_inline]] constexpr int kv_mix_width(int head_dim) {
+  return head_dim & -head_dim;
+}
+
+struct Int8Scale {
+  float scale;
+  float inverse;  // what values are multiplied by before they are rounded to the nearest, ties to
+                  // even
+};
+// Always inlined: also files that are compiled for one instruction set call it.
+[[gnu::always_inline]] constexpr Int8Scale kv_int8_scale(float largest) {
+  if (largest < 0x1p-100f) return {0.0f, 0.0f};  // a head of zeros
+  return {largest / 127.0f, 127.0f / largest};
 }
 
 // Bits of the fp32 2^exponent, within [-126, 127].

@@ -35,7 +35,7 @@ absl::StatusOr<std::unique_ptr<Device>> open_device(const DeviceOptions& options
   if (options.kv_dtype != "auto" && !kv_dtype_named(options.kv_dtype).has_value()) {
     return absl::InvalidArgumentError(
         absl::StrCat("K and V cannot be stored as \"", options.kv_dtype,
-                     "\"; use auto, float32, float16, bfloat16 or fp8."));
+                     "\"; use auto, float32, float16, bfloat16, fp8 or int8."));
   }
   if (options.kind == "reference") return reference::open_reference(options);
   if (options.kind == "cuda") return open_cuda(options);

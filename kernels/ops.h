@@ -61,8 +61,9 @@ class Ops {
   // one output). out_stride: floats between tokens; subtrees are out_subtree_stride floats apart.
   virtual void linear(const Weight& weight, const Activation& in, const float* bias, float* out,
                       std::size_t out_stride, std::size_t out_subtree_stride) = 0;
-  // Rotates q in place, rotates k and stores k and v into the arena. qkv: [T][(Hl + 2 Gl) * D].
-  // cos_sin: [max_positions][rope.dims / 2][2].
+  // Rotates q in place, rotates k and stores k and v into the arena. qkv: [T][(Hl + 2 Gl) * D];
+  // what it holds afterwards is for attention() over the same arena alone. cos_sin:
+  // [max_positions][rope.dims / 2][2].
   virtual void rope_store(float* qkv, const AttentionSpec& spec, const RopeSpec& rope,
                           const float* cos_sin, const Batch& batch, const KvLayer& kv) = 0;
   // In every layer, all of block from[i] to block to[i]; no block is on both sides, or twice in

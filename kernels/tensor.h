@@ -7,15 +7,16 @@
 namespace quire {
 
 // How KV bytes and activations are stored.
-// kF8E4M3: K and V only, with a scale, a power of two, for each token and head.
-enum class DType : std::uint8_t { kF32, kF16, kBf16, kF8E4M3 };
+// K and V only, with a scale for each token and head (kv_scale.h): kF8E4M3, kI8.
+enum class DType : std::uint8_t { kF32, kF16, kBf16, kF8E4M3, kI8 };
 constexpr std::size_t size_of(DType type) {
-  return type == DType::kF32 ? 4 : type == DType::kF8E4M3 ? 1 : 2;
+  return type == DType::kF32 ? 4 : type == DType::kF16 || type == DType::kBf16 ? 2 : 1;
 }
 constexpr const char* name_of(DType type) {
   return type == DType::kF32    ? "float32"
          : type == DType::kF16  ? "float16"
          : type == DType::kBf16 ? "bfloat16"
+         : type == DType::kI8   ? "int8"
                                 : "fp8";
 }
 

@@ -191,7 +191,7 @@ void add_all(int threads) {
     state.counters["bytes"] = rate(kBytes);
   })->UseRealTime();
   for (const Heads& heads : kModels) {
-    for (const DType dtype : {DType::kF32, DType::kF16, DType::kBf16}) {
+    for (const DType dtype : {DType::kF32, DType::kF16, DType::kBf16, DType::kI8}) {
       const std::string model = absl::StrCat(heads.name, "/", name_of(dtype), "/");
       for (const int context : {128, 512, 1024, 2048, 4096, 8192}) {
         const int rows = std::max(1, 32768 / context / (heads.dim * heads.kv / 192));

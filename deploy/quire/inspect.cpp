@@ -88,14 +88,14 @@ absl::Status print_ranks(const ModelFile& model, int world) {
   for (int rank = 0; rank < world; ++rank) {
     const RankShard& shard = map.ranks[static_cast<std::size_t>(rank)];
     QUIRE_ASSIGN_OR_RETURN(const std::uint64_t bytes, owned_bytes(model, *arch, shard));
-    const double kv_elements =
-        2.0 * shard.kv_heads.size() * model.spec.head_dim * model.spec.num_layers;
+    const double kv_heads = 2.0 * shard.kv_heads.size() * model.spec.num_layers;  // K and V
+    const double kv_elements = kv_heads * model.spec.head_dim;
     std::printf(
         "  rank %-2d  query heads %d-%d, KV heads %d-%d, ffn %d, vocabulary %d: "
-        "weights %.1f MiB, KV %.1f KiB a token at 16 bits\n",
+        "weights %.1f MiB, KV of a token %.1f KiB in 16 bits, %.1f in int8\n",
         rank, shard.heads.begin, shard.heads.end - 1, shard.kv_heads.begin, shard.kv_heads.end - 1,
         shard.ffn.size(), shard.vocab.size(), static_cast<double>(bytes) / kMiB,
-        kv_elements * 2 / 1024);
+        kv_elements * 2 / 1024, (kv_elements + kv_heads * sizeof(float)) / 1024);
   }
   return absl::OkStatus();
 }

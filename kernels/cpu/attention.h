@@ -8,75 +8,13 @@
 // depends on the rows that share the pass.
 #pragma once
 
+#include "kernels/cpu/attention_bytes.h"
+#include "kernels/cpu/attention_scratch.h"
 #include "kernels/cpu/attention_softmax.h"
 #include "kernels/cpu/attention_tile.h"
 
 namespace quire::cpu {
 namespace {  // a copy for each file: see README, "The CPU backend"
-
-inline int within_tile(int n) {
-  return n < 0 ? 0 : n > kTilePositions ? kTilePositions : n;
-}
-
-// The working memory of a job, cut from its scratch.
-template <class Factor>
-struct AttendScratch {
-  float* scores;            // [kRows][kTilePositions]
-  Factor* q;                // [rows][key_dim], scaled
-  float* values;            // [2][rows][Dp]: of all splits so far, of the current split
-  float* lanes;             // [rows][16] of the current split
-  float* tops;              // [2][rows][2]: highest, total
-  std::int32_t* positions;  // [rows]
-  int rows;
-  int padded_dim;
-
-  RowSums row(int set, int r) const {
-    float* top = tops + 2 * (set * rows + r);
-    return {top, top + 1, values + (set * rows + r) * padded_dim, lanes + r * 16};
-  }
-  // Of the positions [position, position + kTilePositions) row r sees [hidden, visible).
-  int visible(int r, int position) const { return within_tile(positions[r] + 1 - position); }
-  int hidden(int r, int position, int window) const {
-    return window == 0 ? 0 : within_tile(positions[r] + 1 - window - position);
-  }
-};
-template <class V, class T>
-using ScratchOf = AttendScratch<typename KvWords<V, T>::Factor>;
-
-template <class V, class T>
-ScratchOf<V, T> prepare_scratch(const AttendJob& job) {
-  using Factor = typename KvWords<V, T>::Factor;
-  const int rows = job.num_tokens * job.num_heads;
-  const int d_end = job.kv.head_dim;
-  const int dim = job.kv.padded_dim;
-  float* q = job.scratch + 8 * kTilePositions;
-  float* values = q + rows * dim;
-  float* lanes = values + 2 * rows * dim;
-  float* tops = lanes + 16 * rows;
-  const ScratchOf<V, T> s{.scores = job.scratch,
-                          .q = reinterpret_cast<Factor*>(q),
-                          .values = values,
-                          .lanes = lanes,
-                          .tops = tops,
-                          .positions = reinterpret_cast<std::int32_t*>(tops + 4 * rows),
-                          .rows = rows,
-                          .padded_dim = dim};
-  const typename V::F scale = V::set(job.scale * score_factor(job.soft_cap));
-  for (int r = 0; r < rows; ++r) {
-    s.positions[r] = job.positions[r / job.num_heads];
-    const float* from = job.q + static_cast<std::size_t>(r / job.num_heads) * job.q_stride +
-                        r % job.num_heads * d_end;
-    for (int d = 0; d < d_end; d += 16) {
-      const int n = d_end - d < 16 ? d_end - d : 16;
-      Factor sixteen[16];  // behind the head's end: zero
-      V::store(sixteen, V::mul(V::load(from + d, n), scale));
-      const int kept = job.kv.key_dim - d < 16 ? job.kv.key_dim - d : 16;
-      __builtin_memcpy(s.q + r * job.kv.key_dim + d, sixteen,
-                       static_cast<std::size_t>(kept) * sizeof(Factor));
-    }
-  }
-  return s;
-}
 
 // The first tile of a split that any row sees.
 inline int first_tile(const AttendJob& job, int split) {
@@ -87,7 +25,7 @@ inline int first_tile(const AttendJob& job, int split) {
 }
 
 // One tile and the rows [first, first + count) that attend to it, which see rising ranges of its
-// positions. `next` is null unless memory is to be read ahead.
+// positions. `next` is null unless memory is to be read ahead. Of 8 bits: attention_bytes.h.
 template <class V, class T>
 struct TilePass {
   using W = KvWords<V, T>;
@@ -107,8 +45,8 @@ struct TilePass {
   int whole_end(int r) const { return visible(r) / W::kPair * W::kPair; }
 
   void run() const {
-    tile_kernels<V, T>(count).scores(s.q + first * job.kv.key_dim, job.kv, tile, visible(count - 1),
-                                     next, s.scores);
+    tile_kernels<V, T>(count).scores(s.query(first), job.kv, tile, visible(count - 1), next,
+                                     s.scores);
     if (visible(0) == kTilePositions && hidden(count - 1) == 0) {
       for (int r = 0; r < count; ++r) weigh<true>(r, 0, kTilePositions);
       add(0, count, 0, kTilePositions);
@@ -176,6 +114,7 @@ TilePointers<T> first_tile_after(const AttendJob& job) {
 
 template <class V, class T>
 void attend_split(const AttendJob& job, const ScratchOf<V, T>& s, int split, int set) {
+  constexpr int kRows = KvWords<V, T>::kRows;
   for (int r = 0; r < s.rows; ++r) clear_row<V>(s.row(set, r), s.padded_dim);
   const int begin = first_tile(job, split);
   const int end = (split + 1) * kSplitPositions;
@@ -191,11 +130,11 @@ void attend_split(const AttendJob& job, const ScratchOf<V, T>& s, int split, int
     const bool last = seen_next == 0 || position == job.split_end * kSplitPositions;
     const TilePointers<T> next = last ? first_tile_after<V, T>(job) : locate(position, seen_next);
     const TilePointers<T>* ahead = s.rows <= V::kRows ? &next : nullptr;
-    for (int first = 0; first < s.rows; first += V::kRows) {
-      const int count = s.rows - first < V::kRows ? s.rows - first : V::kRows;
+    for (int first = 0; first < s.rows; first += kRows) {
+      const int count = s.rows - first < kRows ? s.rows - first : kRows;
       if (s.visible(first + count - 1, p) == 0) continue;
       if (s.hidden(first, p, job.window) == kTilePositions) continue;
-      TilePass<V, T>{job, s, tile, ahead, p, first, count, set}.run();
+      TilePass<V, T>{job, s, tile, first == 0 ? ahead : nullptr, p, first, count, set}.run();
     }
     tile = next;
     seen = seen_next;
@@ -240,6 +179,8 @@ void attend(const AttendJob& job) {
       return attend_as<V, Half>(job);
     case DType::kBf16:
       return attend_as<V, Bf16>(job);
+    case DType::kI8:
+      return attend_as<V, std::int8_t>(job);
     case DType::kF8E4M3:  // refused when the device is opened
       return;
   }

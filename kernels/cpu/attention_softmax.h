@@ -42,40 +42,65 @@ inline int lanes_before(int n, int j) {
   return n - 16 * j < 0 ? 0 : n - 16 * j > 16 ? 16 : n - 16 * j;
 }
 
-// Turns a row's scores of a tile into weights, which may take their place, and rescales what came
-// before. Of the 64 scores [hidden, n) count; the others get weight 0 unless Whole says that there
-// are none. cap: AttentionSpec::soft_cap.
-template <class V, bool Whole, class Factor>
-void weigh_tile(const float* scores, Factor* weights, int hidden, int n, float cap, int padded_dim,
-                const RowSums& row) {
-  typename V::F x[4];
+// Sets all but lanes [hidden, n) of a tile, unless Whole says that there are none others.
+template <class V, bool Whole>
+[[gnu::always_inline]] inline void fill_unseen(typename V::F (&x)[4], int hidden, int n,
+                                               float fill) {
+  if constexpr (!Whole) {
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      x[j] = V::fill_after(x[j], lanes_before(n, j), fill);
+      x[j] = V::fill_before(x[j], lanes_before(hidden, j), fill);
+    }
+  }
+}
+
+// x = the weights of a row's scores of a tile; rescales what came before. Of the 64 scores
+// [hidden, n) count; the others get weight 0. cap: AttentionSpec::soft_cap. Returns by how much the
+// highest of them lies below the highest so far.
+template <class V, bool Whole>
+[[gnu::always_inline]] inline float weigh_scores(const float* scores, int hidden, int n, float cap,
+                                                 int padded_dim, const RowSums& row,
+                                                 typename V::F (&x)[4]) {
+#pragma GCC unroll 4
   for (int j = 0; j < 4; ++j) {
     x[j] = V::load(scores + 16 * j);
     if (cap > 0.0f) x[j] = V::mul(soft_cap<V>(x[j], cap), V::set(kLog2E));
-    if constexpr (!Whole) {
-      x[j] = V::fill_after(x[j], lanes_before(n, j), -__builtin_inff());
-      x[j] = V::fill_before(x[j], lanes_before(hidden, j), -__builtin_inff());
-    }
   }
+  fill_unseen<V, Whole>(x, hidden, n, -__builtin_inff());
   const float tile_highest = V::largest(V::max(V::max(x[0], x[1]), V::max(x[2], x[3])));
-  typename V::F lanes = V::load(row.lanes);
   if (tile_highest > *row.highest) {
     const float rescale = exp2_1<V>(*row.highest - tile_highest);
-    lanes = V::mul(lanes, V::set(rescale));
+    V::store(row.lanes, V::mul(V::load(row.lanes), V::set(rescale)));
     scale_values<V>(row.values, padded_dim, rescale);
     *row.highest = tile_highest;
   }
   const typename V::F shift = V::set(*row.highest);
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) x[j] = exp2<V>(V::sub(x[j], shift));
+  fill_unseen<V, Whole>(x, hidden, n, 0.0f);
+  return *row.highest - tile_highest;
+}
+
+template <class V>
+[[gnu::always_inline]] inline void sum_weights(const typename V::F (&x)[4], const RowSums& row) {
+  const typename V::F sum = V::add(V::add(x[0], x[1]), V::add(x[2], x[3]));
+  V::store(row.lanes, V::add(V::load(row.lanes), sum));
+}
+
+// Turns a row's scores of a tile into weights, which may take their place; their sum is of what
+// values are multiplied by.
+template <class V, bool Whole, class Factor>
+void weigh_tile(const float* scores, Factor* weights, int hidden, int n, float cap, int padded_dim,
+                const RowSums& row) {
+  typename V::F x[4];
+  weigh_scores<V, Whole>(scores, hidden, n, cap, padded_dim, row, x);
+#pragma GCC unroll 4
   for (int j = 0; j < 4; ++j) {
-    x[j] = exp2<V>(V::sub(x[j], shift));
-    if constexpr (!Whole) {
-      x[j] = V::fill_after(x[j], lanes_before(n, j), 0.0f);
-      x[j] = V::fill_before(x[j], lanes_before(hidden, j), 0.0f);
-    }
     V::store(weights + 16 * j, x[j]);
-    x[j] = V::load(weights + 16 * j);  // their sum is of what values are multiplied by
+    x[j] = V::load(weights + 16 * j);
   }
-  V::store(row.lanes, V::add(lanes, V::add(V::add(x[0], x[1]), V::add(x[2], x[3]))));
+  sum_weights<V>(x, row);
 }
 
 // Adds the sums of a later split to those of earlier ones. What a row has not seen changes no bit.

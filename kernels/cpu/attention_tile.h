@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "kernels/cpu/attention_words.h"
+#include "kernels/cpu/kv_bytes.h"
 #include "kernels/cpu/vector_ops.h"
 
 namespace quire::cpu {
@@ -19,6 +20,31 @@ template <class T>
 struct TilePointers {
   const T* k[kTilePositions / 16];
   const T* v[kTilePositions / 16];
+
+  // Vector j begins at position `offset` of the block whose part of this head is at `head`.
+  template <class Words>
+  void point(int j, const KvHead& kv, const std::byte* head, int offset) {
+    const T* base = reinterpret_cast<const T*>(head);
+    k[j] = base + offset * Words::kPair;
+    v[j] = base + kv.key_dim * kv.block_size + offset * kv.padded_dim;
+  }
+};
+// Of 8 bits: also where their scales lie.
+template <>
+struct TilePointers<std::int8_t> {
+  const std::uint8_t* k[kTilePositions / 16];
+  const float* k_scales[kTilePositions / 16];
+  const std::int8_t* v[kTilePositions / 16];
+  const float* v_scales[kTilePositions / 16];
+
+  template <class Words>
+  void point(int j, const KvHead& kv, const std::byte* head, int offset) {
+    const KvBytes at = kv_bytes(kv);
+    k[j] = reinterpret_cast<const std::uint8_t*>(head) + 4 * offset;
+    k_scales[j] = reinterpret_cast<const float*>(head + at.key_scales) + offset;
+    v[j] = reinterpret_cast<const std::int8_t*>(head + at.values) + offset * kv.padded_dim;
+    v_scales[j] = reinterpret_cast<const float*>(head + at.value_scales) + offset;
+  }
 };
 
 template <class V, class T>
@@ -29,11 +55,9 @@ TilePointers<T> locate_tile(const KvHead& kv, const BlockId* block_table, std::s
     // Beyond the context the table has no blocks: read the first ones again, to no effect.
     const int p = 16 * j < num_positions ? position + 16 * j : position;
     const BlockId block = block_table[p / kv.block_size];
-    const auto* base = reinterpret_cast<const T*>(
-        kv.arena + static_cast<std::size_t>(block) * kv.block_bytes + head_offset);
-    const int offset = p % kv.block_size;
-    tile.k[j] = base + offset * KvWords<V, T>::kPair;
-    tile.v[j] = base + kv.key_dim * kv.block_size + offset * kv.padded_dim;
+    const std::byte* head =
+        kv.arena + static_cast<std::size_t>(block) * kv.block_bytes + head_offset;
+    tile.template point<KvWords<V, T>>(j, kv, head, p % kv.block_size);
   }
   return tile;
 }
@@ -44,7 +68,7 @@ TilePointers<T> locate_tile(const KvHead& kv, const BlockId* block_table, std::s
 template <class T>
 void fetch_keys(const TilePointers<T>& next, int i, int step) {
   if (i * step * static_cast<int>(sizeof(T)) % 64 != 0) return;  // in a line that was asked for
-  for (const T* k : next.k) __builtin_prefetch(k + i * step, 0, 2);
+  for (const auto* k : next.k) __builtin_prefetch(k + i * step, 0, 2);
 }
 template <class T>
 void fetch_values(const T* row, int stride) {

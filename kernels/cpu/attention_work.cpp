@@ -17,8 +17,9 @@ constexpr int kItemsPerThread = 3;
 constexpr int padded(int head_dim) {
   return (head_dim + 15) / 16 * 16;
 }
-constexpr int paired(int head_dim) {
-  return (head_dim + 1) / 2 * 2;
+constexpr int key_dim(DType dtype, int head_dim) {
+  const int unit = dtype == DType::kI8 ? 4 : 2;
+  return (head_dim + unit - 1) / unit * unit;
 }
 int most_tokens_per_tile(const AttentionSpec& spec) {
   return std::max(1, kRowsPerItem / spec.group_heads);
@@ -42,8 +43,9 @@ void grow(std::vector<T>& buffer, std::size_t size) {
 }  // namespace
 
 std::size_t kv_head_bytes(DType dtype, int head_dim, int block_size) {
-  return static_cast<std::size_t>(paired(head_dim) + padded(head_dim)) *
-         static_cast<std::size_t>(block_size) * size_of(dtype);
+  const std::size_t scales = dtype == DType::kI8 ? 2 * sizeof(float) : 0;
+  const auto elements = static_cast<std::size_t>(key_dim(dtype, head_dim) + padded(head_dim));
+  return (elements * size_of(dtype) + scales) * static_cast<std::size_t>(block_size);
 }
 
 KvHead kv_head(const KvLayer& kv) {
@@ -52,7 +54,7 @@ KvHead kv_head(const KvLayer& kv) {
           .head_offset = 0,
           .dtype = kv.dtype,
           .head_dim = kv.head_dim,
-          .key_dim = paired(kv.head_dim),
+          .key_dim = key_dim(kv.dtype, kv.head_dim),
           .padded_dim = padded(kv.head_dim),
           .block_size = kv.block_size};
 }

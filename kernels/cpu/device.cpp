@@ -96,8 +96,8 @@ absl::StatusOr<std::unique_ptr<Device>> open_cpu(const DeviceOptions& options) {
   }
   if (options.kv_dtype == name_of(DType::kF8E4M3)) {
     return absl::InvalidArgumentError(
-        "the CPU does not store K and V as fp8; use --kv-cache-dtype auto, float32, float16 or "
-        "bfloat16, or a GPU (--device cuda).");
+        "the CPU does not store K and V as fp8; use --kv-cache-dtype int8, which takes as little, "
+        "auto, float32, float16 or bfloat16, or a GPU (--device cuda).");
   }
   QUIRE_ASSIGN_OR_RETURN(const Isa isa, choose_isa(options.isa));
   keep_to(

@@ -41,6 +41,54 @@ struct Lanes256 {
     return {_mm256_and_ps(pairs.lo, _mm256_castsi256_ps(mask)),
             _mm256_and_ps(pairs.hi, _mm256_castsi256_ps(mask))};
   }
+  // Bytes as pairs of 16 bits: the first and the third of four, the second and the last. Factors in
+  // the same order.
+  struct Sums {
+    __m256i lo, hi;
+  };
+  struct Bytes {
+    __m256i even_lo, even_hi, odd_lo, odd_hi;
+  };
+  struct Factors {
+    __m256i even, odd;
+  };
+  static Sums begin_sums(std::int32_t start) {
+    return {_mm256_set1_epi32(start), _mm256_set1_epi32(start)};
+  }
+  static Bytes load_bytes(const std::uint8_t* p) {
+    const __m256i lo = load32(p), hi = load32(p + 32), even = _mm256_set1_epi16(0xff);
+    return {_mm256_and_si256(lo, even), _mm256_and_si256(hi, even), _mm256_srli_epi16(lo, 8),
+            _mm256_srli_epi16(hi, 8)};
+  }
+  static Bytes load_bytes(const std::int8_t* p) {
+    const __m256i lo = load32(p), hi = load32(p + 32);
+    return {_mm256_srai_epi16(_mm256_slli_epi16(lo, 8), 8),
+            _mm256_srai_epi16(_mm256_slli_epi16(hi, 8), 8), _mm256_srai_epi16(lo, 8),
+            _mm256_srai_epi16(hi, 8)};
+  }
+  static Factors set_factors(const std::uint64_t* p) {
+    std::int32_t two[2];
+    __builtin_memcpy(two, p, 8);
+    return {_mm256_set1_epi32(two[0]), _mm256_set1_epi32(two[1])};
+  }
+  static Sums dot(Sums sum, Bytes a, Factors b) {
+    return {add_products(sum.lo, a.even_lo, a.odd_lo, b),
+            add_products(sum.hi, a.even_hi, a.odd_hi, b)};
+  }
+  static F total(Sums sum) { return {_mm256_cvtepi32_ps(sum.lo), _mm256_cvtepi32_ps(sum.hi)}; }
+  static void store_factors(std::uint64_t* p, F x) {
+    const __m256i lo = _mm256_cvtps_epi32(x.lo), hi = _mm256_cvtps_epi32(x.hi);
+    const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(lo, hi), 0xd8);
+    const __m256i swapped = _mm256_shufflelo_epi16(_mm256_shufflehi_epi16(words, 0xd8), 0xd8);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), swapped);
+  }
+  static void store_64_factors(std::uint64_t* p, F a, F b, F c, F d) {
+    store_factors(p, a);
+    store_factors(p + 4, b);
+    store_factors(p + 8, c);
+    store_factors(p + 12, d);
+  }
+  static Factors set_of_64_factors(const std::uint64_t* p, int i) { return set_factors(p + i); }
   static F load(const float* p, int n) {
     return {_mm256_maskload_ps(p, first(n)), _mm256_maskload_ps(p + 8, first(n - 8))};
   }
@@ -123,6 +171,18 @@ struct Lanes256 {
     return store16_int8(p, a) + store16_int8(p + 16, b);
   }
 
+  template <int kDistance>
+  static F swap_lanes(F x) {
+    if constexpr (kDistance == 1)
+      return {_mm256_permute_ps(x.lo, 0xb1), _mm256_permute_ps(x.hi, 0xb1)};
+    if constexpr (kDistance == 2)
+      return {_mm256_permute_ps(x.lo, 0x4e), _mm256_permute_ps(x.hi, 0x4e)};
+    if constexpr (kDistance == 4) {
+      return {_mm256_permute2f128_ps(x.lo, x.lo, 1), _mm256_permute2f128_ps(x.hi, x.hi, 1)};
+    }
+    if constexpr (kDistance == 8) return {x.hi, x.lo};
+  }
+
   static F rotate_pairs(F x, F cos_sin) {
     return {rotate8(x.lo, cos_sin.lo), rotate8(x.hi, cos_sin.hi)};
   }
@@ -139,6 +199,13 @@ struct Lanes256 {
     y = _mm_add_epi32(y, _mm_shuffle_epi32(y, 0x4e));
     y = _mm_add_epi32(y, _mm_shuffle_epi32(y, 0xb1));
     return _mm_cvtsi128_si32(y);
+  }
+  static __m256i load32(const void* p) {
+    return _mm256_loadu_si256(static_cast<const __m256i*>(p));
+  }
+  static __m256i add_products(__m256i sum, __m256i even, __m256i odd, Factors b) {
+    return _mm256_add_epi32(
+        sum, _mm256_add_epi32(_mm256_madd_epi16(even, b.even), _mm256_madd_epi16(odd, b.odd)));
   }
   static __m256i first(int n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));

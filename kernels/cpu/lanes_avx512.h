@@ -41,6 +41,68 @@ struct Lanes512 {
     const __m512i mask = _mm512_set1_epi32(element == 0 ? 0xffff : static_cast<int>(0xffff0000u));
     return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(pairs), mask));
   }
+  // Products of whole numbers: bytes as they lie in memory, four to a lane, times factors of 16
+  // bits, four to a std::uint64_t as store_factors() lays them out: their high bytes, their low
+  // ones. What is summed is exact in 32 bits whatever the order; so both instruction sets agree.
+  struct Sums {
+    __v16si high, low;  // as __m512i g++ 12 keeps no more than eight in registers
+  };
+  struct UnsignedBytes {
+    __m512i bytes;
+  };
+  struct SignedBytes {
+    __m512i bytes;
+  };
+  struct Factors {
+    __m512i high, low;
+  };
+  static Sums begin_sums(std::int32_t start) {
+    return {(__v16si)_mm512_setzero_si512(), (__v16si)_mm512_set1_epi32(start)};
+  }
+  static UnsignedBytes load_bytes(const std::uint8_t* p) { return {_mm512_loadu_si512(p)}; }
+  static SignedBytes load_bytes(const std::int8_t* p) { return {_mm512_loadu_si512(p)}; }
+  // With unsigned bytes the factors are signed, else they are not.
+  static Sums dot(Sums sum, UnsignedBytes a, Factors b) {
+    return {dot(sum.high, a.bytes, b.high), dot(sum.low, a.bytes, b.low)};
+  }
+  static Sums dot(Sums sum, SignedBytes a, Factors b) {
+    return {dot(sum.high, b.high, a.bytes), dot(sum.low, b.low, a.bytes)};
+  }
+  static F total(Sums sum) {
+    const __m512i high = _mm512_slli_epi32((__m512i)sum.high, 8);
+    return _mm512_cvtepi32_ps(_mm512_add_epi32(high, (__m512i)sum.low));
+  }
+  // Sixteen signed factors, rounded to whole numbers: for unsigned bytes.
+  static void store_factors(std::uint64_t* p, F x) {
+    const __m512i n = _mm512_cvtps_epi32(x);
+    // A low byte is signed too: -128 at least.
+    const __m512i high = _mm512_srai_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(128)), 8);
+    const __m128i h = _mm512_cvtepi32_epi8(high), l = _mm512_cvtepi32_epi8(n);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_unpacklo_epi32(h, l));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 2), _mm_unpackhi_epi32(h, l));
+  }
+  static Factors set_factors(const std::uint64_t* p) {
+    std::int32_t four[2];
+    __builtin_memcpy(four, p, 8);
+    return {_mm512_set1_epi32(four[0]), _mm512_set1_epi32(four[1])};
+  }
+  // 64 factors in [0, 2^15), rounded to whole numbers: for signed bytes. In an order of their own;
+  // the i-th four of them.
+  static void store_64_factors(std::uint64_t* p, F a, F b, F c, F d) {
+    const __m512i ab = _mm512_packs_epi32(_mm512_cvtps_epi32(a), _mm512_cvtps_epi32(b));
+    const __m512i cd = _mm512_packs_epi32(_mm512_cvtps_epi32(c), _mm512_cvtps_epi32(d));
+    const __m512i low = _mm512_set1_epi16(0xff);
+    _mm512_storeu_si512(p, _mm512_packus_epi16(_mm512_srli_epi16(ab, 8), _mm512_srli_epi16(cd, 8)));
+    _mm512_storeu_si512(p + 8,
+                        _mm512_packus_epi16(_mm512_and_si512(ab, low), _mm512_and_si512(cd, low)));
+  }
+  static Factors set_of_64_factors(const std::uint64_t* p, int i) {
+    const auto* high = reinterpret_cast<const char*>(p) + i % 4 * 16 + i / 4 * 4;
+    std::int32_t four[2];
+    __builtin_memcpy(four, high, 4);
+    __builtin_memcpy(four + 1, high + 64, 4);
+    return {_mm512_set1_epi32(four[0]), _mm512_set1_epi32(four[1])};
+  }
   // First n of 16 lanes, 0 <= n <= 16; the others are zero, or left as they are in memory.
   static F load(const float* p, int n) { return _mm512_maskz_loadu_ps(first(n), p); }
   static void store(float* p, F x) { _mm512_storeu_ps(p, x); }
@@ -105,6 +167,15 @@ struct Lanes512 {
                               _mm512_mul_ps(swapped, _mm512_movehdup_ps(cos_sin)));
   }
 
+  // Lane l gets what is in lane l ^ kDistance: 1, 2, 4 or 8.
+  template <int kDistance>
+  static F swap_lanes(F x) {
+    if constexpr (kDistance == 1) return _mm512_permute_ps(x, 0xb1);
+    if constexpr (kDistance == 2) return _mm512_permute_ps(x, 0x4e);
+    if constexpr (kDistance == 4) return _mm512_shuffle_f32x4(x, x, 0xb1);
+    if constexpr (kDistance == 8) return _mm512_shuffle_f32x4(x, x, 0x4e);
+  }
+
   static float sum8(__m256 x) {
     __m128 y = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
     y = _mm_add_ps(y, _mm_movehl_ps(y, y));
@@ -117,6 +188,9 @@ struct Lanes512 {
   }
 
  private:
+  static __v16si dot(__v16si sum, __m512i a, __m512i b) {
+    return (__v16si)_mm512_dpbusd_epi32((__m512i)sum, a, b);
+  }
   static __mmask16 first(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
 };
 

@@ -40,7 +40,8 @@ struct CombineJob {
 
 // One local KV head of the arena. Block layout: for each local head K [Dk][S], then V [S][Dp],
 // where Dk is D rounded up to 2 and Dp to 16: tokens lie in lanes for q . k, dimensions for p . v.
-// Of bfloat16 neighbours are pairs: K [Dk / 2][S][2], V [S / 2][Dp][2].
+// Of bfloat16 neighbours are pairs: K [Dk / 2][S][2], V [S / 2][Dp][2]. Of int8 they are fours,
+// with scales, and Dk is D rounded up to 4: kv_bytes.h.
 struct KvHead {
   std::byte* arena = nullptr;
   std::size_t block_bytes = 0;

@@ -223,6 +223,11 @@ absl::StatusOr<std::unique_ptr<Device>> open_cuda(const DeviceOptions& options, 
         absl::StrCat("dtype \"", options.dtype,
                      "\" is not one the cuda device computes in; use auto, bfloat16 or float32."));
   }
+  if (options.kv_dtype == name_of(DType::kI8)) {
+    return absl::InvalidArgumentError(
+        "the cuda device does not store K and V as int8; use --kv-cache-dtype fp8, which takes as "
+        "little, or the CPU (--device cpu).");
+  }
   QUIRE_ASSIGN_OR_RETURN(const int count, count_gpus());
   QUIRE_ASSIGN_OR_RETURN(const Gpu gpu, take_gpu(options.local_rank % count));
   QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<Queue> queue, Queue::open());

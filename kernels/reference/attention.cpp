@@ -12,6 +12,40 @@
 namespace quire::reference {
 namespace {
 
+float largest_of(const float* x, int n) {
+  float largest = 0.0f;
+  for (int i = 0; i < n; ++i) largest = std::max(largest, std::fabs(x[i]));
+  return largest;
+}
+
+void store_fp8(const float* from, int n, float* to) {
+  const int exponent = kv_exponent(std::bit_cast<std::uint32_t>(largest_of(from, n)));
+  for (int i = 0; i < n; ++i) {
+    const float scaled = std::ldexp(from[i], -exponent);
+    std::byte code{};
+    formats::F8E4M3::encode(&scaled, &code);
+    formats::F8E4M3::decode(&code, &to[i]);
+    to[i] = std::ldexp(to[i], exponent);
+  }
+}
+
+void store_int8(const float* from, int n, float* to) {
+  const Int8Scale by = kv_int8_scale(largest_of(from, n));
+  for (int i = 0; i < n; ++i) to[i] = std::nearbyint(from[i] * by.inverse) * by.scale;
+}
+
+// The Walsh-Hadamard transform of x in runs of `width`. Twice gives width * x.
+void mix(float* x, int n, int width) {
+  for (int distance = 1; distance < width; distance *= 2) {
+    for (int i = 0; i < n; ++i) {
+      if ((i & distance) != 0) continue;
+      const float a = x[i], b = x[i + distance];
+      x[i] = a + b;
+      x[i + distance] = a - b;
+    }
+  }
+}
+
 // to = the n values of a head as the arena's dtype holds them.
 void store_rounded(DType dtype, const float* from, int n, float* to) {
   if (dtype == DType::kF32) {
@@ -20,18 +54,22 @@ void store_rounded(DType dtype, const float* from, int n, float* to) {
     std::transform(from, from + n, to, [](float x) { return to_float(to_half(x)); });
   } else if (dtype == DType::kBf16) {
     std::transform(from, from + n, to, [](float x) { return to_float(to_bf16(x)); });
+  } else if (dtype == DType::kI8) {
+    store_int8(from, n, to);
   } else {
-    float largest = 0.0f;
-    for (int i = 0; i < n; ++i) largest = std::max(largest, std::fabs(from[i]));
-    const int exponent = kv_exponent(std::bit_cast<std::uint32_t>(largest));
-    for (int i = 0; i < n; ++i) {
-      const float scaled = std::ldexp(from[i], -exponent);
-      std::byte code{};
-      formats::F8E4M3::encode(&scaled, &code);
-      formats::F8E4M3::decode(&code, &to[i]);
-      to[i] = std::ldexp(to[i], exponent);
-    }
+    store_fp8(from, n, to);
   }
+}
+
+// The same of a key: 8 bits are of its transform.
+void store_key(DType dtype, const float* from, int n, float* to) {
+  if (dtype != DType::kI8) return store_rounded(dtype, from, n, to);
+  const int width = kv_mix_width(n);
+  std::copy_n(from, n, to);
+  mix(to, n, width);
+  store_int8(to, n, to);
+  mix(to, n, width);
+  for (int i = 0; i < n; ++i) to[i] /= static_cast<float>(width);
 }
 
 // Rotates the pair (x[a], x[b]) by the angle whose (cos, sin) is given.
@@ -123,7 +161,7 @@ void ReferenceOps::rope_store(float* qkv, const AttentionSpec& spec, const RopeS
         const float* k = row + (spec.num_heads + g) * d;
         const float* v = k + spec.num_kv_heads * d;
         const int offset = position % batch.block_size;
-        store_rounded(kv.dtype, k, d, kv_key(kv, block, g, offset));
+        store_key(kv.dtype, k, d, kv_key(kv, block, g, offset));
         store_rounded(kv.dtype, v, d, kv_value(kv, block, g, offset));
       }
     }

@@ -83,7 +83,7 @@ TEST(ConfigTest, ValuesOutOfRangeNameOptionValueAndRange) {
       {{"--max-model-len", "2"}, {"--max-model-len", "0 or an integer in [3,"}},
       {{"--max-model-len", "-1"}, {"--max-model-len", "'-1'"}},
       {{"--dtype", "int3"}, {"--dtype", "auto, float32, bfloat16"}},
-      {{"--kv-cache-dtype", "int8"}, {"--kv-cache-dtype", "bfloat16, fp8"}},
+      {{"--kv-cache-dtype", "int4"}, {"--kv-cache-dtype", "bfloat16, fp8, int8"}},
       {{"--device", "tpu"}, {"--device", "reference"}},
       {{"--seed", "-4"}, {"--seed", "2^64"}},
       {{"--kv-cache-memory-bytes", "4Q"}, {"--kv-cache-memory-bytes", "512M"}},

@@ -10,9 +10,24 @@ namespace quire::test {
 namespace {
 
 // The reference rounds K and V to the arena's dtype too, but a value on the edge may round the
-// other way after a rotation in another order: one step of the dtype.
+// other way after a rotation in another order: one step of the dtype. With int8 that is a whole
+// 127th of the head's largest; q and weights have 14 and 15 bits.
 float tolerance(DType dtype) {
-  return dtype == DType::kF32 ? 1e-5f : dtype == DType::kF16 ? 1e-3f : 8e-3f;
+  return dtype == DType::kF32   ? 1e-5f
+         : dtype == DType::kF16 ? 1e-3f
+         : dtype == DType::kI8  ? 3e-3f
+                                : 8e-3f;
+}
+
+// Those of all backends, and each of them with K and V of 8 bits, which GPUs do not have.
+std::vector<AttentionCase> cpu_cases() {
+  std::vector<AttentionCase> cases = attention_cases();
+  for (AttentionCase c : attention_cases()) {
+    c.name += ", int8";
+    c.dtype = DType::kI8;
+    cases.push_back(std::move(c));
+  }
+  return cases;
 }
 
 void expect_close(const AttentionRun& actual, const AttentionRun& expected, float allowed) {
@@ -35,7 +50,7 @@ void expect_same_bits(const AttentionRun& a, const AttentionRun& b) {
 
 TEST(Attention, MatchesTheReference) {
   const auto reference = open_backend("reference");
-  for (const AttentionCase& c : attention_cases()) {
+  for (const AttentionCase& c : cpu_cases()) {
     const AttentionRun want = run_attention(*reference, c, whole(c), ActivationLayout::kF32);
     for (const std::string& name : cpu_backends()) {
       SCOPED_TRACE(name + ", " + c.name);
@@ -50,7 +65,7 @@ TEST(Attention, MatchesTheReference) {
 
 TEST(Attention, ScheduleAndThreadsChangeNoBit) {
   for (const std::string& name : cpu_backends()) {
-    for (const AttentionCase& c : attention_cases()) {
+    for (const AttentionCase& c : cpu_cases()) {
       SCOPED_TRACE(name + ", " + c.name);
       const ActivationLayout layout = ActivationLayout::kQ8;
       const AttentionRun base = run_attention(*open_backend(name, 1), c, whole(c), layout);
@@ -73,27 +88,31 @@ TEST(Attention, ASequenceAloneHasTheBitsItHasAmong32) {
                        .num_kv_heads = 2,
                        .head_dim = 32,
                        .group_heads = 3,
-                       .rope_dims = 32,
-                       .dtype = DType::kF16};
+                       .rope_dims = 32};
     for (int s = 0; s < 32; ++s) many.lengths.push_back(1 + s * 37 % 90);
     const auto device = open_backend(name, 3);
-    const AttentionRun together =
-        run_attention(*device, many, chunked(many, 7), ActivationLayout::kF32);
-    AttentionCase one = many;
-    one.lengths = {many.lengths[0]};  // q, k and v depend on the sequence's index
-    const AttentionRun alone = run_attention(*device, one, whole(one), ActivationLayout::kF32);
-    EXPECT_EQ(alone.bytes[0], together.bytes[0]) << name;
+    for (const DType dtype : {DType::kF16, DType::kI8}) {
+      many.dtype = dtype;
+      const AttentionRun together =
+          run_attention(*device, many, chunked(many, 7), ActivationLayout::kF32);
+      AttentionCase one = many;
+      one.lengths = {many.lengths[0]};  // q, k and v depend on the sequence's index
+      const AttentionRun alone = run_attention(*device, one, whole(one), ActivationLayout::kF32);
+      EXPECT_EQ(alone.bytes[0], together.bytes[0]) << name << ", " << name_of(dtype);
+    }
   }
 }
 
 TEST(Attention, BlockSizeChangesNoBit) {
   for (const std::string& name : cpu_backends()) {
     const auto device = open_backend(name, 2);
-    AttentionCase c{.name = "block sizes", .dtype = DType::kF16, .lengths = {330, 20}};
-    const AttentionRun base = run_attention(*device, c, chunked(c, 50), ActivationLayout::kF32);
-    for (const int block_size : {32, 64}) {
-      c.block_size = block_size;
-      expect_same_bits(base, run_attention(*device, c, chunked(c, 50), ActivationLayout::kF32));
+    for (const DType dtype : {DType::kF16, DType::kI8}) {
+      AttentionCase c{.name = "block sizes", .dtype = dtype, .lengths = {330, 20}};
+      const AttentionRun base = run_attention(*device, c, chunked(c, 50), ActivationLayout::kF32);
+      for (const int block_size : {32, 64}) {
+        c.block_size = block_size;
+        expect_same_bits(base, run_attention(*device, c, chunked(c, 50), ActivationLayout::kF32));
+      }
     }
   }
 }
@@ -113,38 +132,60 @@ TEST(Attention, ARankWithPartOfTheHeadsHasTheirBits) {
   }
 }
 
-// Rounding to fp8 moves each element by at most a sixteenth; answers are averages of them.
-TEST(Attention, Fp8StaysNearFp32) {
+// Products of whole numbers are exact, and all else is one operation per lane.
+TEST(Attention, InstructionSetsAgreeInInt8) {
+  const std::vector<std::string> names = cpu_backends();
+  for (const AttentionCase& c : cpu_cases()) {
+    if (c.dtype != DType::kI8) continue;
+    SCOPED_TRACE(c.name);
+    const AttentionRun first =
+        run_attention(*open_backend(names[0]), c, whole(c), ActivationLayout::kF32);
+    for (const std::string& name : names) {
+      const auto device = open_backend(name);
+      expect_same_bits(first, run_attention(*device, c, whole(c), ActivationLayout::kF32));
+    }
+  }
+}
+
+// Rounding to fp8 moves each element by at most a sixteenth, to int8 by half of a 127th of the
+// largest; answers are averages of them.
+TEST(Attention, EightBitsStayNearFp32) {
+  constexpr struct {
+    DType dtype;
+    double least, mean, most;
+  } kLimits[] = {{DType::kF8E4M3, 1e-4, 0.02, 0.4}, {DType::kI8, 1e-5, 0.004, 0.1}};
   const auto reference = open_backend("reference");
-  double sum = 0.0, most = 0.0;
-  int count = 0;
-  for (AttentionCase c : attention_cases()) {
-    c.dtype = DType::kF32;
-    const AttentionRun exact = run_attention(*reference, c, whole(c), ActivationLayout::kF32);
-    c.dtype = DType::kF8E4M3;
-    const AttentionRun rounded = run_attention(*reference, c, whole(c), ActivationLayout::kF32);
-    for (std::size_t s = 0; s < exact.floats.size(); ++s) {
-      for (std::size_t p = 0; p < exact.floats[s].size(); ++p) {
-        for (std::size_t i = 0; i < exact.floats[s][p].size(); ++i, ++count) {
-          const double d = std::abs(static_cast<double>(exact.floats[s][p][i]) -
-                                    static_cast<double>(rounded.floats[s][p][i]));
-          sum += d;
-          most = std::max(most, d);
+  for (const auto& limits : kLimits) {
+    double sum = 0.0, most = 0.0;
+    int count = 0;
+    for (AttentionCase c : attention_cases()) {
+      c.dtype = DType::kF32;
+      const AttentionRun exact = run_attention(*reference, c, whole(c), ActivationLayout::kF32);
+      c.dtype = limits.dtype;
+      const AttentionRun rounded = run_attention(*reference, c, whole(c), ActivationLayout::kF32);
+      for (std::size_t s = 0; s < exact.floats.size(); ++s) {
+        for (std::size_t p = 0; p < exact.floats[s].size(); ++p) {
+          for (std::size_t i = 0; i < exact.floats[s][p].size(); ++i, ++count) {
+            const double d = std::abs(static_cast<double>(exact.floats[s][p][i]) -
+                                      static_cast<double>(rounded.floats[s][p][i]));
+            sum += d;
+            most = std::max(most, d);
+          }
         }
       }
     }
+    std::printf("%s: %d elements, mean |d| %.2e, max %.2e\n", name_of(limits.dtype), count,
+                sum / count, most);
+    EXPECT_GT(sum / count, limits.least);  // it is rounded
+    EXPECT_LT(sum / count, limits.mean);
+    EXPECT_LT(most, limits.most);
   }
-  std::printf("%d elements, mean |d| %.2e, max %.2e\n", count, sum / count, most);
-  EXPECT_GT(sum / count, 1e-4);  // it is fp8
-  EXPECT_LT(sum / count, 0.02);
-  EXPECT_LT(most, 0.4);
 }
 
-// Scales are per token and head: a huge token in the same block takes nothing from the others, and
-// elements that are e4m3 numbers times a power of two are kept exactly.
-TEST(Attention, Fp8ScalesEachTokenAndHeadAlone) {
-  const auto device = open_backend("reference");
-  Ops& ops = device->ops();
+// Answers of 7 tokens and 2 heads over K and V of a few steps up to `largest`; one token is huge,
+// one head is tiny.
+std::vector<float> answers_of_steps(Device& device, DType dtype, float largest) {
+  Ops& ops = device.ops();
   constexpr int kD = 16, kTokens = 7, kHeads = 2, kRow = 3 * kHeads * kD;
   std::vector<float> qkv(kTokens * kRow);
   for (int t = 0; t < kTokens; ++t) {
@@ -153,39 +194,50 @@ TEST(Attention, Fp8ScalesEachTokenAndHeadAlone) {
         float* at = qkv.data() + t * kRow + h * kD + d;
         at[0] = d == t ? 0.01f : 0.0f;
         const float scale = t == 4 ? 0x1p60f : h == 1 ? 0x1p-30f : 1.0f;
-        at[kHeads * kD] = static_cast<float>(8 + d % 8) * scale;  // four bits of significance
-        at[2 * kHeads * kD] = static_cast<float>(d - 8) * scale;
+        const float step = d == 15 ? largest : static_cast<float>(8 + d % 8);  // four bits
+        at[kHeads * kD] = step * scale;
+        at[2 * kHeads * kD] = (d < 8 ? -step : step) * scale;
       }
     }
   }
-  std::vector<std::vector<float>> answers;
-  for (const DType dtype : {DType::kF32, DType::kF8E4M3}) {
-    const std::size_t block_bytes = ops.kv_block_bytes(dtype, kHeads, kD, 16);
-    Buffer<std::byte> arena(*device, block_bytes);
-    std::vector<std::int32_t> positions(kTokens), rows(kTokens, 0), begin = {0, kTokens},
-                                                                    context = {kTokens};
-    for (int t = 0; t < kTokens; ++t) positions[static_cast<std::size_t>(t)] = t;
-    const std::vector<BlockId> table = {0};
-    Batch batch;
-    batch.num_tokens = kTokens;
-    batch.num_rows = 1;
-    batch.max_blocks = 1;
-    batch.positions = positions.data();
-    batch.row_of_token = rows.data();
-    batch.row_begin = begin.data();
-    batch.context = context.data();
-    batch.block_tables = table.data();
-    const KvLayer kv{arena.data(), block_bytes, dtype, kHeads, kD, 16};
-    const AttentionSpec spec{kHeads, kHeads, kD, 0, 0, 1, 1.0f};
-    Buffer<float> in(*device, qkv);
-    ActivationBuffer out(*device, ActivationLayout::kF32, kTokens, kHeads * kD);
-    ops.rope_store(in.data(), spec, RopeSpec(), nullptr, batch, kv);
-    ops.attention(in.data(), spec, batch, kv, out.get());
-    ASSERT_TRUE(device->wait().ok());
-    answers.push_back(out.floats());
+  const std::size_t block_bytes = ops.kv_block_bytes(dtype, kHeads, kD, 16);
+  Buffer<std::byte> arena(device, block_bytes);
+  std::vector<std::int32_t> positions(kTokens), rows(kTokens, 0), begin = {0, kTokens},
+                                                                  context = {kTokens};
+  for (int t = 0; t < kTokens; ++t) positions[static_cast<std::size_t>(t)] = t;
+  const std::vector<BlockId> table = {0};
+  Batch batch;
+  batch.num_tokens = kTokens;
+  batch.num_rows = 1;
+  batch.max_blocks = 1;
+  batch.positions = positions.data();
+  batch.row_of_token = rows.data();
+  batch.row_begin = begin.data();
+  batch.context = context.data();
+  batch.block_tables = table.data();
+  const KvLayer kv{arena.data(), block_bytes, dtype, kHeads, kD, 16};
+  const AttentionSpec spec{kHeads, kHeads, kD, 0, 0, 1, 1.0f};
+  Buffer<float> in(device, qkv);
+  ActivationBuffer out(device, ActivationLayout::kF32, kTokens, kHeads * kD);
+  ops.rope_store(in.data(), spec, RopeSpec(), nullptr, batch, kv);
+  ops.attention(in.data(), spec, batch, kv, out.get());
+  EXPECT_TRUE(device.wait().ok());
+  return out.floats();
+}
+
+// Scales are per token and head: a huge token in the same block takes nothing from the others, and
+// elements that are whole steps are kept exactly: e4m3 numbers times a power of two, or 127ths.
+TEST(Attention, EightBitScalesAreOfATokenAndHead) {
+  const auto reference = open_backend("reference");
+  const auto exact = answers_of_steps(*reference, DType::kF32, 15.0f);
+  EXPECT_EQ(answers_of_steps(*reference, DType::kF8E4M3, 15.0f), exact);
+  EXPECT_NE(exact[1], exact[2]);
+  const auto wide = answers_of_steps(*reference, DType::kF32, 127.0f);
+  expect_near(answers_of_steps(*reference, DType::kI8, 127.0f), wide, 0.0f, 1e-5f);
+  for (const std::string& name : cpu_backends()) {
+    SCOPED_TRACE(name);
+    expect_near(answers_of_steps(*open_backend(name), DType::kI8, 127.0f), wide, 0.0f, 1e-3f);
   }
-  EXPECT_EQ(answers[0], answers[1]);
-  EXPECT_NE(answers[0][1], answers[0][2]);
 }
 
 TEST(Attention, HugeScoresStayFinite) {

@@ -203,6 +203,7 @@ TEST_P(OneAnswerMatrix, InSeveralWaysAtOnce) {
 constexpr Format kAsStored = Format::kF32;
 constexpr Kind kThorough[] = {
     {"mixed", Storage::kMixed, kAsStored, "auto", "auto"},
+    {"mixed_int8", Storage::kMixed, kAsStored, "auto", "int8"},
 };
 constexpr Kind kKinds[] = {
     {"f32_avx512", Storage::kF32, kAsStored, "avx512", "auto"},
@@ -223,6 +224,9 @@ constexpr Kind kKinds[] = {
     {"mixed_kv_f32_avx512", Storage::kMixed, kAsStored, "avx512", "float32"},
     {"mixed_kv_bf16_avx512", Storage::kMixed, kAsStored, "avx512", "bfloat16"},
     {"mixed_kv_bf16_avx2", Storage::kMixed, kAsStored, "avx2", "bfloat16"},
+    {"mixed_kv_int8_avx512", Storage::kMixed, kAsStored, "avx512", "int8"},
+    {"mixed_kv_int8_avx2", Storage::kMixed, kAsStored, "avx2", "int8"},
+    {"bf16_kv_int8_avx512", Storage::kBf16, kAsStored, "avx512", "int8"},
     {"bf16_kv_f16_avx512", Storage::kBf16, kAsStored, "avx512", "float16"},
     {"bf16_kv_f32_avx512", Storage::kBf16, kAsStored, "avx512", "float32"},
 };

@@ -70,7 +70,8 @@ GroupOptions SmolLm2::scoring_options(const char* dtype) {
 }
 
 absl::StatusOr<ForcedRun> SmolLm2::lead(const std::string& model, const char* dtype,
-                                        std::size_t longest, std::size_t most) const {
+                                        std::size_t longest, std::size_t most,
+                                        const char* kv_dtype) const {
   ForcedRun run;
   std::vector<ForcedText> texts;
   for (const nlohmann::json& item : items_) {
@@ -79,8 +80,9 @@ absl::StatusOr<ForcedRun> SmolLm2::lead(const std::string& model, const char* dt
     texts.push_back({item["prompt_ids"].get<std::vector<TokenId>>(),
                      item["output_ids"].get<std::vector<TokenId>>()});
   }
-  QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<RankGroup> group,
-                         RankGroup::open(model, options(dtype, 1)));
+  GroupOptions with = options(dtype, 1);
+  with.kv_dtype = kv_dtype;
+  QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<RankGroup> group, RankGroup::open(model, with));
   QUIRE_ASSIGN_OR_RETURN(run.outputs, teacher_force(*group, texts));
   return run;
 }

@@ -39,7 +39,7 @@ class SmolLm2 : public testing::Test {
 
   // Runs the first `most` items whose prompt is at most `longest`.
   absl::StatusOr<ForcedRun> lead(const std::string& model, const char* dtype, std::size_t longest,
-                                 std::size_t most) const;
+                                 std::size_t most, const char* kv_dtype = "auto") const;
   // Scores the same texts: fills in what a ForcedRun has of the scorer.
   absl::Status look_closer(const std::string& model, const char* dtype, ForcedRun& run,
                            const BestRows& reference = {}, const char* device = "cpu") const;

@@ -255,6 +255,8 @@ cudaError_t rope_store(cudaStream_t stream, const RopeJob& job, const Batch& bat
       return launch_as(static_cast<bf16*>(nullptr));
     case DType::kF8E4M3:
       return launch_rope_f8(stream, params, batch.num_tokens);
+    case DType::kI8:  // refused when the device is opened
+      break;
   }
   return cudaErrorInvalidValue;
 }

@@ -131,6 +131,14 @@ TEST(Fp8Kv, IsPartOfWhatRanksAgreeOn) {
   EXPECT_EQ(fp8->rank(0).kv_block_bytes(16) * 128, other->rank(0).kv_block_bytes(16) * 33);
 }
 
+TEST(Fp8Kv, AGpuRefusesInt8) {
+  DeviceOptions options;
+  options.kind = "cuda";
+  options.kv_dtype = "int8";
+  EXPECT_THAT(std::string(open_emulated(options).status().message()),
+              testing::HasSubstr("--kv-cache-dtype fp8"));
+}
+
 TEST(Fp8Kv, TheCpuRefusesIt) {
   DeviceOptions options;
   options.kind = "cpu";
@@ -138,8 +146,8 @@ TEST(Fp8Kv, TheCpuRefusesIt) {
   EXPECT_THAT(std::string(open_device(options).status().message()),
               testing::HasSubstr("--kv-cache-dtype auto"));
   options.kind = "reference";
-  options.kv_dtype = "int8";
-  EXPECT_THAT(std::string(open_device(options).status().message()), testing::HasSubstr("int8"));
+  options.kv_dtype = "int4";
+  EXPECT_THAT(std::string(open_device(options).status().message()), testing::HasSubstr("int4"));
 }
 
 }  // namespace
