@@ -35,20 +35,18 @@ inline constexpr int kSharedPositions = 256;
 // K and V of one layer on this rank; base pointers into the arena. The layout inside a block is the
 // backend's own; sizes come from Ops::kv_block_bytes.
 struct KvLayer {
-  std::byte* data = nullptr;  // [num_blocks][block bytes]
-  std::size_t block_bytes = 0;
+  std::byte* data = nullptr;
+  std::size_t block_bytes = 0;  // from one block of the layer to the next
   DType dtype = DType::kF32;
   int num_kv_heads = 0;  // local
   int head_dim = 0;
   int block_size = 16;
 };
 
-// All layers of an arena: layer l's blocks begin l * layer_bytes behind `data`.
+// An arena, all layers: [num_blocks][block bytes].
 struct KvBlocks {
   std::byte* data = nullptr;
-  int num_layers = 0;
-  std::size_t layer_bytes = 0;
-  std::size_t block_bytes = 0;  // of one layer
+  std::size_t block_bytes = 0;
 };
 
 struct AttentionSpec {

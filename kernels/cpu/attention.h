@@ -129,12 +129,11 @@ void attend_split(const AttendJob& job, const ScratchOf<V, T>& s, int split, int
     const int seen_next = s.visible(s.rows - 1, position);
     const bool last = seen_next == 0 || position == job.split_end * kSplitPositions;
     const TilePointers<T> next = last ? first_tile_after<V, T>(job) : locate(position, seen_next);
-    const TilePointers<T>* ahead = s.rows <= V::kRows ? &next : nullptr;
     for (int first = 0; first < s.rows; first += kRows) {
       const int count = s.rows - first < kRows ? s.rows - first : kRows;
       if (s.visible(first + count - 1, p) == 0) continue;
       if (s.hidden(first, p, job.window) == kTilePositions) continue;
-      TilePass<V, T>{job, s, tile, first == 0 ? ahead : nullptr, p, first, count, set}.run();
+      TilePass<V, T>{job, s, tile, first == 0 ? &next : nullptr, p, first, count, set}.run();
     }
     tile = next;
     seen = seen_next;

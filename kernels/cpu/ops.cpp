@@ -176,14 +176,12 @@ void CpuOps::copy_blocks(const KvBlocks& arena, absl::Span<const BlockId> from,
                          absl::Span<const BlockId> to) {
   enqueue([arena, from = std::vector<BlockId>(from.begin(), from.end()),
            to = std::vector<BlockId>(to.begin(), to.end())](int thread, int num_threads) {
-    const auto count = static_cast<int>(from.size());
-    const Range share = share_of(count * arena.num_layers, thread, num_threads);
+    const Range share = share_of(static_cast<int>(from.size()), thread, num_threads);
     for (int i = share.begin; i < share.end; ++i) {
-      const auto copy = static_cast<std::size_t>(i % count);
-      std::byte* layer = arena.data + static_cast<std::size_t>(i / count) * arena.layer_bytes;
-      std::copy_n(layer + static_cast<std::size_t>(from[copy]) * arena.block_bytes,
+      const auto copy = static_cast<std::size_t>(i);
+      std::copy_n(arena.data + static_cast<std::size_t>(from[copy]) * arena.block_bytes,
                   arena.block_bytes,
-                  layer + static_cast<std::size_t>(to[copy]) * arena.block_bytes);
+                  arena.data + static_cast<std::size_t>(to[copy]) * arena.block_bytes);
     }
   });
 }

@@ -160,10 +160,9 @@ void CudaOps::copy_blocks(const KvBlocks& arena, absl::Span<const BlockId> from,
   std::copy(from.begin(), from.end(), ids);
   std::copy(to.begin(), to.end(), ids + count);
   queue_.copy(device_ids, ids, 2 * count * sizeof(BlockId));
-  queue_.check(
-      cuda::copy_blocks(queue_.stream(), arena.data, arena.layer_bytes, arena.num_layers,
-                        arena.block_bytes, device_ids, device_ids + count, static_cast<int>(count)),
-      "copying blocks");
+  queue_.check(cuda::copy_blocks(queue_.stream(), arena.data, arena.block_bytes, device_ids,
+                                 device_ids + count, static_cast<int>(count)),
+               "copying blocks");
 }
 
 void* CudaOps::attention_workspace(std::size_t bytes) {

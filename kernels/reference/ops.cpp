@@ -139,12 +139,10 @@ void ReferenceOps::copy_blocks(const KvBlocks& arena, absl::Span<const BlockId> 
                                absl::Span<const BlockId> to) {
   enqueue([arena, from = std::vector<BlockId>(from.begin(), from.end()),
            to = std::vector<BlockId>(to.begin(), to.end())] {
-    for (std::size_t l = 0; l < static_cast<std::size_t>(arena.num_layers); ++l) {
-      std::byte* layer = arena.data + l * arena.layer_bytes;
-      for (std::size_t i = 0; i < from.size(); ++i) {
-        std::copy_n(layer + static_cast<std::size_t>(from[i]) * arena.block_bytes,
-                    arena.block_bytes, layer + static_cast<std::size_t>(to[i]) * arena.block_bytes);
-      }
+    for (std::size_t i = 0; i < from.size(); ++i) {
+      std::copy_n(arena.data + static_cast<std::size_t>(from[i]) * arena.block_bytes,
+                  arena.block_bytes,
+                  arena.data + static_cast<std::size_t>(to[i]) * arena.block_bytes);
     }
   });
 }

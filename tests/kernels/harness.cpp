@@ -272,22 +272,20 @@ AttentionRun run_attention(Device& device, const AttentionCase& c, const std::ve
 }
 
 void check_block_copies(Device& device) {
-  constexpr int kLayers = 3, kBlocks = 6;
+  constexpr std::size_t kBlocks = 6;
   for (const std::size_t bytes : {std::size_t{256}, std::size_t{20}, std::size_t{40000}}) {
-    const std::size_t layer_bytes = kBlocks * bytes;
-    std::vector<std::uint8_t> values(kLayers * layer_bytes);
+    std::vector<std::uint8_t> values(kBlocks * bytes);
     for (std::size_t i = 0; i < values.size(); ++i) {
       values[i] = static_cast<std::uint8_t>(i * 2654435761u >> 13);
     }
     Buffer<std::uint8_t> arena(device, values);
-    const KvBlocks blocks{reinterpret_cast<std::byte*>(arena.data()), kLayers, layer_bytes, bytes};
+    const KvBlocks blocks{reinterpret_cast<std::byte*>(arena.data()), bytes};
     device.ops().copy_blocks(blocks, std::vector<BlockId>{5, 0, 5}, std::vector<BlockId>{2, 1, 4});
     const std::vector<std::uint8_t> got = arena.read();
     const std::size_t source[kBlocks] = {0, 0, 5, 3, 5, 5};
     for (std::size_t i = 0; i < got.size(); ++i) {
-      const std::size_t layer = i / layer_bytes, block = i % layer_bytes / bytes, at = i % bytes;
-      ASSERT_EQ(got[i], values[layer * layer_bytes + source[block] * bytes + at])
-          << "block " << block << " of layer " << layer << ", byte " << at << " of " << bytes;
+      ASSERT_EQ(got[i], values[source[i / bytes] * bytes + i % bytes])
+          << "block " << i / bytes << ", byte " << i % bytes << " of " << bytes;
     }
   }
 }

@@ -1,4 +1,4 @@
-// One allocation, sliced by layer and block.
+// One allocation, sliced by block and layer.
 #include "worker/kv/kv_arena.h"
 
 namespace quire {
@@ -23,32 +23,24 @@ absl::StatusOr<KvArena> KvArena::create(const KvShape& shape, int num_blocks, De
 KvBlocks KvArena::blocks() const {
   KvBlocks blocks;
   blocks.data = static_cast<std::byte*>(memory_.data());
-  blocks.num_layers = shape_.num_layers;
-  blocks.layer_bytes = static_cast<std::size_t>(num_blocks_) * block_bytes_;
-  blocks.block_bytes = block_bytes_;
+  blocks.block_bytes = bytes_of_all_layers();
   return blocks;
 }
 
 void KvArena::swap_out(Device& device, BlockId block, void* host) const {
-  for (int l = 0; l < shape_.num_layers; ++l) {
-    device.copy(static_cast<std::byte*>(host) + static_cast<std::size_t>(l) * block_bytes_,
-                layer(l).data + static_cast<std::size_t>(block) * block_bytes_, block_bytes_);
-  }
+  device.copy(host, blocks().data + static_cast<std::size_t>(block) * bytes_of_all_layers(),
+              bytes_of_all_layers());
 }
 
 void KvArena::swap_in(Device& device, const void* host, BlockId block) const {
-  for (int l = 0; l < shape_.num_layers; ++l) {
-    device.copy(layer(l).data + static_cast<std::size_t>(block) * block_bytes_,
-                static_cast<const std::byte*>(host) + static_cast<std::size_t>(l) * block_bytes_,
-                block_bytes_);
-  }
+  device.copy(blocks().data + static_cast<std::size_t>(block) * bytes_of_all_layers(), host,
+              bytes_of_all_layers());
 }
 
 KvLayer KvArena::layer(int l) const {
   KvLayer layer;
-  layer.data = static_cast<std::byte*>(memory_.data()) +
-               static_cast<std::size_t>(l) * static_cast<std::size_t>(num_blocks_) * block_bytes_;
-  layer.block_bytes = block_bytes_;
+  layer.data = static_cast<std::byte*>(memory_.data()) + static_cast<std::size_t>(l) * block_bytes_;
+  layer.block_bytes = bytes_of_all_layers();
   layer.dtype = shape_.dtype;
   layer.num_kv_heads = shape_.num_kv_heads;
   layer.head_dim = shape_.head_dim;

@@ -1,5 +1,7 @@
-// K and V of this rank's heads for every block, layer by layer: [L][num_blocks][block bytes]. Which
-// block holds what is known to the coordinator alone.
+// K and V of this rank's heads, block by block: [num_blocks][L][block bytes]. A block is one piece,
+// so that memory which is used for the first time comes page by page: layer by layer, a page of
+// every layer would have to be found and cleared in the same step. Which block holds what is known
+// to the coordinator alone.
 #pragma once
 
 #include "absl/status/statusor.h"
@@ -34,6 +36,10 @@ class KvArena {
   int num_blocks() const { return num_blocks_; }
 
  private:
+  std::size_t bytes_of_all_layers() const {
+    return static_cast<std::size_t>(shape_.num_layers) * block_bytes_;
+  }
+
   KvShape shape_;
   int num_blocks_ = 0;
   std::size_t block_bytes_ = 0;  // of one layer

@@ -1,5 +1,5 @@
-// Copy-on-write of KV blocks: every (pair, layer) is a run of bytes, copied 16 at a time by enough
-// thread blocks to fill the device also when one block of one layer is copied.
+// Copy-on-write of KV blocks: every pair is a run of bytes, copied 16 at a time by enough thread
+// blocks to fill the device also when one block is copied.
 #include "kernels/cuda/row/row.h"
 #include "kernels/cuda/row/row_tile.h"
 
@@ -9,16 +9,14 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kUnroll = 4;  // 16-byte words of a thread
 
-__global__ void copy_blocks_kernel(std::byte* arena, std::size_t layer_stride,
-                                   std::size_t block_bytes, const BlockId* from,
+__global__ void copy_blocks_kernel(std::byte* arena, std::size_t block_bytes, const BlockId* from,
                                    const BlockId* to) {
   wait_for_previous_grid();
   allow_next_grid();
-  std::byte* layer = arena + blockIdx.y * layer_stride;
-  const std::byte* source = layer + static_cast<std::size_t>(from[blockIdx.x]) * block_bytes;
-  std::byte* target = layer + static_cast<std::size_t>(to[blockIdx.x]) * block_bytes;
+  const std::byte* source = arena + static_cast<std::size_t>(from[blockIdx.x]) * block_bytes;
+  std::byte* target = arena + static_cast<std::size_t>(to[blockIdx.x]) * block_bytes;
   const std::size_t words = block_bytes / 16;
-  const std::size_t first = static_cast<std::size_t>(blockIdx.z) * kThreads * kUnroll + threadIdx.x;
+  const std::size_t first = static_cast<std::size_t>(blockIdx.y) * kThreads * kUnroll + threadIdx.x;
   uint4 word[kUnroll];
   QUIRE_UNROLL
   for (int i = 0; i < kUnroll; ++i) {
@@ -33,32 +31,29 @@ __global__ void copy_blocks_kernel(std::byte* arena, std::size_t layer_stride,
 }
 
 // Blocks of any size and alignment.
-__global__ void copy_bytes_kernel(std::byte* arena, std::size_t layer_stride,
-                                  std::size_t block_bytes, const BlockId* from, const BlockId* to) {
+__global__ void copy_bytes_kernel(std::byte* arena, std::size_t block_bytes, const BlockId* from,
+                                  const BlockId* to) {
   wait_for_previous_grid();
   allow_next_grid();
-  std::byte* layer = arena + blockIdx.y * layer_stride;
-  const std::byte* source = layer + static_cast<std::size_t>(from[blockIdx.x]) * block_bytes;
-  std::byte* target = layer + static_cast<std::size_t>(to[blockIdx.x]) * block_bytes;
+  const std::byte* source = arena + static_cast<std::size_t>(from[blockIdx.x]) * block_bytes;
+  std::byte* target = arena + static_cast<std::size_t>(to[blockIdx.x]) * block_bytes;
   for (std::size_t i = threadIdx.x; i < block_bytes; i += blockDim.x) target[i] = source[i];
 }
 
 }  // namespace
 
-cudaError_t copy_blocks(cudaStream_t stream, std::byte* arena, std::size_t layer_stride,
-                        int num_layers, std::size_t block_bytes, const BlockId* from,
-                        const BlockId* to, int count) {
-  if (count == 0 || num_layers == 0 || block_bytes == 0) return cudaSuccess;
-  dim3 grid(static_cast<unsigned>(count), static_cast<unsigned>(num_layers));
-  const bool aligned = is_aligned(arena, 16) && layer_stride % 16 == 0 && block_bytes % 16 == 0;
-  if (!aligned) {
-    return launch_overlapped(copy_bytes_kernel, grid, dim3(kThreads), 0, stream, arena,
-                             layer_stride, block_bytes, from, to);
+cudaError_t copy_blocks(cudaStream_t stream, std::byte* arena, std::size_t block_bytes,
+                        const BlockId* from, const BlockId* to, int count) {
+  if (count == 0 || block_bytes == 0) return cudaSuccess;
+  dim3 grid(static_cast<unsigned>(count));
+  if (!is_aligned(arena, 16) || block_bytes % 16 != 0) {
+    return launch_overlapped(copy_bytes_kernel, grid, dim3(kThreads), 0, stream, arena, block_bytes,
+                             from, to);
   }
   const std::size_t words = block_bytes / 16;
-  grid.z = static_cast<unsigned>((words + kThreads * kUnroll - 1) / (kThreads * kUnroll));
-  return launch_overlapped(copy_blocks_kernel, grid, dim3(kThreads), 0, stream, arena, layer_stride,
-                           block_bytes, from, to);
+  grid.y = static_cast<unsigned>((words + kThreads * kUnroll - 1) / (kThreads * kUnroll));
+  return launch_overlapped(copy_blocks_kernel, grid, dim3(kThreads), 0, stream, arena, block_bytes,
+                           from, to);
 }
 
 }  // namespace quire::cuda

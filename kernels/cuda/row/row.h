@@ -65,10 +65,8 @@ cudaError_t feed(cudaStream_t stream, TokenId* tokens, const std::int32_t* sourc
 // Rotates q in place, rotates k, stores k and v into the arena.
 cudaError_t rope_store(cudaStream_t stream, const RopeJob& job, const Batch& batch,
                        const KvLayer& kv);
-// The first `bytes` of block `from[i]` to block `to[i]`, in every one of `num_layers` layers that
-// are `layer_stride` bytes apart: copy-on-write. from and to: device, [count].
-cudaError_t copy_blocks(cudaStream_t stream, std::byte* arena, std::size_t layer_stride,
-                        int num_layers, std::size_t block_bytes, const BlockId* from,
-                        const BlockId* to, int count);
+// Block `from[i]` to block `to[i]`, all layers: copy-on-write. from and to: device, [count].
+cudaError_t copy_blocks(cudaStream_t stream, std::byte* arena, std::size_t block_bytes,
+                        const BlockId* from, const BlockId* to, int count);
 
 }  // namespace quire::cuda

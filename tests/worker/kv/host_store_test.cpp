@@ -68,18 +68,13 @@ class HostStoreTest : public testing::TestWithParam<OffloadCase> {
   // `after` has in block to what `before` had in block from, in every layer.
   void expect_moved(const std::vector<unsigned char>& before, BlockId from,
                     const std::vector<unsigned char>& after, BlockId to) {
-    const KvBlocks blocks = arena_.blocks();
-    for (int l = 0; l < blocks.num_layers; ++l) {
-      const auto at = [&](const std::vector<unsigned char>& bytes, BlockId block) {
-        const auto begin =
-            bytes.begin() +
-            static_cast<std::ptrdiff_t>(static_cast<std::size_t>(l) * blocks.layer_bytes +
-                                        static_cast<std::size_t>(block) * blocks.block_bytes);
-        return std::vector<unsigned char>(begin,
-                                          begin + static_cast<std::ptrdiff_t>(blocks.block_bytes));
-      };
-      ASSERT_EQ(at(after, to), at(before, from)) << "layer " << l << ", " << from << " to " << to;
-    }
+    const std::size_t size = arena_.blocks().block_bytes;
+    const auto at = [&](const std::vector<unsigned char>& bytes, BlockId block) {
+      const auto begin =
+          bytes.begin() + static_cast<std::ptrdiff_t>(static_cast<std::size_t>(block) * size);
+      return std::vector<unsigned char>(begin, begin + static_cast<std::ptrdiff_t>(size));
+    };
+    ASSERT_EQ(at(after, to), at(before, from)) << from << " to " << to;
   }
 
   std::unique_ptr<Device> device_;
