@@ -15,7 +15,7 @@ except ImportError as missing:
 from quire_server import Server
 
 KEY = "secret-key"
-QUESTION = [{"role": "user", "content": "What breed dog is smallest?"}]
+QUESTION = [{"role": "user", "content": "Which dog breed is the smallest?"}]
 
 
 class OpenAiClient(unittest.TestCase):

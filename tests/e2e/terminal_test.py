@@ -68,7 +68,7 @@ class TerminalClients(unittest.TestCase):
 
     def test_generate_streams_an_answer(self):
         done = self.run_quire("generate", "--server", self.server.grpc, "--temperature", "0",
-                              "--max-tokens", "24", "What breed dog is smallest?")
+                              "--max-tokens", "24", "Which dog breed is the smallest?")
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIn("Chihuahua", done.stdout)
         self.assertRegex(done.stderr, r"answer tokens, finish: (stop|length)")
@@ -103,7 +103,7 @@ class TerminalClients(unittest.TestCase):
         chat.wait_for(r"there is no /claer.*> $", start=mark)
         mark = len(chat.shown)
         chat.type("/clear\n")
-        chat.type("What breed dog is smallest?\n")
+        chat.type("Which dog breed is the smallest?\n")
         chat.wait_for(r"Chihuahua.*> $", start=mark)
         chat.type("\x04")
         self.assertEqual(chat.exit_code(), 0)
