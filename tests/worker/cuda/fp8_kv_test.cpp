@@ -144,7 +144,7 @@ TEST(Fp8Kv, TheCpuRefusesIt) {
   options.kind = "cpu";
   options.kv_dtype = "fp8";
   EXPECT_THAT(std::string(open_device(options).status().message()),
-              testing::HasSubstr("--kv-cache-dtype auto"));
+              testing::HasSubstr("--kv-cache-dtype int8"));
   options.kind = "reference";
   options.kv_dtype = "int4";
   EXPECT_THAT(std::string(open_device(options).status().message()), testing::HasSubstr("int4"));
