@@ -27,7 +27,8 @@ constexpr int kv_exponent(std::uint32_t bits) {
                                      : exponent;
 }
 
-// The largest power of two that divides D.
+// The largest power of two that divides D. Always inlined, as what follows: also files that are
+// compiled for one instruction set call it.
 [[gnu::always_inline]] constexpr int kv_mix_width(int head_dim) {
   return head_dim & -head_dim;
 }
@@ -37,14 +38,13 @@ struct Int8Scale {
   float inverse;  // what values are multiplied by before they are rounded to the nearest, ties to
                   // even
 };
-// Always inlined: also files that are compiled for one instruction set call it.
 [[gnu::always_inline]] constexpr Int8Scale kv_int8_scale(float largest) {
   if (largest < 0x1p-100f) return {0.0f, 0.0f};  // a head of zeros
   return {largest / 127.0f, 127.0f / largest};
 }
 
 // Bits of the fp32 2^exponent, within [-126, 127].
-constexpr std::uint32_t power_of_two_bits(int exponent) {
+[[gnu::always_inline]] constexpr std::uint32_t power_of_two_bits(int exponent) {
   return static_cast<std::uint32_t>(exponent + 127) << 23;
 }
 

@@ -139,8 +139,8 @@ Work meetings(const std::array<Sum, 2>& sums, const LinearModel& model, int toke
       job.partials = partials.data();
       job.columns = model.layer[1].rows;
       job.residual = residual;
-      const Range mine = part_of(tokens, thread, team.size());
-      for (int t = mine.begin; t < mine.end; ++t) vector_ops(isa).combine_row(job, t);
+      const Range mine = cpu::share_of(tokens, thread, team.size());
+      for (int t = mine.begin; t < mine.end; ++t) cpu::vector_ops(isa).combine_row(job, t);
       team.meet();
     }
   };

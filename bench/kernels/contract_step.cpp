@@ -20,14 +20,6 @@ std::byte* SharedBytes::get(const Key& key, std::size_t bytes) {
   return data;
 }
 
-const cpu::VectorOps& vector_ops(cpu::Isa isa) {
-  return isa == cpu::Isa::kAvx512 ? cpu::vector_ops_avx512() : cpu::vector_ops_avx2();
-}
-
-Range part_of(int count, int part, int parts) {
-  return {count * part / parts, count * (part + 1) / parts};
-}
-
 ContractStep::ContractStep(const LinearModel& model, Format format, Way way, cpu::Isa isa,
                            int threads, int least_rows, SharedBytes& bytes)
     : way_(way), isa_(isa), threads_(threads), least_rows_(least_rows), bytes_(bytes) {
@@ -60,8 +52,8 @@ void ContractStep::add(LinearShape shape, Format format) {
   const int parts = threads_ / stage.pieces;  // of N
   const int tiles = (shape.rows + kTileRows - 1) / kTileRows;
   for (int thread = 0; thread < threads_; ++thread) {
-    const Range mine = part_of(tiles, thread % parts, parts);
-    const Range blocks = part_of(shape.columns / 32, thread / parts, stage.pieces);
+    const Range mine = cpu::share_of(tiles, thread % parts, parts);
+    const Range blocks = cpu::share_of(shape.columns / 32, thread / parts, stage.pieces);
     LinearShape part = shape;
     part.rows = std::min(shape.rows, mine.end * kTileRows) - mine.begin * kTileRows;
     if (stage.pieces > 1) part.columns = 32 * blocks.size();
@@ -140,8 +132,8 @@ void ContractStep::combine(const Stage& stage, int thread) const {
   job.partials = stage.partials.data();
   job.columns = stage.rows;
   job.residual = stage.sum;
-  const Range mine = part_of(tokens_, thread, threads_);
-  for (int t = mine.begin; t < mine.end; ++t) vector_ops(isa_).combine_row(job, t);
+  const Range mine = cpu::share_of(tokens_, thread, threads_);
+  for (int t = mine.begin; t < mine.end; ++t) cpu::vector_ops(isa_).combine_row(job, t);
 }
 
 void ContractStep::run(int thread, Team& team) const {

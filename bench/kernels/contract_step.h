@@ -9,7 +9,7 @@
 
 #include "bench/kernels/linear_cases.h"
 #include "bench/kernels/team.h"
-#include "kernels/cpu/vector_ops.h"
+#include "kernels/cpu/ops.h"
 #include "kernels/host_memory.h"
 
 namespace quire::bench {
@@ -31,10 +31,6 @@ class SharedBytes {
   HostMemory memory_;
   std::map<std::pair<Key, std::size_t>, std::byte*> data_;
 };
-
-const cpu::VectorOps& vector_ops(cpu::Isa isa);
-// Numbers [begin, end) of part `part` of `parts` parts.
-Range part_of(int count, int part, int parts);
 
 class ContractStep {
  public:

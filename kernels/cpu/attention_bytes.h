@@ -5,21 +5,31 @@
 // that nobody wrote.
 #pragma once
 
-#include <utility>
-
 #include "kernels/cpu/attention_scratch.h"
 #include "kernels/cpu/attention_softmax.h"
 #include "kernels/cpu/attention_tile.h"
+#include "kernels/kv_scale.h"
 
 namespace quire::cpu {
 namespace {  // a copy for each file: see README, "The CPU backend"
 
 using ByteTile = TilePointers<std::int8_t>;
 
-// scores[r][p] = q[r] . k[p] for R rows and C vectors of positions from vector c of the tile on.
-template <class V, int R, int C>
-void score_byte_columns(const std::uint64_t* q, const KvHead& kv, const ByteTile& tile, int c,
-                        const ByteTile* next, float* scores) {
+template <class V>
+struct TileColumns<V, std::int8_t> {
+  template <int R, int C>
+  static void scores(const std::uint64_t* q, const KvHead& kv, const ByteTile& tile, int c,
+                     const ByteTile* next, float* to);
+  template <int R, int C>
+  static void values(float* scores, const KvHead& kv, const std::int8_t* const* v,
+                     const ByteTile* next, int begin, int end, float* to);
+};
+
+template <class V>
+template <int R, int C>
+void TileColumns<V, std::int8_t>::scores(const std::uint64_t* q, const KvHead& kv,
+                                         const ByteTile& tile, int c, const ByteTile* next,
+                                         float* to) {
   const int units = kv.key_dim / 4, step = 4 * kv.block_size;
   const int stride = KvWords<V, std::int8_t>::query_stride(kv);
   typename V::Sums sum[R][C];
@@ -48,38 +58,19 @@ void score_byte_columns(const std::uint64_t* q, const KvHead& kv, const ByteTile
 #pragma GCC unroll 4
     for (int j = 0; j < C; ++j) {
       const typename V::F x = V::mul(V::total(sum[r][j]), scale);
-      V::store(scores + r * kTilePositions + 16 * (c + j),
-               V::mul(x, V::load(tile.k_scales[c + j])));
+      V::store(to + r * kTilePositions + 16 * (c + j), V::mul(x, V::load(tile.k_scales[c + j])));
     }
   }
 }
 
-// The tile's first `seen` positions; what it writes behind them has no meaning.
-template <class V, int R>
-void score_byte_tile(const std::uint64_t* q, const KvHead& kv, const ByteTile& tile, int seen,
-                     const ByteTile* next, float* scores) {
-  constexpr int kC = V::kColumns;
-  for (int c = 0; 16 * c < seen; c += kC) {
-    const ByteTile* ahead = c == 0 ? next : nullptr;
-    if (seen - 16 * c > 8 * kC) {
-      score_byte_columns<V, R, kC>(q, kv, tile, c, ahead, scores);
-    } else {
-      score_byte_columns<V, R, (kC > 1 ? kC / 2 : 1)>(q, kv, tile, c, ahead, scores);
-    }
-  }
-}
-
-// Of a row of a tile: its weights, in the place of its scores, and behind them their scale.
-inline std::uint64_t* byte_weights(float* scores, int r) {
-  return reinterpret_cast<std::uint64_t*>(scores + r * kTilePositions);
-}
+// The scale of a row's weights lies behind them.
 inline float* scale_of_weights(float* scores, int r) {
   return scores + r * kTilePositions + kTilePositions / 2;
 }
 inline constexpr float kWeightLevels = 32767.0f;
 
 inline float power_of_two(int exponent) {
-  const std::int32_t bits = (exponent + 127) << 23;
+  const std::uint32_t bits = power_of_two_bits(exponent);
   float x;
   __builtin_memcpy(&x, &bits, 4);
   return x;
@@ -116,13 +107,15 @@ template <class V>
   *scale_of_weights(scores, 0) = values.scale * power_of_two(-power);
   const typename V::F up = V::set(power_of_two(power));
   const auto whole = [&](int j) { return V::mul(V::mul(x[j], up), values.steps[j]); };
-  V::store_64_factors(byte_weights(scores, 0), whole(0), whole(1), whole(2), whole(3));
+  V::store_64_factors(weights_of<V, std::int8_t>(scores, 0), whole(0), whole(1), whole(2),
+                      whole(3));
 }
 
-// values[r] += weight[r][p] * v[p] for fours of positions [begin, end), C vectors wide.
-template <class V, int R, int C>
-void value_byte_columns(float* scores, const KvHead& kv, const std::int8_t* const* v,
-                        const ByteTile* next, int begin, int end, float* values) {
+template <class V>
+template <int R, int C>
+void TileColumns<V, std::int8_t>::values(float* scores, const KvHead& kv,
+                                         const std::int8_t* const* v, const ByteTile* next,
+                                         int begin, int end, float* to) {
   const int step = 4 * kv.padded_dim;
   typename V::Sums sum[R][C];
 #pragma GCC unroll 4
@@ -130,7 +123,7 @@ void value_byte_columns(float* scores, const KvHead& kv, const std::int8_t* cons
 #pragma GCC unroll 4
     for (int c = 0; c < C; ++c) sum[r][c] = V::begin_sums(0);
   }
-  for (int i = begin; i < end; ++i) {
+  for (int i = begin / 4; i < end / 4; ++i) {
     const int row = i % 4 * step;
     if (next != nullptr) fetch_values(next->v[i / 4] + row, step);
     decltype(V::load_bytes(v[0])) x[C];
@@ -138,7 +131,7 @@ void value_byte_columns(float* scores, const KvHead& kv, const std::int8_t* cons
     for (int c = 0; c < C; ++c) x[c] = V::load_bytes(v[i / 4] + row + 64 * c);
 #pragma GCC unroll 4
     for (int r = 0; r < R; ++r) {
-      const typename V::Factors w = V::set_of_64_factors(byte_weights(scores, r), i);
+      const typename V::Factors w = V::set_of_64_factors(weights_of<V, std::int8_t>(scores, r), i);
 #pragma GCC unroll 4
       for (int c = 0; c < C; ++c) sum[r][c] = V::dot(sum[r][c], x[c], w);
     }
@@ -148,47 +141,10 @@ void value_byte_columns(float* scores, const KvHead& kv, const std::int8_t* cons
     const typename V::F scale = V::set(*scale_of_weights(scores, r));
 #pragma GCC unroll 4
     for (int c = 0; c < C; ++c) {
-      float* to = values + r * kv.padded_dim + 16 * c;
-      V::store(to, V::fma(V::total(sum[r][c]), scale, V::load(to)));
+      float* values = to + r * kv.padded_dim + 16 * c;
+      V::store(values, V::fma(V::total(sum[r][c]), scale, V::load(values)));
     }
   }
-}
-
-// All columns.
-template <class V, int R>
-void value_byte_tile(float* scores, const KvHead& kv, const ByteTile& tile, const ByteTile* next,
-                     int begin, int end, float* values) {
-  constexpr int kWide = 16 * V::kColumns;
-  const std::int8_t* v[kTilePositions / 16];
-  for (int d = 0; d < kv.padded_dim;) {
-    for (int j = 0; j < kTilePositions / 16; ++j) v[j] = tile.v[j] + 4 * d;
-    const ByteTile* ahead = d == 0 ? next : nullptr;
-    if (d + kWide <= kv.padded_dim) {
-      value_byte_columns<V, R, V::kColumns>(scores, kv, v, ahead, begin, end, values + d);
-      d += kWide;
-    } else {
-      value_byte_columns<V, R, 1>(scores, kv, v, ahead, begin, end, values + d);
-      d += 16;
-    }
-  }
-}
-
-// The two passes by number of rows.
-struct ByteKernels {
-  void (*scores)(const std::uint64_t*, const KvHead&, const ByteTile&, int, const ByteTile*,
-                 float*);
-  void (*values)(float*, const KvHead&, const ByteTile&, const ByteTile*, int, int, float*);
-};
-template <class V, int... R>
-const ByteKernels& byte_kernels(int rows, std::integer_sequence<int, R...>) {
-  static constexpr ByteKernels kKernels[] = {
-      {&score_byte_tile<V, R + 1>, &value_byte_tile<V, R + 1>}...};
-  return kKernels[rows - 1];
-}
-template <class V>
-const ByteKernels& byte_kernels(int rows) {
-  constexpr int kRows = KvWords<V, std::int8_t>::kRows;
-  return byte_kernels<V>(rows, std::make_integer_sequence<int, kRows>());
 }
 
 template <class V, class T>
@@ -216,7 +172,7 @@ struct TilePass<V, std::int8_t> {
     while (low < high && hidden(high - 1) == kTilePositions) --high;
     if (low == high) return;
     const int begin = hidden(low), end = visible(high - 1);
-    const ByteKernels& kernels = byte_kernels<V>(high - low);
+    const TileKernels<V, std::int8_t>& kernels = tile_kernels<V, std::int8_t>(high - low);
     kernels.scores(s.query(low), job.kv, tile, end, next, s.scores);
     if (visible(low) == kTilePositions && hidden(high - 1) == 0) {
       const ValueSteps<V> values = value_steps<V, true>(tile, 0, kTilePositions);
@@ -226,7 +182,8 @@ struct TilePass<V, std::int8_t> {
         weigh<false>(low, r, value_steps<V, false>(tile, hidden(r), visible(r)));
       }
     }
-    kernels.values(s.scores, job.kv, tile, next, begin / 4, (end + 3) / 4, s.row(set, low).values);
+    kernels.values(s.scores, job.kv, tile, next, begin / 4 * 4, (end + 3) / 4 * 4,
+                   s.row(set, low).values);
   }
 
   // Turns the scores of row r, which lie behind those of row `low`, into weights.

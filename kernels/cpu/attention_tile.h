@@ -77,11 +77,33 @@ void fetch_values(const T* row, int stride) {
   }
 }
 
-// scores[r][p] = q[r] . k[p] for R rows and C vectors of positions from vector c of the tile on.
-template <class V, class T, int R, int C>
-void score_columns(const typename KvWords<V, T>::Factor* q, const KvHead& kv,
-                   const TilePointers<T>& tile, int c, const TilePointers<T>* next, float* scores) {
+// Weights of row r of a tile: they take the place of its scores.
+template <class V, class T>
+auto* weights_of(float* scores, int r) {
+  return reinterpret_cast<typename KvWords<V, T>::Factor*>(scores + r * kTilePositions);
+}
+
+// The products of R rows and C vectors. Of 8 bits: attention_bytes.h.
+template <class V, class T>
+struct TileColumns {
   using W = KvWords<V, T>;
+
+  // scores[r][p] = q[r] . k[p] for the positions from vector c of the tile on.
+  template <int R, int C>
+  static void scores(const typename W::Factor* q, const KvHead& kv, const TilePointers<T>& tile,
+                     int c, const TilePointers<T>* next, float* to);
+  // values[r] += weight[r][p] * v[p] for whole units of positions [begin, end). The weights are
+  // those of `scores`.
+  template <int R, int C>
+  static void values(float* scores, const KvHead& kv, const T* const* v,
+                     const TilePointers<T>* next, int begin, int end, float* to);
+};
+
+template <class V, class T>
+template <int R, int C>
+void TileColumns<V, T>::scores(const typename W::Factor* q, const KvHead& kv,
+                               const TilePointers<T>& tile, int c, const TilePointers<T>* next,
+                               float* to) {
   const int units = kv.key_dim / W::kPair;
   const int step = kv.block_size * W::kPair;
   typename V::F sum[R][C];
@@ -105,42 +127,20 @@ void score_columns(const typename KvWords<V, T>::Factor* q, const KvHead& kv,
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
-    for (int j = 0; j < C; ++j) V::store(scores + r * kTilePositions + 16 * (c + j), sum[r][j]);
+    for (int j = 0; j < C; ++j) V::store(to + r * kTilePositions + 16 * (c + j), sum[r][j]);
   }
 }
 
-// The tile's first `seen` positions; what it writes behind them has no meaning.
-template <class V, class T, int R>
-void score_tile(const typename KvWords<V, T>::Factor* q, const KvHead& kv,
-                const TilePointers<T>& tile, int seen, const TilePointers<T>* next, float* scores) {
-  constexpr int kC = V::kColumns;
-  for (int c = 0; 16 * c < seen; c += kC) {
-    const TilePointers<T>* ahead = c == 0 ? next : nullptr;
-    if (seen - 16 * c > 8 * kC) {
-      score_columns<V, T, R, kC>(q, kv, tile, c, ahead, scores);
-    } else {
-      score_columns<V, T, R, (kC > 1 ? kC / 2 : 1)>(q, kv, tile, c, ahead, scores);
-    }
-  }
-}
-
-// Weights of row r of a tile: they take the place of its scores.
 template <class V, class T>
-auto* weights_of(float* scores, int r) {
-  return reinterpret_cast<typename KvWords<V, T>::Factor*>(scores + r * kTilePositions);
-}
-
-// values[r] += weight[r][p] * v[p] for whole units of positions [begin, end), C vectors wide.
-template <class V, class T, int R, int C>
-void value_columns(float* scores, const KvHead& kv, const T* const* v, const TilePointers<T>* next,
-                   int begin, int end, float* values) {
-  using W = KvWords<V, T>;
+template <int R, int C>
+void TileColumns<V, T>::values(float* scores, const KvHead& kv, const T* const* v,
+                               const TilePointers<T>* next, int begin, int end, float* to) {
   const int padded_dim = kv.padded_dim;
   typename V::F sum[R][C];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
-    for (int c = 0; c < C; ++c) sum[r][c] = V::load(values + r * padded_dim + 16 * c);
+    for (int c = 0; c < C; ++c) sum[r][c] = V::load(to + r * padded_dim + 16 * c);
   }
   for (int p = begin; p < end; p += W::kPair) {
     const int row = p % 16 * padded_dim;
@@ -158,7 +158,22 @@ void value_columns(float* scores, const KvHead& kv, const T* const* v, const Til
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
-    for (int c = 0; c < C; ++c) V::store(values + r * padded_dim + 16 * c, sum[r][c]);
+    for (int c = 0; c < C; ++c) V::store(to + r * padded_dim + 16 * c, sum[r][c]);
+  }
+}
+
+// The tile's first `seen` positions; what it writes behind them has no meaning.
+template <class V, class T, int R>
+void score_tile(const typename KvWords<V, T>::Factor* q, const KvHead& kv,
+                const TilePointers<T>& tile, int seen, const TilePointers<T>* next, float* scores) {
+  constexpr int kC = V::kColumns;
+  for (int c = 0; 16 * c < seen; c += kC) {
+    const TilePointers<T>* ahead = c == 0 ? next : nullptr;
+    if (seen - 16 * c > 8 * kC) {
+      TileColumns<V, T>::template scores<R, kC>(q, kv, tile, c, ahead, scores);
+    } else {
+      TileColumns<V, T>::template scores<R, (kC > 1 ? kC / 2 : 1)>(q, kv, tile, c, ahead, scores);
+    }
   }
 }
 
@@ -172,10 +187,11 @@ void value_tile(float* scores, const KvHead& kv, const TilePointers<T>& tile,
     for (int j = 0; j < kTilePositions / 16; ++j) v[j] = tile.v[j] + d * KvWords<V, T>::kPair;
     const TilePointers<T>* ahead = d == 0 ? next : nullptr;
     if (d + kWide <= kv.padded_dim) {
-      value_columns<V, T, R, V::kColumns>(scores, kv, v, ahead, begin, end, values + d);
+      TileColumns<V, T>::template values<R, V::kColumns>(scores, kv, v, ahead, begin, end,
+                                                         values + d);
       d += kWide;
     } else {
-      value_columns<V, T, R, 1>(scores, kv, v, ahead, begin, end, values + d);
+      TileColumns<V, T>::template values<R, 1>(scores, kv, v, ahead, begin, end, values + d);
       d += 16;
     }
   }
@@ -213,7 +229,7 @@ const TileKernels<V, T>& tile_kernels(int rows, std::integer_sequence<int, R...>
 }
 template <class V, class T>
 const TileKernels<V, T>& tile_kernels(int rows) {
-  return tile_kernels<V, T>(rows, std::make_integer_sequence<int, V::kRows>());
+  return tile_kernels<V, T>(rows, std::make_integer_sequence<int, KvWords<V, T>::kRows>());
 }
 
 }  // namespace

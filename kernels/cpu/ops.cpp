@@ -13,14 +13,6 @@
 namespace quire::cpu {
 namespace {
 
-// This thread's share of n rows.
-Range share_of(int n, int thread, int num_threads) {
-  const auto cut = [&](int i) {
-    return static_cast<int>(static_cast<std::int64_t>(n) * i / num_threads);
-  };
-  return {cut(thread), cut(thread + 1)};
-}
-
 constexpr int kGatedColumns = 512;  // one thread's piece of a row; a multiple of 64
 
 // CHECKs that a program is a whole post-order walk within the depth the kernels keep.
@@ -35,6 +27,17 @@ void check_program(const std::vector<int>& program, std::size_t num_partials) {
 }
 
 }  // namespace
+
+const VectorOps& vector_ops(Isa isa) {
+  return isa == Isa::kAvx512 ? vector_ops_avx512() : vector_ops_avx2();
+}
+
+Range share_of(int n, int thread, int num_threads) {
+  const auto cut = [&](int i) {
+    return static_cast<int>(static_cast<std::int64_t>(n) * i / num_threads);
+  };
+  return {cut(thread), cut(thread + 1)};
+}
 
 RowTarget row_target(const Activation& a) {
   RowTarget target{.layout = a.layout,
@@ -56,7 +59,7 @@ CpuOps::CpuOps(Isa isa, Arithmetic arithmetic, std::optional<DType> kv_dtype, in
     : isa_(isa),
       arithmetic_(arithmetic),
       kv_dtype_(kv_dtype),
-      vector_ops_(isa == Isa::kAvx512 ? vector_ops_avx512() : vector_ops_avx2()),
+      vector_ops_(vector_ops(isa)),
       memory_(memory),
       commands_(commands),
       attention_scratch_(num_threads) {}

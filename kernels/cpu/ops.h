@@ -18,6 +18,11 @@ namespace quire::cpu {
 enum class Isa;
 struct LinearArgs;
 
+// The row-wise functions that belong to an instruction set.
+const VectorOps& vector_ops(Isa isa);
+// One thread's share of n rows.
+Range share_of(int n, int thread, int num_threads);
+
 // The arithmetic class asked for by DeviceOptions::dtype.
 enum class Arithmetic { kAuto, kFloat32, kBfloat16 };
 

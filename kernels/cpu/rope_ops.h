@@ -40,14 +40,24 @@ void rotate_halves(float* x, int dims, const float* cos_sin) {
   }
 }
 
+// One KV head of a job: its k and v, and where its part of the job's block begins.
+struct HeadPlace {
+  const float *k, *v;
+  std::byte* base;
+};
+inline HeadPlace locate_head(const RopeJob& job, int head) {
+  const KvHead& kv = job.kv;
+  const float* k = job.row + (job.num_heads + head) * kv.head_dim;
+  return {k, k + job.num_kv_heads * kv.head_dim,
+          kv.arena + static_cast<std::size_t>(job.block) * kv.block_bytes + kv.head_offset +
+              static_cast<std::size_t>(head) * job.kv_head_bytes};
+}
+
 template <class V, class T>
 void store_kv(const RopeJob& job, int head) {
   const KvHead& kv = job.kv;
   const int d = kv.head_dim;
-  const float* k = job.row + (job.num_heads + head) * d;
-  const float* v = k + job.num_kv_heads * d;
-  std::byte* base = kv.arena + static_cast<std::size_t>(job.block) * kv.block_bytes +
-                    kv.head_offset + static_cast<std::size_t>(head) * job.kv_head_bytes;
+  const auto [k, v, base] = locate_head(job, head);
   T* k_lane = reinterpret_cast<T*>(base) + job.offset;
   T* v_row = reinterpret_cast<T*>(base) + kv.key_dim * kv.block_size + job.offset * kv.padded_dim;
   for (int i = 0; i < d; i += 16) {
@@ -64,10 +74,7 @@ template <class V>
 void store_pairs(const RopeJob& job, int head) {
   const KvHead& kv = job.kv;
   const int d = kv.head_dim;
-  const float* k = job.row + (job.num_heads + head) * d;
-  const float* v = k + job.num_kv_heads * d;
-  std::byte* base = kv.arena + static_cast<std::size_t>(job.block) * kv.block_bytes +
-                    kv.head_offset + static_cast<std::size_t>(head) * job.kv_head_bytes;
+  const auto [k, v, base] = locate_head(job, head);
   Bf16* k_lane = reinterpret_cast<Bf16*>(base) + 2 * job.offset;
   Bf16* v_lane = reinterpret_cast<Bf16*>(base) + kv.key_dim * kv.block_size +
                  job.offset / 2 * 2 * kv.padded_dim + job.offset % 2;
@@ -106,10 +113,7 @@ template <class V>
 void store_bytes(const RopeJob& job, int head) {
   const KvHead& kv = job.kv;
   const int d = kv.head_dim;
-  const float* k = job.row + (job.num_heads + head) * d;
-  const float* v = k + job.num_kv_heads * d;
-  std::byte* base = kv.arena + static_cast<std::size_t>(job.block) * kv.block_bytes +
-                    kv.head_offset + static_cast<std::size_t>(head) * job.kv_head_bytes;
+  const auto [k, v, base] = locate_head(job, head);
   const KvBytes at = kv_bytes(kv);
   std::byte* k_lane = base + 4 * job.offset;
   std::byte* v_lane = base + at.values + job.offset / 4 * 4 * kv.padded_dim + job.offset % 4;
