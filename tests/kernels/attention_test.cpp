@@ -3,6 +3,7 @@
 // number of threads. Unwritten arena bytes are NaN throughout.
 #include <cmath>
 #include <cstdio>
+#include <numeric>
 
 #include "tests/kernels/cases.h"
 
@@ -182,10 +183,41 @@ TEST(Attention, EightBitsStayNearFp32) {
   }
 }
 
+// Answers of one sequence whose rows of `heads` heads of q, k and v are all of a step; nothing is
+// rotated. The later of its blocks lie first.
+std::vector<float> answers_of(Device& device, const std::vector<float>& qkv, int heads, int d,
+                              DType dtype) {
+  Ops& ops = device.ops();
+  const int tokens = static_cast<int>(qkv.size()) / (3 * heads * d);
+  std::vector<std::int32_t> positions(static_cast<std::size_t>(tokens)), rows(positions.size(), 0),
+      begin = {0, tokens}, context = {tokens};
+  std::iota(positions.begin(), positions.end(), 0);
+  std::vector<BlockId> table((positions.size() + 15) / 16);
+  std::iota(table.rbegin(), table.rend(), 0);
+  Batch batch;
+  batch.num_tokens = tokens;
+  batch.num_rows = 1;
+  batch.max_blocks = static_cast<int>(table.size());
+  batch.positions = positions.data();
+  batch.row_of_token = rows.data();
+  batch.row_begin = begin.data();
+  batch.context = context.data();
+  batch.block_tables = table.data();
+  const std::size_t block_bytes = ops.kv_block_bytes(dtype, heads, d, 16);
+  Buffer<std::byte> arena(device, table.size() * block_bytes);
+  const KvLayer kv{arena.data(), block_bytes, dtype, heads, d, 16};
+  const AttentionSpec spec{heads, heads, d, 0, 0, 1, 1.0f};
+  Buffer<float> in(device, qkv);
+  ActivationBuffer out(device, ActivationLayout::kF32, tokens, heads * d);
+  ops.rope_store(in.data(), spec, RopeSpec(), nullptr, batch, kv);
+  ops.attention(in.data(), spec, batch, kv, out.get());
+  EXPECT_TRUE(device.wait().ok());
+  return out.floats();
+}
+
 // Answers of 7 tokens and 2 heads over K and V of a few steps up to `largest`; one token is huge,
 // one head is tiny.
 std::vector<float> answers_of_steps(Device& device, DType dtype, float largest) {
-  Ops& ops = device.ops();
   constexpr int kD = 16, kTokens = 7, kHeads = 2, kRow = 3 * kHeads * kD;
   std::vector<float> qkv(kTokens * kRow);
   for (int t = 0; t < kTokens; ++t) {
@@ -200,29 +232,7 @@ std::vector<float> answers_of_steps(Device& device, DType dtype, float largest) 
       }
     }
   }
-  const std::size_t block_bytes = ops.kv_block_bytes(dtype, kHeads, kD, 16);
-  Buffer<std::byte> arena(device, block_bytes);
-  std::vector<std::int32_t> positions(kTokens), rows(kTokens, 0), begin = {0, kTokens},
-                                                                  context = {kTokens};
-  for (int t = 0; t < kTokens; ++t) positions[static_cast<std::size_t>(t)] = t;
-  const std::vector<BlockId> table = {0};
-  Batch batch;
-  batch.num_tokens = kTokens;
-  batch.num_rows = 1;
-  batch.max_blocks = 1;
-  batch.positions = positions.data();
-  batch.row_of_token = rows.data();
-  batch.row_begin = begin.data();
-  batch.context = context.data();
-  batch.block_tables = table.data();
-  const KvLayer kv{arena.data(), block_bytes, dtype, kHeads, kD, 16};
-  const AttentionSpec spec{kHeads, kHeads, kD, 0, 0, 1, 1.0f};
-  Buffer<float> in(device, qkv);
-  ActivationBuffer out(device, ActivationLayout::kF32, kTokens, kHeads * kD);
-  ops.rope_store(in.data(), spec, RopeSpec(), nullptr, batch, kv);
-  ops.attention(in.data(), spec, batch, kv, out.get());
-  EXPECT_TRUE(device.wait().ok());
-  return out.floats();
+  return answers_of(device, qkv, kHeads, kD, dtype);
 }
 
 // Scales are per token and head: a huge token in the same block takes nothing from the others, and
@@ -244,7 +254,6 @@ TEST(Attention, HugeScoresStayFinite) {
   // One key dominates by far: its value is the answer, and the others' weights are exact zeros.
   for (const std::string& name : cpu_backends()) {
     const auto device = open_backend(name);
-    Ops& ops = device->ops();
     constexpr int kD = 16, kTokens = 70;
     std::vector<float> qkv(kTokens * 3 * kD, 0.0f);
     for (int t = 0; t < kTokens; ++t) {
@@ -253,30 +262,7 @@ TEST(Attention, HugeScoresStayFinite) {
       row[kD] = t == 3 ? 1000.0f : -1000.0f;  // k
       row[2 * kD] = static_cast<float>(t);    // v
     }
-    const std::size_t block_bytes = ops.kv_block_bytes(DType::kF32, 1, kD, 16);
-    Buffer<std::byte> arena(*device, 5 * block_bytes);
-    std::vector<std::int32_t> positions(kTokens), rows(kTokens, 0), begin = {0, kTokens},
-                                                                    context = {kTokens};
-    for (int t = 0; t < kTokens; ++t) positions[static_cast<std::size_t>(t)] = t;
-    const std::vector<BlockId> table = {4, 3, 2, 1, 0};
-    Batch batch;
-    batch.num_tokens = kTokens;
-    batch.num_rows = 1;
-    batch.max_blocks = 5;
-    batch.positions = positions.data();
-    batch.row_of_token = rows.data();
-    batch.row_begin = begin.data();
-    batch.context = context.data();
-    batch.block_tables = table.data();
-    const KvLayer kv{arena.data(), block_bytes, DType::kF32, 1, kD, 16};
-    const AttentionSpec spec{1, 1, kD, 0, 0, 1, 1.0f};
-    RopeSpec rope;  // no dimension rotated
-    Buffer<float> in(*device, qkv);
-    ActivationBuffer out(*device, ActivationLayout::kF32, kTokens, kD);
-    ops.rope_store(in.data(), spec, rope, nullptr, batch, kv);
-    ops.attention(in.data(), spec, batch, kv, out.get());
-    ASSERT_TRUE(device->wait().ok());
-    const std::vector<float> y = out.floats();
+    const std::vector<float> y = answers_of(*device, qkv, 1, kD, DType::kF32);
     EXPECT_EQ(y[0], 0.0f);
     EXPECT_FLOAT_EQ(y[2 * kD], 1.0f);  // equal scores of 0, 1, 2
     for (int t = 3; t < kTokens; ++t) EXPECT_EQ(y[static_cast<std::size_t>(t * kD)], 3.0f) << t;

@@ -97,6 +97,10 @@ class OneAnswerMatrix : public testing::TestWithParam<Kind> {
         traffic.loaded_blocks);
     return *std::move(served);
   }
+  // One after the other: what every way must give.
+  std::vector<Output> serve_alone(const std::vector<Prompt>& requests) {
+    return serve_as({.name = "alone", .together = 1}, requests, {}).outputs;
+  }
   ScratchFolder scratch_;
 };
 
@@ -107,8 +111,7 @@ TEST_P(OneAnswerInEveryWay, ByTurnsGreedyAndSeeded) {
   constexpr int kTokens = 128;
   const auto prompts = answer_prompts(tiny_spec().vocab, kContext - kTokens);
   const auto requests = answer_requests(prompts, kTokens, Draw::kByTurns);
-  const std::vector<Output> alone =
-      serve_as({.name = "alone", .together = 1}, requests, {}).outputs;
+  const std::vector<Output> alone = serve_alone(requests);
   ASSERT_EQ(alone.size(), 64u);
 
   Traffic traffic = serve_as({.name = "64 together"}, requests, alone).traffic;
@@ -153,8 +156,7 @@ TEST_P(OneAnswerInEveryWay, GreedyAndThenSeeded) {
   const auto prompts = answer_prompts(tiny_spec().vocab, kContext - kTokens);
   for (const Draw draw : {Draw::kGreedy, Draw::kSeeded}) {
     const auto requests = answer_requests(prompts, kTokens, draw);
-    const std::vector<Output> alone =
-        serve_as({.name = "alone", .together = 1}, requests, {}).outputs;
+    const std::vector<Output> alone = serve_alone(requests);
     ASSERT_EQ(alone.size(), 64u);
     const Traffic traffic = serve_as({.name = "all at once, 3 ranks",
                                       .world = 3,
@@ -176,8 +178,7 @@ TEST_P(OneAnswerMatrix, InSeveralWaysAtOnce) {
   constexpr int kTokens = 48;
   const auto prompts = answer_prompts(tiny_spec().vocab, 300);
   const auto requests = answer_requests(prompts, kTokens, Draw::kByTurns);
-  const std::vector<Output> alone =
-      serve_as({.name = "alone", .together = 1}, requests, {}).outputs;
+  const std::vector<Output> alone = serve_alone(requests);
   ASSERT_EQ(alone.size(), 64u);
   const Way ways[] = {
       {.name = "1 rank of 3 threads, chunks of 512", .threads = 3, .chunk = 512},
