@@ -18,19 +18,16 @@ sys.path[1:1] = [os.path.join(ROOT, "bench/schedule"), os.path.join(ROOT, "bench
 import roofline_plot  # noqa: E402
 import roofline_table as table  # noqa: E402
 import run as peers  # noqa: E402  what the machine is, and what others take of it
+from process import Failed  # noqa: E402
 
 MODELS = {"smollm2": "smollm2-135m", "llama-1b": "llama-3.2-1b", "llama-8b": "llama-3-8b"}
 RUN_S = 3600
 
 
-class Failed(Exception):
-    """What the user is told."""
-
-
 def parse(arguments):
     parser = argparse.ArgumentParser(prog="roofline.py", description=__doc__)
     add = parser.add_argument
-    add("--only", type=models, metavar="MODEL,...", default=list(MODELS), help=f"of {', '.join(MODELS)} [all]")
+    add("--only", type=peers.names("model", list(MODELS)), metavar="MODEL,...", default=list(MODELS), help=f"of {', '.join(MODELS)} [all]")
     add("--quick", action="store_true", help="fewer tokens and contexts, fewer samples")
     add("--from", dest="saved", nargs="+", metavar="JSON", help="measure nothing: the table of these runs.json")
     add("--threads", type=count, default=len(os.sched_getaffinity(0)), help="[as many as cores we may use]")
@@ -38,14 +35,6 @@ def parse(arguments):
     add("--out", default=os.path.join(ROOT, "bench/results"), help="[bench/results]")
     add("--name", default="roofline", help="results are called DATE-NAME [roofline]")
     return parser.parse_args(arguments)
-
-
-def models(text):
-    chosen = text.split(",")
-    for name in chosen:
-        if name not in MODELS:
-            raise argparse.ArgumentTypeError(f"there is no model `{name}`; there are {', '.join(MODELS)}")
-    return chosen
 
 
 def count(text):

@@ -1,10 +1,9 @@
 """The roofline as SVG: arithmetic intensity against operations a second, both logarithmic, with the best ceilings
 seen and a point for every case, by format."""
 
-from plot import BOTTOM, COLOURS, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, text
-from roofline_table import ceilings, fastest
+from plot import BOTTOM, COLOURS, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, frame, text
+from roofline_table import NAMES, ceilings, fastest
 
-NAMES = {"dpbusd": "VPDPBUSD", "dpbf16": "VDPBF16PS", "fma": "VFMADD231PS"}
 WORDS = {"products": "matrix products", "attention": "attention"}
 
 
@@ -38,18 +37,9 @@ def draw(results, kind, path):
     peaks = [rate / 1e9 for name, rate in best.items() if name != "read"]
     x_axis = Axis([low, high], LEFT, WIDTH - RIGHT, True)
     y_axis = Axis([y for _, _, y in dots] + [*peaks, low * best["read"] / 1e9], HEIGHT - BOTTOM, TOP, True)
-    out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
-           'fill="#222">', f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
-           text((LEFT + WIDTH - RIGHT) / 2, 22, f"Roofline of {WORDS[kind]}, {results['threads']} threads, "
-                f"{results['date']}, commit {results['commit']}", size=13),
-           text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 14, "operations for a byte read from memory"),
-           text(18, HEIGHT / 2, "GOP/s", turn=f' transform="rotate(-90 18 {HEIGHT / 2})"')]
-    for tick in x_axis.ticks:
-        out.append(f'<path d="M{x_axis(tick):.1f} {TOP}V{HEIGHT - BOTTOM}" stroke="#ddd"/>')
-        out.append(text(x_axis(tick), HEIGHT - BOTTOM + 18, f"{tick:g}", size=11))
-    for tick in y_axis.ticks:
-        out.append(f'<path d="M{LEFT} {y_axis(tick):.1f}H{WIDTH - RIGHT}" stroke="#ddd"/>')
-        out.append(text(LEFT - 6, y_axis(tick) + 4, f"{tick:g}", "end", 11))
+    title = (f"Roofline of {WORDS[kind]}, {results['threads']} threads, {results['date']}, "
+             f"commit {results['commit']}")
+    out = frame(title, "operations for a byte read from memory", "GOP/s", x_axis, y_axis)
     out += roofs(best, x_axis, y_axis, low, high)
     for i, name in enumerate(dict.fromkeys(name for name, _, _ in dots)):
         colour = COLOURS[i % len(COLOURS)]

@@ -11,6 +11,7 @@ TITLES = {"smollm2": "SmolLM2-135M", "llama-1b": "Llama-3.2-1B", "llama-8b": "Ll
 SHORT = {"smollm2-135m": "smollm2", "llama-3.2-1b": "llama-1b", "llama-3-8b": "llama-8b"}
 INSTRUCTIONS = {"bf16": "dpbf16", "bfloat16": "dpbf16", "f32": "fma", "f16": "fma", "float32": "fma",
                 "float16": "fma"}  # of the others: dpbusd
+NAMES = {"dpbusd": "VPDPBUSD", "dpbf16": "VDPBF16PS", "fma": "VFMADD231PS"}
 
 
 def instruction(format_name):
@@ -114,10 +115,9 @@ def ceilings(points):
 
 def ceiling_line(points):
     best = ceilings(points)
-    names = {"dpbusd": "VPDPBUSD", "dpbf16": "VDPBF16PS", "fma": "VFMADD231PS"}
     reads = [point["read_per_s"] / 1e9 for point in points]
     return (f"Ceilings seen: reading {min(reads):.0f} to {max(reads):.0f} GB/s"
-            + "".join(f", {names[name]} {best[name] / 1e9:.0f} GOP/s" for name in names if name in best) + ".")
+            + "".join(f", {NAMES[name]} {best[name] / 1e9:.0f} GOP/s" for name in NAMES if name in best) + ".")
 
 
 def markdown(results, plots, command):

@@ -5,7 +5,6 @@ in that table with what reference/smollm2 has of it. Brings what is missing, as 
 
 import argparse
 import os
-import shutil
 import sys
 import tempfile
 
@@ -13,17 +12,14 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.dont_write_bytecode = True  # nothing into the source tree
 
 import engines  # noqa: E402
-import fetch  # noqa: E402
 import process  # noqa: E402
-from run import ROOT, core_list, names  # noqa: E402
+from run import ROOT, add_peer_options, cache_of, names  # noqa: E402
 
 SCORERS = {"hf": "hf_score.py", "vllm": "vllm_score.py"}
 SCORE_S = 3600
 
 
 def parse(arguments):
-    caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    models = os.environ.get("QUIRE_CACHE") or os.path.expanduser("~/.cache/quire")
     data = os.environ.get("QUIRE_TEST_DATA") or os.path.join(ROOT, "../shared")
     parser = argparse.ArgumentParser(prog="accuracy.py", description=__doc__)
     add = parser.add_argument
@@ -32,10 +28,7 @@ def parse(arguments):
     add("--windows", type=count, default=40, metavar="N", help="of real text; bench_accuracy then takes no more [40]")
     add("--data", default=data, help="the folder that has reference/smollm2 [%(default)s]")
     add("--out", default=".", help="folder of the files [.]")
-    add("--cache", default=os.path.join(caches, "quire/peers"), help="where peers are kept [%(default)s]")
-    add("--python", help="Python 3.10 to 3.13 for PyTorch and vLLM [python3.12, else python3]")
-    add("--model", default=os.path.join(models, "SmolLM2-135M-Instruct.Q4_1.gguf"), help="a GGUF file [the demo model]")
-    add("--cores", type=core_list, default=sorted(os.sched_getaffinity(0)), metavar="N,...", help="[all]")
+    add_peer_options(add)
     return parser.parse_args(arguments)
 
 
@@ -66,8 +59,7 @@ def main(arguments):
         return 66
     os.makedirs(options.out, exist_ok=True)
     os.sched_setaffinity(0, options.cores)
-    python = options.python or shutil.which("python3.12") or "/usr/bin/python3"
-    cache = fetch.Cache(options.cache, python, lambda text: print(text, flush=True))
+    cache = cache_of(options)
     files, failures = [], 0
     with tempfile.TemporaryDirectory(prefix="quire-peers-") as folder:
         setup = engines.Setup("", os.path.abspath(options.model), options.cores, cache, folder)

@@ -29,8 +29,6 @@ LOCK_S = 3600
 
 
 def parse(arguments):
-    caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    models = os.environ.get("QUIRE_CACHE") or os.path.expanduser("~/.cache/quire")
     peers = [engine.name for engine in engines.ENGINES[1:]]
     parser = argparse.ArgumentParser(prog="run.sh", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -42,18 +40,30 @@ def parse(arguments):
     add("--quick", action="store_true", help="few loads, few repeats")
     add("--dry-run", action="store_true", help="print the plan, and do nothing")
     add("--fetch-only", action="store_true", help="bring the peers, and measure nothing")
-    add("--cache", default=os.path.join(caches, "quire/peers"), help="where peers are kept [%(default)s]")
-    add("--python", help="Python 3.10 to 3.13 for PyTorch and vLLM [python3.12, else python3]")
+    add_peer_options(add)
     add("--quire-bin", default=os.path.join(ROOT, "build/bin"), help="[build/bin]")
-    add("--model", default=os.path.join(models, "SmolLM2-135M-Instruct.Q4_1.gguf"), help="a GGUF file [the demo model]")
-    add("--cores", type=core_list, default=sorted(os.sched_getaffinity(0)), metavar="N,...",
-        help="for servers and clients together [all that we may use]")
     add("--out", default=os.path.join(ROOT, "bench/results"), help="[bench/results]")
     add("--name", default="peers", help="results are called DATE-NAME [peers]")
     add("--patience", type=int, default=1, metavar="N",
         help="measure again, so often, what others took more than a tenth of the cores from; the quietest counts [1]")
     add("--lock", metavar="FILE", help="hold this lock while measuring, for machines where others measure too")
     return parser.parse_args(arguments)
+
+
+def add_peer_options(add):
+    """What bringing and running peers needs to know."""
+    caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    models = os.environ.get("QUIRE_CACHE") or os.path.expanduser("~/.cache/quire")
+    add("--cache", default=os.path.join(caches, "quire/peers"), help="where peers are kept [%(default)s]")
+    add("--python", help="Python 3.10 to 3.13 for PyTorch and vLLM [python3.12, else python3]")
+    add("--model", default=os.path.join(models, "SmolLM2-135M-Instruct.Q4_1.gguf"), help="a GGUF file [the demo model]")
+    add("--cores", type=core_list, default=sorted(os.sched_getaffinity(0)), metavar="N,...",
+        help="for servers and clients together [all that we may use]")
+
+
+def cache_of(options):
+    python = options.python or shutil.which("python3.12") or "/usr/bin/python3"
+    return fetch.Cache(options.cache, python, lambda text: print(text, flush=True))
 
 
 def names(kind, known):
@@ -270,8 +280,7 @@ def main(arguments):
     if not os.path.exists(options.model):
         print(f"run.sh: there is no model {options.model}; ./deploy/setup.sh fetches the demo model", file=sys.stderr)
         return 66
-    python = options.python or shutil.which("python3.12") or "/usr/bin/python3"
-    cache = fetch.Cache(options.cache, python, lambda text: print(text, flush=True))
+    cache = cache_of(options)
     turns, picked, repeats = plan(options)
     os.sched_setaffinity(0, options.cores)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what is running is stopped on the way out

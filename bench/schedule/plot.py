@@ -56,14 +56,8 @@ class Axis:
         return self.begin + share * (self.end - self.begin)
 
 
-def plot(path, title, x_name, y_name, lines, log_x=False, log_y=False, level=None):
-    """lines: {label: [(x, y)]}; level: (y, words), a dashed line across."""
-    points = [p for line in lines.values() for p in line]
-    if not points:
-        return False
-    ys = [y for _, y in points] + ([level[0]] if level else [])
-    x_axis = Axis([x for x, _ in points], LEFT, WIDTH - RIGHT, log_x)
-    y_axis = Axis(ys, HEIGHT - BOTTOM, TOP, log_y)
+def frame(title, x_name, y_name, x_axis, y_axis):
+    """What a plot begins with: its words, and a grid at the ticks of both axes."""
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" fill="#222">',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
@@ -79,6 +73,18 @@ def plot(path, title, x_name, y_name, lines, log_x=False, log_y=False, level=Non
         y = y_axis(tick)
         out.append(f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke="#ddd"/>')
         out.append(text(LEFT - 6, y + 4, f"{tick:g}", "end", 11))
+    return out
+
+
+def plot(path, title, x_name, y_name, lines, log_x=False, log_y=False, level=None):
+    """lines: {label: [(x, y)]}; level: (y, words), a dashed line across."""
+    points = [p for line in lines.values() for p in line]
+    if not points:
+        return False
+    ys = [y for _, y in points] + ([level[0]] if level else [])
+    x_axis = Axis([x for x, _ in points], LEFT, WIDTH - RIGHT, log_x)
+    y_axis = Axis(ys, HEIGHT - BOTTOM, TOP, log_y)
+    out = frame(title, x_name, y_name, x_axis, y_axis)
     if level:
         y = y_axis(level[0])
         out.append(f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke="#222" stroke-dasharray="5 4"/>')
