@@ -97,10 +97,11 @@ struct AttendJob {
   // as Dp weighted values, the maximum and the sum of weights.
   float* partial = nullptr;
 };
-// On a boundary of 64 bytes.
+// On a boundary of 64 bytes. A row has q, two sets of values, the lanes of its sum, two sets of its
+// highest score and total, and its position; a tile has scores (attention_scratch.h).
 constexpr std::size_t attend_scratch_floats(int num_rows, int padded_dim) {
-  return static_cast<std::size_t>(num_rows) * (3 * static_cast<std::size_t>(padded_dim) + 21) +
-         8 * kTilePositions;
+  const std::size_t row = 3 * static_cast<std::size_t>(padded_dim) + 16 + 2 * 2 + 1;
+  return static_cast<std::size_t>(num_rows) * row + 8 * kTilePositions;
 }
 constexpr std::size_t partial_stride(int padded_dim) {
   return static_cast<std::size_t>(padded_dim) + 16;
