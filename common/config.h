@@ -54,9 +54,12 @@ struct EngineConfig {
   std::string host = "127.0.0.1";
   int port = 8000;
   int grpc_port = 50051;
-  std::string api_key;       // required in Authorization: Bearer for /v1 and gRPC
-  std::string api_key_file;  // where it was read from; keeps it out of command lines
-  std::string tenants_file;  // keys, names and weights of several users
+  std::string api_key;               // required in Authorization: Bearer for /v1 and gRPC
+  std::string api_key_file;          // where it was read from; keeps it out of command lines
+  std::string tenants_file;          // keys, names and weights of several users
+  std::string journal = "auto";      // a file; auto: one per port in the cache folder; none
+  std::string journal_sync = "off";  // off, normal, full
+  int resume_grace_s = 30;           // how long an unfinished answer waits for its client
   std::string log_level = "info";
   std::string progress = "auto";  // auto, bar, lines, none
   // worker (set by the launcher, or by hand where no MPI is)
@@ -110,5 +113,7 @@ std::vector<std::string> to_arguments(const EngineConfig& config, ProgramMask pr
 std::string cache_folder();
 // Where deploy/setup.sh keeps the demo model.
 std::string demo_model_path();
+// The file that --journal means; empty: none. Where auto has no port to go by, none.
+std::string journal_path(const EngineConfig& config);
 
 }  // namespace quire

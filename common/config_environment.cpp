@@ -1,5 +1,6 @@
 // The environment variables we read, all of them.
 #include <cstdlib>
+#include <string>
 
 #include "common/config.h"
 
@@ -15,6 +16,13 @@ std::string cache_folder() {
 
 std::string demo_model_path() {
   return cache_folder() + "/SmolLM2-135M-Instruct.Q4_1.gguf";
+}
+
+std::string journal_path(const EngineConfig& config) {
+  if (config.journal == "none") return "";
+  if (config.journal != "auto") return config.journal;
+  if (config.port == 0) return "";
+  return cache_folder() + "/journal/port-" + std::to_string(config.port) + ".sqlite";
 }
 
 }  // namespace quire

@@ -50,6 +50,7 @@ constexpr const char* kPolicies[] = {"auto", "fcfs", "priority", "spf", "lpm", "
 constexpr const char* kSpeculation[] = {"none", "ngram"};
 constexpr const char* kDevices[] = {"auto", "cuda", "cpu", "reference"};
 constexpr const char* kIsas[] = {"auto", "avx512", "avx512-vnni", "avx2"};
+constexpr const char* kSyncs[] = {"off", "normal", "full"};
 constexpr const char* kLogLevels[] = {"trace", "debug", "info", "warning", "error", "off"};
 constexpr const char* kProgress[] = {"auto", "bar", "lines", "none"};
 
@@ -292,6 +293,17 @@ constexpr Option kOptions[] = {
      "YAML list of the server's users, each with name, key and weight (default 1): their keys are "
      "asked for, and --scheduling-policy fair divides the server by their weights",
      kApi, set_text<&C::tenants_file>, get_text<&C::tenants_file>},
+    {"--journal", "Serving", "FILE",
+     "where unfinished requests are kept, so that a crash of the coordinator loses none; auto: one "
+     "file per port in the cache folder; none",
+     kApi, set_text<&C::journal>, get_text<&C::journal>},
+    {"--journal-sync", "Serving", "HOW",
+     "off: a crash of the process loses nothing; normal, full: nor does one of the machine "
+     "(slower)",
+     kApi, set_choice<&C::journal_sync, kSyncs>, get_text<&C::journal_sync>},
+    {"--resume-grace", "Serving", "SECONDS",
+     "how long an unfinished answer that can be resumed waits for its client", kApi,
+     set_int<&C::resume_grace_s, 0, 86400>, get_int<&C::resume_grace_s>},
     {"--log-level", "Serving", "LEVEL", "trace, debug, info, warning, error or off", kAll,
      set_choice<&C::log_level, kLogLevels>, get_text<&C::log_level>},
     {"--progress", "Serving", "HOW", "while loading: auto, bar, lines or none", kRanks,

@@ -13,17 +13,20 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "common/config_file.h"
+#include "common/log.h"
 #include "common/metrics.h"
 #include "common/model_file/model_file.h"
 #include "common/shard.h"
 #include "common/status.h"
 #include "common/tenants.h"
+#include "coordinator/api/answer_book.h"
 #include "coordinator/api/grpc_generate.h"
 #include "coordinator/api/http_server.h"
 #include "coordinator/api/service.h"
 #include "coordinator/engine/engine.h"
 #include "coordinator/engine/prefix_file.h"
 #include "coordinator/fleet/fleet.h"
+#include "coordinator/journal/journal.h"
 #include "coordinator/listen.h"
 #include "spdlog/spdlog.h"
 
@@ -68,9 +71,19 @@ class Server::Impl {
       QUIRE_ASSIGN_OR_RETURN(tenants_, read_tenants(config_.tenants_file));
     }
     QUIRE_RETURN_IF_ERROR(load_model());
+    QUIRE_RETURN_IF_ERROR(open_journal());
     QUIRE_RETURN_IF_ERROR(make_fleet());
     metrics_ = std::make_unique<Metrics>(model_.name, model_.max_model_len);
-    api_ = {&config_, &model_, engine_.get(), metrics_.get(), tenants_};
+    book_ = std::make_unique<AnswerBook>(
+        engine_.get(), AnswerBookOptions{.grace = absl::Seconds(config_.resume_grace_s)});
+    api_ = {.config = &config_,
+            .model = &model_,
+            .engine = engine_.get(),
+            .metrics = metrics_.get(),
+            .tenants = tenants_,
+            .book = book_.get(),
+            .is_journaled = journal_ != nullptr};
+    take_up();
     generation_ = std::make_unique<GenerationService>(api_);
     QUIRE_RETURN_IF_ERROR(start_grpc());
     QUIRE_ASSIGN_OR_RETURN(http_, HttpServer::start(api_, config_.host, config_.port));
@@ -83,6 +96,7 @@ class Server::Impl {
     set_health(false);
     const std::uint64_t saved_prefixes = engine_ != nullptr ? save_prefixes() : 0;
     if (engine_ != nullptr) engine_->stop();
+    if (journal_ != nullptr) journal_->close();
     if (generation_ != nullptr) generation_->stop(absl::Seconds(2));
     if (http_ != nullptr) http_->stop();
     if (fleet_ != nullptr)
@@ -110,6 +124,34 @@ class Server::Impl {
     return absl::OkStatus();
   }
 
+  absl::Status open_journal() {
+    const std::string path = journal_path(config_);
+    if (path.empty()) return absl::OkStatus();
+    JournalOptions options;
+    options.path = path;
+    options.sync = config_.journal_sync;
+    options.model_hash = model_hash_;
+    for (const TenantEntry& entry : tenants_) options.tenants.push_back(entry.name);
+    QUIRE_ASSIGN_OR_RETURN(journal_, Journal::open(options));
+    for (const std::string& problem : journal_->problems()) {
+      spdlog::warn("journal {}: {}", path, log_text(problem));
+    }
+    return absl::OkStatus();
+  }
+
+  // What an earlier coordinator had accepted goes on.
+  void take_up() {
+    if (journal_ == nullptr) return;
+    engine_->set_journal(journal_.get());
+    engine_->set_first_request(journal_->last_request() + 1);
+    std::vector<SavedAnswer> saved = journal_->take_saved();
+    const std::size_t num_answers = saved.size();
+    if (const int resumed = book_->restore(std::move(saved)); num_answers > 0) {
+      spdlog::info("journal: {} answers of an earlier run can be resumed; {} requests go on",
+                   num_answers, resumed);
+    }
+  }
+
   absl::Status make_fleet() {
     FleetOptions options;
     options.build = QUIRE_VERSION;
@@ -123,6 +165,7 @@ class Server::Impl {
     options.known_saved_prefixes = find_saved_prefixes();
     FleetEvents events;
     events.on_ready = [this](const GroupReady& ready) {
+      if (journal_ != nullptr) journal_->note_epoch(ready.epoch);
       engine_->on_ready(ready);
       set_health(true);
       on_ready_();
@@ -205,7 +248,9 @@ class Server::Impl {
   std::vector<TenantEntry> tenants_;
   std::unique_ptr<Metrics> metrics_;
   Api api_;
+  std::unique_ptr<Journal> journal_;
   std::unique_ptr<Engine> engine_;
+  std::unique_ptr<AnswerBook> book_;
   std::unique_ptr<Fleet> fleet_;
   std::unique_ptr<GenerationService> generation_;
   std::unique_ptr<grpc::Server> grpc_;

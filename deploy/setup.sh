@@ -34,6 +34,7 @@ packages=(
   "libpcre2-dev            10.42"
   "libicu-dev              72.1"
   "libssl-dev              3.0"
+  "libsqlite3-dev          3.40"
   "libgtest-dev            1.12"
   "libgmock-dev            1.12"
   "libbenchmark-dev        1.7"

@@ -23,6 +23,8 @@ constexpr Mapping kMappings[] = {
     {absl::StatusCode::kResourceExhausted, 503, "queue_full"},
     {absl::StatusCode::kFailedPrecondition, 503, "unavailable"},
     {absl::StatusCode::kUnavailable, 503, "unavailable"},
+    {absl::StatusCode::kAborted, 503, "journal_unavailable"},
+    {absl::StatusCode::kAlreadyExists, 409, "idempotency_conflict"},
     {absl::StatusCode::kDeadlineExceeded, 504, "deadline_exceeded"},
 };
 

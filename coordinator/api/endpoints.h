@@ -8,6 +8,7 @@ namespace quire {
 
 void handle_completions(const Api& api, Exchange& exchange);
 void handle_chat(const Api& api, Exchange& exchange);
+void handle_stream(const Api& api, Exchange& exchange);  // the rest of an answer, by its name
 
 void handle_models(const Api& api, Exchange& exchange);
 void handle_model(const Api& api, Exchange& exchange);  // one of them, by id

@@ -31,35 +31,73 @@ Generation::~Generation() {
   cancel();
 }
 
-absl::Status Generation::submit(std::vector<Prepared> prompts) {
-  for (Prepared& prepared : prompts) {
-    Request& request = prepared.request;
-    const int first_choice = num_choices();
-    const int n = request.n;
-    Prompt prompt{.num_tokens = static_cast<int>(request.prompt.size()),
-                  .max_tokens = request.params.max_tokens,
-                  .num_open = n};
-    request.deliver = [inbox = inbox_, first_choice](OutputDelta delta) {
-      {
-        const std::lock_guard lock(inbox->mutex);
-        inbox->arrivals.push_back({first_choice, absl::Now(), std::move(delta)});
-      }
-      inbox->waker->wake();
-    };
+void Generation::add_prompt(const Prepared& prepared) {
+  const Request& request = prepared.request;
+  for (int i = 0; i < request.n; ++i) {
+    choices_.push_back(
+        {static_cast<int>(prompts_.size()), ChoiceText(api_.model->text, prepared.text)});
+  }
+  prompts_.push_back({.num_tokens = static_cast<int>(request.prompt.size()),
+                      .max_tokens = request.params.max_tokens,
+                      .num_open = request.n});
+  num_open_ += request.n;
+}
+
+// `first_choices`: of each prompt, over all prompts.
+std::function<void(int, OutputDelta)> Generation::into_inbox() const {
+  std::vector<int> first_choices(prompts_.size(), 0);
+  for (std::size_t i = choices_.size(); i-- > 0;) {
+    first_choices[static_cast<std::size_t>(choices_[i].prompt)] = static_cast<int>(i);
+  }
+  return [inbox = inbox_, first_choices](int place, OutputDelta delta) {
+    {
+      const std::lock_guard lock(inbox->mutex);
+      inbox->arrivals.push_back(
+          {first_choices[static_cast<std::size_t>(place)], absl::Now(), std::move(delta)});
+    }
+    inbox->waker->wake();
+  };
+}
+
+absl::Status Generation::submit(std::vector<Prepared> prompts, std::shared_ptr<KeptAnswer> kept) {
+  for (const Prepared& prepared : prompts) add_prompt(prepared);
+  const auto take = into_inbox();
+  if (kept != nullptr) listen(kept);
+  for (std::size_t place = 0; place < prompts.size(); ++place) {
+    Request& request = prompts[place].request;
+    const int at = static_cast<int>(place);
+    request.place = at;
+    if (kept != nullptr) {
+      request.deliver = kept->deliver_to(at);
+    } else {
+      request.deliver = [take, at](OutputDelta delta) { take(at, std::move(delta)); };
+    }
     const auto id = api_.engine->submit(std::move(request));
     if (!id.ok()) {
       cancel();
       return id.status();
     }
-    prompt.id = *id;
-    for (int i = 0; i < n; ++i) {
-      choices_.push_back(
-          {static_cast<int>(prompts_.size()), ChoiceText(api_.model->text, prepared.text)});
-    }
-    prompts_.push_back(prompt);
-    num_open_ += n;
+    prompts_[place].id = *id;
+    if (kept != nullptr) kept->submitted(at, *id);
   }
   return absl::OkStatus();
+}
+
+void Generation::attach(std::vector<Prepared> prompts, std::shared_ptr<KeptAnswer> kept,
+                        const std::vector<EventId::Choice>& had) {
+  is_replay_ = true;
+  const std::vector<RequestId> ids = kept->requests();
+  for (std::size_t place = 0; place < prompts.size(); ++place) {
+    add_prompt(prompts[place]);
+    prompts_[place].id = ids[place];
+  }
+  for (std::size_t i = 0; i < had.size(); ++i) choices_[i].had = had[i];
+  listen(std::move(kept));
+}
+
+void Generation::listen(std::shared_ptr<KeptAnswer> kept) {
+  kept_ = std::move(kept);
+  listener_ = kept_->listen(into_inbox());
 }
 
 std::vector<Generation::ChoicePiece> Generation::take() {
@@ -79,20 +117,35 @@ void Generation::take(Arrival arrival, std::vector<ChoicePiece>& out) {
   Choice& choice = choices_[static_cast<std::size_t>(index)];
   Prompt& prompt = prompts_[static_cast<std::size_t>(choice.prompt)];
   prompt.num_cached = std::max(prompt.num_cached, arrival.delta.num_cached_tokens);
+  OutputDelta& delta = arrival.delta;
+  if (std::optional<OutputDelta> first = take_had(&choice.had, &delta)) {
+    push(index, *std::move(first), arrival.at, true, out);
+    if (delta.tokens.empty() && delta.finish == FinishReason::kNone) return;
+  }
+  push(index, std::move(delta), arrival.at, false, out);
+}
+
+void Generation::push(int index, OutputDelta delta, absl::Time at, bool had,
+                      std::vector<ChoicePiece>& out) {
+  Choice& choice = choices_[static_cast<std::size_t>(index)];
+  Prompt& prompt = prompts_[static_cast<std::size_t>(choice.prompt)];
   if (choice.text.finished()) return;
-  const int choice_of_prompt = arrival.delta.choice;
-  ChoiceText::Piece piece = choice.text.push(std::move(arrival.delta));
-  if (piece.stop_engine) api_.engine->stop_choice(prompt.id, choice_of_prompt);
-  observe(choice, piece, arrival.at);
+  const int choice_of_prompt = delta.choice;
+  ChoiceText::Piece piece = choice.text.push(std::move(delta));
+  if (piece.stop_engine) {
+    if (kept_ != nullptr) kept_->stop(choice.prompt, choice_of_prompt);
+    api_.engine->stop_choice(prompt.id, choice_of_prompt);
+  }
+  observe(choice, piece, at);
   if (choice.text.finished()) {
     --prompt.num_open;
     --num_open_;
   }
-  out.push_back({index, choice.text.num_tokens(), std::move(piece)});
+  out.push_back({index, choice.text.num_tokens(), had, std::move(piece)});
 }
 
 void Generation::observe(Choice& choice, const ChoiceText::Piece& piece, absl::Time at) {
-  if (api_.metrics == nullptr) return;
+  if (api_.metrics == nullptr || is_replay_) return;
   const Prompt& prompt = prompts_[static_cast<std::size_t>(choice.prompt)];
   if (!piece.tokens.empty()) {
     const bool first = choice.last_token == absl::InfinitePast();
@@ -107,6 +160,10 @@ void Generation::observe(Choice& choice, const ChoiceText::Piece& piece, absl::T
 }
 
 void Generation::cancel() {
+  if (kept_ != nullptr) {
+    std::exchange(kept_, nullptr)->leave(listener_);
+    for (Prompt& prompt : prompts_) num_open_ -= std::exchange(prompt.num_open, 0);
+  }
   for (Prompt& prompt : prompts_) {
     if (prompt.num_open == 0) continue;
     num_open_ -= std::exchange(prompt.num_open, 0);

@@ -3,7 +3,8 @@
 // take().
 //
 // Invariant: when it is destroyed, nothing it submitted is still running: what is unfinished is
-// cancelled, and what the engine still says of it falls into an inbox that nobody empties.
+// cancelled, and what the engine still says of it falls into an inbox that nobody empties. Where
+// the answer is kept (kept_answer.h) it only stops to listen.
 #pragma once
 
 #include <memory>
@@ -11,7 +12,9 @@
 
 #include "absl/time/time.h"
 #include "coordinator/api/choice_text.h"
+#include "coordinator/api/event_id.h"
 #include "coordinator/api/http.h"
+#include "coordinator/api/kept_answer.h"
 #include "coordinator/api/service.h"
 
 namespace quire {
@@ -24,14 +27,19 @@ class Generation {
   Generation(const Generation&) = delete;
   Generation& operator=(const Generation&) = delete;
 
-  // Once. All prompts or none: at the first refusal what was already submitted is cancelled.
-  absl::Status submit(std::vector<Prepared> prompts);
+  // Once, one of the two. All prompts or none: at the first refusal what was already submitted is
+  // cancelled. With `kept` its requests deliver there, and this listens.
+  absl::Status submit(std::vector<Prepared> prompts, std::shared_ptr<KeptAnswer> kept = nullptr);
+  // Listens to what goes on, or is over. `had` (empty, or one per choice) is what the client has.
+  void attach(std::vector<Prepared> prompts, std::shared_ptr<KeptAnswer> kept,
+              const std::vector<EventId::Choice>& had);
 
   // What has arrived since the last call, in order. Choices are counted over all prompts:
   // prompt * n + choice of that prompt.
   struct ChoicePiece {
     int choice = 0;
     int num_tokens = 0;  // generated and counted up to and with this piece
+    bool had = false;    // the client has it already
     ChoiceText::Piece piece;
   };
   std::vector<ChoicePiece> take();
@@ -60,10 +68,15 @@ class Generation {
   struct Choice {
     int prompt = 0;
     ChoiceText text;
+    EventId::Choice had = {};  // what is left of what the client has
     absl::Time last_token = absl::InfinitePast();
   };
 
+  void add_prompt(const Prepared& prepared);
+  std::function<void(int, OutputDelta)> into_inbox() const;
+  void listen(std::shared_ptr<KeptAnswer> kept);
   void take(Arrival arrival, std::vector<ChoicePiece>& out);
+  void push(int index, OutputDelta delta, absl::Time at, bool had, std::vector<ChoicePiece>& out);
   void observe(Choice& choice, const ChoiceText::Piece& piece, absl::Time at);
 
   const Api api_;
@@ -71,7 +84,10 @@ class Generation {
   std::shared_ptr<Inbox> inbox_;
   std::vector<Prompt> prompts_;
   std::vector<Choice> choices_;
-  int num_open_ = 0;  // choices
+  std::shared_ptr<KeptAnswer> kept_;  // may be null
+  int listener_ = 0;                  // there
+  bool is_replay_ = false;            // what comes says nothing of speed
+  int num_open_ = 0;                  // choices
 };
 
 }  // namespace quire

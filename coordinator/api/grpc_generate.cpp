@@ -13,7 +13,9 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "common/status.h"
+#include "coordinator/api/answer_book.h"
 #include "coordinator/api/grpc_stream.h"
+#include "coordinator/api/http.h"
 #include "coordinator/api/task_thread.h"
 #include "generate.grpc.pb.h"
 #include "nlohmann/json.hpp"
@@ -21,6 +23,7 @@
 namespace quire {
 namespace {
 
+constexpr const char* kEndpoint = "grpc";
 constexpr std::size_t kMaxRequestIdBytes = 128;
 constexpr std::size_t kMaxMessageBytes = 800;  // a status message travels in a header
 
@@ -30,6 +33,7 @@ grpc::Status to_grpc(const absl::Status& status) {
   auto code = static_cast<grpc::StatusCode>(status.code());
   if (code == grpc::StatusCode::OUT_OF_RANGE) code = grpc::StatusCode::INVALID_ARGUMENT;
   if (code == grpc::StatusCode::FAILED_PRECONDITION) code = grpc::StatusCode::UNAVAILABLE;
+  if (code == grpc::StatusCode::ABORTED) code = grpc::StatusCode::UNAVAILABLE;  // the journal
   return {code, std::string(status.message().substr(0, kMaxMessageBytes))};
 }
 
@@ -142,7 +146,9 @@ class GenerationService::Impl final : public v1::Generation::CallbackService {
       grpc::CallbackServerContext* context, const v1::GenerateRequest* request) override {
     const absl::StatusOr<int> tenant = tenant_of(*context);
     if (!tenant.ok()) return new RefusedCall(to_grpc(tenant.status()));
-    auto stream = open(context, *tenant, *request);
+    const absl::Status model = check_model(*api_.model, request->model());
+    if (!model.ok()) return new RefusedCall(to_grpc(model));
+    auto stream = open(context, *tenant, request->request_id());
     if (!stream.ok()) return new RefusedCall(to_grpc(stream.status()));
     // The call may be over before its turn comes: the task owns copies.
     intake_.leave([this, stream = *stream, asked = *request, tenant = *tenant,
@@ -157,14 +163,33 @@ class GenerationService::Impl final : public v1::Generation::CallbackService {
     return stream->get();
   }
 
+  grpc::ServerWriteReactor<v1::GenerateReply>* Resume(grpc::CallbackServerContext* context,
+                                                      const v1::ResumeRequest* request) override {
+    const absl::StatusOr<int> tenant = tenant_of(*context);
+    if (!tenant.ok()) return new RefusedCall(to_grpc(tenant.status()));
+    const auto kept = kept_under(*tenant, request->request_id());
+    if (kept == nullptr) return new RefusedCall(to_grpc(no_answer(request->request_id())));
+    auto stream = open(context, *tenant, request->request_id());
+    if (!stream.ok()) return new RefusedCall(to_grpc(stream.status()));
+    intake_.leave([this, stream = *stream, kept, asked = *request] {
+      const absl::Status resumed = resume(stream, kept, asked);
+      if (!resumed.ok()) stream->fail(to_grpc(resumed));
+    });
+    return stream->get();
+  }
+
   grpc::ServerUnaryReactor* Cancel(grpc::CallbackServerContext* context,
                                    const v1::CancelRequest* request,
                                    v1::CancelReply* reply) override {
     const absl::StatusOr<int> tenant = tenant_of(*context);
     if (tenant.ok()) {
       const std::shared_ptr<GenerateStream> stream = find({*tenant, request->request_id()});
+      const auto kept = kept_under(*tenant, request->request_id());
       if (stream != nullptr) stream->cancel();
-      reply->set_found(stream != nullptr);
+      if (kept != nullptr && !kept->ended()) {  // also one that nobody listens to
+        for (const RequestId id : kept->requests()) api_.engine->cancel(id);
+      }
+      reply->set_found(stream != nullptr || (kept != nullptr && !kept->ended()));
     }
     grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
     reactor->Finish(to_grpc(tenant.status()));
@@ -220,15 +245,13 @@ class GenerationService::Impl final : public v1::Generation::CallbackService {
 
   // What is cheap to check, and the stream under its request id.
   absl::StatusOr<std::shared_ptr<GenerateStream>> open(grpc::CallbackServerContext* context,
-                                                       int tenant,
-                                                       const v1::GenerateRequest& request) {
-    QUIRE_RETURN_IF_ERROR(check_model(*api_.model, request.model()));
-    if (request.request_id().size() > kMaxRequestIdBytes) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("`request_id` has ", request.request_id().size(), " bytes; at most ",
-                       kMaxRequestIdBytes, " are allowed."));
+                                                       int tenant, const std::string& wanted) {
+    if (wanted.size() > kMaxRequestIdBytes) {
+      return absl::InvalidArgumentError(absl::StrCat("`request_id` has ", wanted.size(),
+                                                     " bytes; at most ", kMaxRequestIdBytes,
+                                                     " are allowed."));
     }
-    const std::string id = request.request_id().empty() ? new_request_id() : request.request_id();
+    const std::string id = wanted.empty() ? new_request_id() : wanted;
     const Key key(tenant, id);
     auto stream = std::make_shared<GenerateStream>(
         api_, GenerateStream::Setup{id, options_.max_buffered_bytes, options_.write_timeout,
@@ -238,24 +261,119 @@ class GenerationService::Impl final : public v1::Generation::CallbackService {
     return stream;
   }
 
-  // Intake thread: everything that takes time.
-  absl::Status begin(const std::shared_ptr<GenerateStream>& stream,
-                     const v1::GenerateRequest& request, int tenant, absl::Time deadline) {
+  absl::StatusOr<Prepared> prepared_of(const v1::GenerateRequest& request) const {
     GenerationInput input = input_of(request);
     QUIRE_RETURN_IF_ERROR(set_service(request, input));
     QUIRE_ASSIGN_OR_RETURN(std::vector<TokenId> prompt, prompt_of(*api_.model, request, input));
-    QUIRE_ASSIGN_OR_RETURN(Prepared prepared, prepare(api_, std::move(prompt), input));
-    QUIRE_RETURN_IF_ERROR(check_ready(*api_.engine));
-    stream->begin(prepared);
-    prepared.request.tenant = tenant;
-    prepared.request.deadline = std::min(deadline, prepared.request.deadline);
-    prepared.request.deliver = [this, stream](OutputDelta delta) {
+    return prepare(api_, std::move(prompt), input);
+  }
+
+  DeliverFn deliver_to(const std::shared_ptr<GenerateStream>& stream) {
+    return [this, stream](OutputDelta delta) {
       delivery_.leave(
           [stream, letter = std::move(delta)]() mutable { stream->take(std::move(letter)); });
     };
+  }
+
+  // Intake thread: everything that takes time.
+  absl::Status begin(const std::shared_ptr<GenerateStream>& stream,
+                     const v1::GenerateRequest& request, int tenant, absl::Time deadline) {
+    QUIRE_ASSIGN_OR_RETURN(Prepared prepared, prepared_of(request));
+    QUIRE_RETURN_IF_ERROR(check_ready(*api_.engine));
+    stream->begin(prepared);
+    prepared.request.tenant = tenant;
+    // One that goes on without its call is not bound by the call's deadline.
+    if (!request.resumable()) {
+      prepared.request.deadline = std::min(deadline, prepared.request.deadline);
+    }
+    prepared.request.answer = record_of(request, stream->request_id(), tenant);
+    prepared.request.deliver = deliver_to(stream);
+    if (request.resumable()) return begin_kept(stream, std::move(prepared.request));
     QUIRE_ASSIGN_OR_RETURN(const RequestId id, api_.engine->submit(std::move(prepared.request)));
     stream->submitted(id);
     return absl::OkStatus();
+  }
+
+  absl::Status begin_kept(const std::shared_ptr<GenerateStream>& stream, Request request) {
+    if (api_.book == nullptr) {
+      return absl::InvalidArgumentError("`resumable` is not supported by this server.");
+    }
+    const int n = request.n;
+    QUIRE_ASSIGN_OR_RETURN(const AnswerBook::Entry entry,
+                           api_.book->open(request.answer, request.tenant, [n](KeptAnswer& fresh) {
+                             fresh.add_prompt(KeptAnswer::nothing_yet(n));
+                           }));
+    if (!entry.is_new) {
+      return absl::AlreadyExistsError(
+          "`request_id` names an answer that can be resumed: call Resume, or choose another id.");
+    }
+    const std::shared_ptr<KeptAnswer>& kept = entry.answer;
+    stream->listens(kept, kept->listen([deliver = std::move(request.deliver)](int, OutputDelta d) {
+      deliver(std::move(d));
+    }));
+    request.deliver = kept->deliver_to(0);
+    const absl::StatusOr<RequestId> id = api_.engine->submit(std::move(request));
+    if (!id.ok()) {
+      api_.book->remove(*kept);
+      return id.status();
+    }
+    kept->submitted(0, *id);
+    stream->submitted(*id);
+    return absl::OkStatus();
+  }
+
+  absl::Status resume(const std::shared_ptr<GenerateStream>& stream,
+                      const std::shared_ptr<KeptAnswer>& kept, const v1::ResumeRequest& asked) {
+    v1::GenerateRequest request;
+    if (!request.ParseFromString(kept->record().body)) return no_answer(asked.request_id());
+    QUIRE_ASSIGN_OR_RETURN(const Prepared prepared, prepared_of(request));
+    std::vector<EventId::Choice> had(static_cast<std::size_t>(prepared.request.n));
+    for (const v1::Received& received : asked.received()) {
+      const auto tokens = static_cast<int>(std::min(received.num_tokens(), 1u << 30));
+      if (received.index() >= had.size() ||
+          !kept->covers(static_cast<int>(received.index()), tokens)) {
+        return absl::InvalidArgumentError(absl::StrCat(
+            "`received` says that ", tokens, " tokens of choice ", received.index(),
+            " have come, which is more than is known of it; ask again without `received`."));
+      }
+      had[received.index()] = {tokens, received.finished()};
+    }
+    if (prepared.num_returned < prepared.request.n) had.clear();  // numbered anew at the end
+    stream->begin(prepared, had);
+    stream->listens(kept, kept->listen([deliver = deliver_to(stream)](int, OutputDelta d) {
+      deliver(std::move(d));
+    }));
+    stream->submitted(kept->requests().front());
+    return absl::OkStatus();
+  }
+
+  // What the journal keeps of a call. Request ids may be used again: names are told apart.
+  std::shared_ptr<const AnswerRecord> record_of(const v1::GenerateRequest& request,
+                                                const std::string& id, int tenant) const {
+    AnswerRecord record;
+    record.name = absl::StrCat(id, "~", random_hex(8));
+    record.endpoint = kEndpoint;
+    record.body = request.SerializeAsString();
+    record.key = key_of(id);
+    if (!api_.tenants.empty()) {
+      record.tenant = api_.tenants[static_cast<std::size_t>(tenant)].name;
+    }
+    record.created = absl::ToUnixSeconds(absl::Now());
+    return std::make_shared<AnswerRecord>(std::move(record));
+  }
+
+  static std::string key_of(const std::string& request_id) {
+    return absl::StrCat(kEndpoint, ":", request_id);
+  }
+  std::shared_ptr<KeptAnswer> kept_under(int tenant, const std::string& request_id) const {
+    if (api_.book == nullptr || request_id.empty()) return nullptr;
+    return api_.book->find_by_key(tenant, key_of(request_id));
+  }
+  static absl::Status no_answer(const std::string& request_id) {
+    return absl::NotFoundError(absl::StrCat(
+        "There is no answer \"", request_id.substr(0, kMaxRequestIdBytes),
+        "\" to resume: it ended with its call (send `resumable` to keep one), or its time has "
+        "passed."));
   }
 
   absl::Status remember(const Key& key, const std::shared_ptr<GenerateStream>& stream) {

@@ -44,7 +44,7 @@ void append(ChoiceText::Piece piece, v1::Delta& delta) {
 
 }  // namespace
 
-void GenerateStream::begin(const Prepared& prepared) {
+void GenerateStream::begin(const Prepared& prepared, const std::vector<EventId::Choice>& had) {
   const int n = prepared.request.n;
   prompt_tokens_ = static_cast<int>(prepared.request.prompt.size());
   max_tokens_ = prepared.request.params.max_tokens;
@@ -52,6 +52,7 @@ void GenerateStream::begin(const Prepared& prepared) {
   hide_logprobs_ = prepared.hide_logprobs;
   whole_ = prepared.request.beams.width > 0 || num_returned_ < n;
   for (int i = 0; i < n; ++i) choices_.push_back({ChoiceText(api_.model->text, prepared.text)});
+  for (std::size_t i = 0; i < had.size(); ++i) choices_[i].had = had[i];
   absl::MutexLock lock(&mutex_);
   waiting_.resize(static_cast<std::size_t>(n));
   open_choices_ = n;
@@ -63,7 +64,24 @@ void GenerateStream::begin(const Prepared& prepared) {
 void GenerateStream::submitted(RequestId id) {
   absl::MutexLock lock(&mutex_);
   id_ = id;
-  if (stopped_) api_.engine->cancel(id);
+  if (stopped_ && (kept_ == nullptr || cancelled_)) api_.engine->cancel(id);
+}
+
+void GenerateStream::listens(std::shared_ptr<KeptAnswer> kept, int listener) {
+  absl::MutexLock lock(&mutex_);
+  kept_ = std::move(kept);
+  listener_ = listener;
+  if (stopped_) kept_->leave(listener_);
+}
+
+// Known to the client: its text is made, for what follows counts on it, and nothing is sent.
+void GenerateStream::count_had(int choice, OutputDelta had) {
+  ChoiceText::Piece piece = choices_[static_cast<std::size_t>(choice)].text.push(std::move(had));
+  absl::MutexLock lock(&mutex_);
+  if (end_.has_value()) return;
+  completion_tokens_ += static_cast<std::uint32_t>(piece.tokens.size());
+  if (piece.finish != FinishReason::kNone) end_choice(piece.finish, piece.error);
+  pump();
 }
 
 void GenerateStream::take(OutputDelta delta) {
@@ -71,8 +89,15 @@ void GenerateStream::take(OutputDelta delta) {
   const RequestId request = delta.request;
   const auto cached = static_cast<std::uint32_t>(delta.num_cached_tokens);
   Choice& target = choices_[static_cast<std::size_t>(choice)];
+  if (std::optional<OutputDelta> first = take_had(&target.had, &delta)) {
+    count_had(choice, *std::move(first));
+  }
   ChoiceText::Piece piece = target.text.push(std::move(delta));
-  if (piece.stop_engine) api_.engine->stop_choice(request, choice);
+  if (piece.stop_engine) {
+    absl::MutexLock lock(&mutex_);
+    if (kept_ != nullptr) kept_->stop(0, choice);
+    api_.engine->stop_choice(request, choice);
+  }
   if (piece.empty()) return;
   absl::MutexLock lock(&mutex_);
   if (end_.has_value()) return;
@@ -194,7 +219,8 @@ void GenerateStream::fail_locked(grpc::Status status) {
 
 void GenerateStream::stop_request() {
   if (std::exchange(stopped_, true)) return;
-  if (id_ != 0) api_.engine->cancel(id_);
+  if (kept_ != nullptr) kept_->leave(listener_);
+  if (id_ != 0 && (kept_ == nullptr || cancelled_)) api_.engine->cancel(id_);
 }
 
 void GenerateStream::pump() {

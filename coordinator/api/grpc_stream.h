@@ -21,6 +21,7 @@
 #include "absl/time/time.h"
 #include "coordinator/api/best_of.h"
 #include "coordinator/api/choice_text.h"
+#include "coordinator/api/kept_answer.h"
 #include "generate.pb.h"
 
 namespace quire {
@@ -37,11 +38,15 @@ class GenerateStream final : public grpc::ServerWriteReactor<v1::GenerateReply>,
   };
   GenerateStream(const Api& api, Setup setup) : api_(api), setup_(std::move(setup)) {}
 
+  const std::string& request_id() const { return setup_.request_id; }
   // gRPC holds raw pointers: the stream keeps itself alive from here to OnDone.
   void keep_alive() { self_ = shared_from_this(); }
-  // Intake thread, in this order: what was asked, then that the engine has taken it.
-  void begin(const Prepared& prepared);
+  // Intake thread, in this order: what was asked (`had`, empty or per choice, is what the client
+  // has of it), then that the engine has taken it; or else that the answer is kept and goes on
+  // without us: then we only listen to it.
+  void begin(const Prepared& prepared, const std::vector<EventId::Choice>& had = {});
   void submitted(RequestId id);
+  void listens(std::shared_ptr<KeptAnswer> kept, int listener);
 
   void take(OutputDelta delta);    // delivery thread only, in order
   void cancel();                   // the Cancel call: ends with finish_reason "cancelled"
@@ -56,10 +61,12 @@ class GenerateStream final : public grpc::ServerWriteReactor<v1::GenerateReply>,
  private:
   struct Choice {
     ChoiceText text;
+    EventId::Choice had = {};  // what is left of what the client has
     absl::Time last_token = absl::InfinitePast();
   };
 
   void observe(Choice& choice, const ChoiceText::Piece& piece) const;
+  void count_had(int choice, OutputDelta had);
   void add(int choice, ChoiceText::Piece piece) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void end_choice(FinishReason finish, const std::string& error)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -85,7 +92,9 @@ class GenerateStream final : public grpc::ServerWriteReactor<v1::GenerateReply>,
   std::shared_ptr<GenerateStream> self_;
 
   absl::Mutex mutex_;
-  RequestId id_ ABSL_GUARDED_BY(mutex_) = 0;                               // 0 until submitted
+  RequestId id_ ABSL_GUARDED_BY(mutex_) = 0;                  // 0 until submitted
+  std::shared_ptr<KeptAnswer> kept_ ABSL_GUARDED_BY(mutex_);  // null: it ends with the call
+  int listener_ ABSL_GUARDED_BY(mutex_) = 0;                  // there
   std::vector<std::optional<v1::Delta>> waiting_ ABSL_GUARDED_BY(mutex_);  // [choice]
   std::size_t waiting_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   std::size_t next_choice_ ABSL_GUARDED_BY(mutex_) = 0;  // whose turn it is

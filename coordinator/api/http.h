@@ -82,7 +82,8 @@ class Exchange {
   // one piece. `bounded`: a client that lets too much wait is dropped; not where all of an answer
   // comes at once.
   void start_events(bool bounded = true);
-  void send_event(absl::string_view data);  // one line, without "data: "
+  // One line, without "data: ". `id` (may be empty) is what Last-Event-ID brings back.
+  void send_event(absl::string_view data, absl::string_view id = {});
   void end_events();
 
   // Work goes on after the handler's return. `on_wake` runs after each wake of the returned Waker;

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
+#include "coordinator/api/answer_book.h"
 #include "coordinator/api/api_error.h"
 #include "coordinator/api/best_of.h"
 #include "coordinator/api/json_input.h"
@@ -55,9 +56,11 @@ void append_ids(std::string& out, const char* name, const std::vector<TokenId>& 
 
 class Answer {
  public:
-  Answer(const Api& api, const Dialect& dialect, const AnswerPlan& plan, Exchange& exchange)
+  Answer(const Api& api, const Dialect& dialect, const AnswerPlan& plan, AnswerCall call,
+         Exchange& exchange)
       : api_(api),
         dialect_(dialect),
+        call_(std::move(call)),
         stream_(plan.stream),
         with_ids_(plan.return_token_ids || !api.model->text.tokenizer->has_text()),
         ignore_eos_(plan.prompts.front().request.params.ignore_eos),
@@ -71,23 +74,36 @@ class Answer {
     }
     const char* object = stream_.stream ? dialect.chunk_object : dialect.object;
     absl::StrAppend(&head_, "{\"id\":");
-    append_json_string(head_, absl::StrCat(dialect.id_prefix, exchange.request().id));
-    absl::StrAppend(&head_, ",\"object\":\"", object,
-                    "\",\"created\":", absl::ToUnixSeconds(absl::Now()), ",\"model\":");
+    append_json_string(head_, json_id(*call_.record));
+    absl::StrAppend(&head_, ",\"object\":\"", object, "\",\"created\":", call_.record->created,
+                    ",\"model\":");
     append_json_string(head_, api.model->name);
     absl::StrAppend(&head_, ",\"choices\":[");
   }
 
   absl::Status start(std::shared_ptr<Waker> waker, std::vector<Prepared> prompts) {
-    for (Prepared& prompt : prompts) prompt.request.tenant = exchange_.tenant();
+    for (Prepared& prompt : prompts) {
+      prompt.request.tenant = exchange_.tenant();
+      prompt.request.answer = call_.record;
+    }
     if (with_ids_) {
       for (const Prepared& prompt : prompts) prompt_ids_.push_back(prompt.request.prompt);
     }
     generation_ = std::make_unique<Generation>(api_, std::move(waker));
-    absl::Status status = generation_->submit(std::move(prompts));
+    absl::Status status;
+    if (call_.attach) {
+      generation_->attach(std::move(prompts), call_.kept, call_.had.choices);
+    } else {
+      status = generation_->submit(std::move(prompts), call_.kept);
+    }
     if (!status.ok()) return status;
     choices_.resize(static_cast<std::size_t>(generation_->num_choices()));
     for (std::size_t i = 0; i < choices_.size(); ++i) choices_[i].index = static_cast<int>(i);
+    const bool can_resume = call_.kept != nullptr || api_.is_journaled;
+    if (stream_.stream && can_resume && choices_.size() <= kMaxEventChoices) {
+      event_id_.name = call_.record->name;
+      event_id_.choices.resize(choices_.size());
+    }
     return status;
   }
 
@@ -127,7 +143,11 @@ class Answer {
     } else if (piece.stop_token >= 0 && !is_eos(piece.stop_token)) {
       choice.stop_reason = piece.stop_token;
     }
-    if (stream_.stream) return send(choice, piece, arrived.num_tokens);
+    if (!event_id_.choices.empty()) {
+      event_id_.choices[static_cast<std::size_t>(arrived.choice)] = {
+          arrived.num_tokens, piece.finish != FinishReason::kNone};
+    }
+    if (stream_.stream) return send(choice, piece, arrived.num_tokens, arrived.had);
     choice.text += piece.text;
     if (with_ids_) {
       choice.tokens.insert(choice.tokens.end(), piece.tokens.begin(), piece.tokens.end());
@@ -142,7 +162,8 @@ class Answer {
     return std::find(eos.begin(), eos.end(), token) != eos.end();
   }
 
-  void send(AnswerChoice& choice, const ChoiceText::Piece& piece, int num_tokens) {
+  // What the client has already is made, too, for what comes after it counts on it; but not sent.
+  void send(AnswerChoice& choice, const ChoiceText::Piece& piece, int num_tokens, bool had) {
     const bool ends = piece.finish != FinishReason::kNone;
     const bool has_ids = with_ids_ && !piece.tokens.empty();
     if (choice.begun && piece.text.empty() && piece.logprobs.empty() && !has_ids && !ends) return;
@@ -161,8 +182,14 @@ class Answer {
                            generation_->num_cached_tokens(choice.index), num_tokens});
     }
     line_.push_back('}');
-    exchange_.send_event(line_);
+    if (!had) exchange_.send_event(line_, event_id());
     choice.begun = true;
+  }
+
+  absl::string_view event_id() {
+    id_line_.clear();
+    if (!event_id_.choices.empty()) append_event_id(id_line_, event_id_);
+    return id_line_;
   }
 
   // What the choice's object has of ids.
@@ -226,11 +253,13 @@ class Answer {
     for (Generation::ChoicePiece& piece : late_) show(std::move(piece));
     if (!best_of_.empty()) keep_the_best();
     if (stream_.stream) {
-      if (stream_.include_usage) {
+      begin_events();  // also where the client has all of it
+      if (stream_.include_usage && !call_.had.usage) {
+        event_id_.usage = true;
         line_ = absl::StrCat(head_, "],\"usage\":");
         append_usage(line_, usage());
         line_.push_back('}');
-        exchange_.send_event(line_);
+        exchange_.send_event(line_, event_id());
       }
       exchange_.send_event("[DONE]");
       return exchange_.end_events();
@@ -263,6 +292,7 @@ class Answer {
 
   const Api api_;
   const Dialect& dialect_;
+  const AnswerCall call_;
   const StreamOptions stream_;
   const bool with_ids_;
   const bool ignore_eos_;
@@ -272,6 +302,8 @@ class Answer {
   Exchange& exchange_;
   std::string head_;  // {"id":...,"choices":[
   std::string line_;  // the event being made; keeps its memory
+  EventId event_id_;  // of the last event; no choices: events have none
+  std::string id_line_;
   std::unique_ptr<Generation> generation_;
   std::vector<AnswerChoice> choices_;
   std::vector<std::vector<TokenId>> prompt_ids_;  // where the answer carries ids
@@ -283,14 +315,20 @@ class Answer {
 
 }  // namespace
 
-void run_answer(const Api& api, const Dialect& dialect, AnswerPlan plan, Exchange& exchange) {
-  const absl::Status ready = check_ready(*api.engine);
-  if (!ready.ok()) return respond_error(exchange, ready);
-  auto answer = std::make_shared<Answer>(api, dialect, plan, exchange);
+void run_answer(const Api& api, const Dialect& dialect, AnswerPlan plan, AnswerCall call,
+                Exchange& exchange) {
+  const std::shared_ptr<KeptAnswer> kept = call.kept;
+  const bool is_new = kept != nullptr && !call.attach;
+  auto answer = std::make_shared<Answer>(api, dialect, plan, std::move(call), exchange);
   auto waker =
       exchange.keep_running([answer] { answer->on_wake(); }, [answer] { answer->on_abort(); });
   const absl::Status status = answer->start(std::move(waker), std::move(plan.prompts));
   if (status.ok()) return;
+  if (is_new) {
+    api.book->remove(*kept);
+    for (const RequestId id : kept->requests()) api.engine->cancel(id);
+    kept->fail(std::string(status.message()));  // to whoever came with the same key meanwhile
+  }
   ApiError error = to_api_error(status);
   if (absl::IsResourceExhausted(status)) {
     error.retry_after_s = static_cast<int>(absl::ToInt64Seconds(api.engine->retry_after()));

@@ -2,9 +2,11 @@
 // differs between completions and chat is in a Dialect, a few functions.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "coordinator/api/event_id.h"
 #include "coordinator/api/generation.h"
 #include "coordinator/api/http.h"
 #include "coordinator/api/openai_params.h"
@@ -44,8 +46,29 @@ struct AnswerPlan {
   bool return_token_ids = false;  // ids beside the text; always where there is no text
 };
 
-// Submits and answers. Owned by the exchange from then on.
-void run_answer(const Api& api, const Dialect& dialect, AnswerPlan plan, Exchange& exchange);
+// One of the two endpoints: how a body becomes a plan, and how its answer is spelled.
+struct Door {
+  const char* path;
+  absl::StatusOr<AnswerPlan> (*plan)(const Api& api, const HttpRequest& request);
+  const Dialect* dialect;
+};
+const Door& completions_door();
+const Door& chat_door();
+
+// Who an answer is, and how much of it its client has.
+struct AnswerCall {
+  std::shared_ptr<const AnswerRecord> record;
+  std::shared_ptr<KeptAnswer> kept;  // null: it ends with its connection
+  bool attach = false;               // `kept` was begun before: only listen
+  EventId had = {};                  // with `attach`
+};
+// A new call, or one that was begun under the same Idempotency-Key.
+void answer_call(const Api& api, const Door& door, Exchange& exchange);
+// Submits or attaches, and answers. Owned by the exchange from then on.
+void run_answer(const Api& api, const Dialect& dialect, AnswerPlan plan, AnswerCall call,
+                Exchange& exchange);
+// The id in the answer's JSON: the record's name without what keeps names apart.
+absl::string_view json_id(const AnswerRecord& record);
 
 void respond_error(Exchange& exchange, const absl::Status& status);
 

@@ -189,10 +189,13 @@ constexpr Dialect kChat = {
 
 }  // namespace
 
+const Door& chat_door() {
+  static constexpr Door kDoor = {"/v1/chat/completions", plan_chat, &kChat};
+  return kDoor;
+}
+
 void handle_chat(const Api& api, Exchange& exchange) {
-  auto plan = plan_chat(api, exchange.request());
-  if (!plan.ok()) return respond_error(exchange, plan.status());
-  run_answer(api, kChat, *std::move(plan), exchange);
+  answer_call(api, chat_door(), exchange);
 }
 
 }  // namespace quire

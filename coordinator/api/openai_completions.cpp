@@ -140,10 +140,13 @@ constexpr Dialect kCompletions = {
 
 }  // namespace
 
+const Door& completions_door() {
+  static constexpr Door kDoor = {"/v1/completions", plan_completion, &kCompletions};
+  return kDoor;
+}
+
 void handle_completions(const Api& api, Exchange& exchange) {
-  auto plan = plan_completion(api, exchange.request());
-  if (!plan.ok()) return respond_error(exchange, plan.status());
-  run_answer(api, kCompletions, *std::move(plan), exchange);
+  answer_call(api, completions_door(), exchange);
 }
 
 }  // namespace quire

@@ -23,6 +23,7 @@ struct Route {
 constexpr Route kRoutes[] = {
     {"POST", "/v1/completions", handle_completions},
     {"POST", "/v1/chat/completions", handle_chat},
+    {"GET", "/v1/streams/", handle_stream},
     {"GET", "/v1/models", handle_models},
     {"GET", "/v1/models/", handle_model},
     {"GET", "/health", handle_health},

@@ -27,6 +27,7 @@
 namespace quire {
 
 class Metrics;
+class AnswerBook;
 
 // The one model of this process; immutable after start.
 struct ServedModel {
@@ -52,6 +53,8 @@ struct Api {
   Engine* engine = nullptr;
   Metrics* metrics = nullptr;                  // may be absent
   absl::Span<const TenantEntry> tenants = {};  // of --tenants; the engine has them in this order
+  AnswerBook* book = nullptr;  // of answers that outlive their connections; may be absent
+  bool is_journaled = false;   // what is submitted with a record survives this process
 };
 
 // A client's parameters before any check; absent means the default. Wide types, so that no value is

@@ -60,7 +60,7 @@ class Session : public std::enable_shared_from_this<Session> {
   // answering (called by Exchange)
   void respond(HttpResponse response);
   void start_events(bool bounded);
-  void send_event(absl::string_view data);
+  void send_event(absl::string_view data, absl::string_view id);
   void end_events();
   void run_wake();
 

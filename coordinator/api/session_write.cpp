@@ -25,8 +25,8 @@ void Exchange::respond(HttpResponse response) {
 void Exchange::start_events(bool bounded) {
   session_->start_events(bounded);
 }
-void Exchange::send_event(absl::string_view data) {
-  session_->send_event(data);
+void Exchange::send_event(absl::string_view data, absl::string_view id) {
+  session_->send_event(data, id);
 }
 void Exchange::end_events() {
   session_->end_events();
@@ -83,9 +83,9 @@ void Session::start_events(bool bounded) {
   flush();
 }
 
-void Session::send_event(absl::string_view data) {
+void Session::send_event(absl::string_view data, absl::string_view id) {
   if (phase_ == Phase::kClosed || answer_complete_ || cut_) return;
-  absl::StrAppend(&pending_, "data: ", data, "\n\n");
+  absl::StrAppend(&pending_, "data: ", data, id.empty() ? "" : "\nid: ", id, "\n\n");
   if (bounded_ && pending_.size() > limits_.unsent_bytes) {
     cut_ = true;
     return close_soon();  // not at once: the exchange's own code is below us on the stack

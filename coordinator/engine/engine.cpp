@@ -98,6 +98,31 @@ LoopQueue queue_of(const EngineStats& stats) {
           .full_step_us = stats.full_step_us};
 }
 
+// What the scheduler goes on from. An open choice has room for another token: the file says so or
+// is not believed.
+absl::StatusOr<std::vector<ChoicePast>> past_of(const SavedRequest& saved,
+                                                const RequestLimits& limits) {
+  const Request& request = saved.request;
+  std::vector<ChoicePast> past;
+  if (saved.past.size() != static_cast<std::size_t>(request.n) || saved.ended()) {
+    return absl::DataLossError("its choices are not those of an unfinished request.");
+  }
+  for (const OutputDelta& choice : saved.past) {
+    const bool ended = choice.finish != FinishReason::kNone;
+    const auto length = static_cast<std::int64_t>(choice.tokens.size());
+    const bool has_room =
+        length < request.params.max_tokens &&
+        static_cast<std::int64_t>(request.prompt.size()) + length < limits.max_model_len;
+    const bool in_vocab = std::all_of(choice.tokens.begin(), choice.tokens.end(),
+                                      [&](TokenId id) { return id >= 0 && id < limits.vocab; });
+    if (!in_vocab || (!ended && !has_room)) {
+      return absl::DataLossError("its tokens cannot be those of this model.");
+    }
+    past.push_back({ended ? std::vector<TokenId>() : choice.tokens, ended});
+  }
+  return past;
+}
+
 // Tells the gate when the first token comes.
 DeliverFn watch_first_token(DeliverFn deliver, QueueGate* gate, std::int64_t prompt_tokens,
                             absl::Time arrival) {
@@ -124,6 +149,22 @@ class Engine::Impl {
               &mailbox_) {}
   ~Impl() { stop(); }
 
+  void set_journal(JournalPort* journal) {
+    journal_ = journal;
+    loop_.set_journal(journal);
+  }
+
+  void set_first_request(RequestId id) { next_id_.store(id); }
+
+  absl::Status resume(SavedRequest saved) {
+    Request& request = saved.request;
+    QUIRE_CHECK(request.deliver);
+    QUIRE_RETURN_IF_ERROR(check_request(request, limits_));
+    QUIRE_ASSIGN_OR_RETURN(std::vector<ChoicePast> past, past_of(saved, limits_));
+    if (!mailbox_.push(ResumedRequest{std::move(request), std::move(past)})) return stopping();
+    return absl::OkStatus();
+  }
+
   absl::StatusOr<RequestId> submit(Request request) {
     QUIRE_CHECK(request.deliver);
     RequestLimits limits = limits_;
@@ -145,11 +186,16 @@ class Engine::Impl {
     }
     const RequestId id = next_id_.fetch_add(1);
     request.id = id;
-    if (entry.is_doubtful) {
-      QUIRE_RETURN_IF_ERROR(ask(std::move(request), entry.speeds));
-      return id;
+    const bool is_journaled = journal_ != nullptr && request.answer != nullptr;
+    if (is_journaled) {
+      if (absl::Status written = journal_->accept(request); !written.ok()) {
+        gate_.turn_away(prompt_tokens);
+        return written;
+      }
     }
-    if (!mailbox_.push(std::move(request))) return stopping();
+    absl::Status taken = hand_over(std::move(request), entry);
+    if (!taken.ok() && is_journaled) journal_->withdraw(id);
+    QUIRE_RETURN_IF_ERROR(taken);
     return id;
   }
 
@@ -207,6 +253,11 @@ class Engine::Impl {
     return absl::FailedPreconditionError("The server is stopping and takes no new requests.");
   }
 
+  absl::Status hand_over(Request request, const QueueGate::Entry& entry) {
+    if (entry.is_doubtful) return ask(std::move(request), entry.speeds);
+    return mailbox_.push(std::move(request)) ? absl::OkStatus() : stopping();
+  }
+
   // The loop takes the request, or says why its deadline cannot be kept.
   absl::Status ask(Request request, const SpeedsSeen& speeds) {
     const auto prompt_tokens = static_cast<std::int64_t>(request.prompt.size());
@@ -224,6 +275,7 @@ class Engine::Impl {
   QueueGate gate_;
   Mailbox mailbox_;
   StepLoop loop_;
+  JournalPort* journal_ = nullptr;
   std::thread thread_;
   bool stopped_ = false;  // the owner's
 };
@@ -262,6 +314,15 @@ void Engine::on_lost(const std::string& why) {
   impl_->mailbox().push(GroupLost{why});
 }
 
+void Engine::set_journal(JournalPort* journal) {
+  impl_->set_journal(journal);
+}
+void Engine::set_first_request(RequestId id) {
+  impl_->set_first_request(id);
+}
+absl::Status Engine::resume(SavedRequest saved) {
+  return impl_->resume(std::move(saved));
+}
 void Engine::set_saved_prefixes(std::string index) {
   impl_->set_saved_prefixes(std::move(index));
 }

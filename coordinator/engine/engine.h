@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "common/config.h"
 #include "common/model_spec.h"
+#include "coordinator/engine/journal_port.h"
 #include "coordinator/engine/request.h"
 
 namespace quire {
@@ -90,6 +91,13 @@ class Engine {
   void on_lost(const std::string& why);  // the epoch ended: everything unfinished waits again
 
   // --- the owner ---
+  // Before start(); it outlives the engine. Requests with an answer are written there before
+  // submit() returns (else Aborted), and what they gain before it is delivered.
+  void set_journal(JournalPort* journal);
+  void set_first_request(RequestId id);  // before start(): ids begin there
+  // Before start(): a request of an earlier life goes on from its past, under its id. DataLoss or
+  // InvalidArgument: it cannot be one of this server.
+  absl::Status resume(SavedRequest saved);
   // What save_prefixes() of an earlier life returned, for a group that comes with it
   // (GroupReady::saved_prefixes). Before start().
   void set_saved_prefixes(std::string index);

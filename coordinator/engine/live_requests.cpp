@@ -12,6 +12,7 @@ LiveRequest& LiveRequests::insert(Request request) {
   live.num_prompt_tokens = static_cast<int>(request.prompt.size());
   live.open.assign(static_cast<std::size_t>(request.n), true);
   live.num_open = request.n;
+  live.deliver = std::make_shared<const DeliverFn>(std::move(request.deliver));
   live.request = std::move(request);
   return live;
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <map>
+#include <memory>
 #include <set>
 #include <utility>
 #include <vector>
@@ -13,7 +14,8 @@
 namespace quire {
 
 struct LiveRequest {
-  Request request;  // its prompt has moved into the scheduler
+  Request request;  // its prompt has moved into the scheduler, `deliver` is below
+  std::shared_ptr<const DeliverFn> deliver;
   int num_prompt_tokens = 0;
   std::vector<bool> open;  // [choice]
   int num_open = 0;        // choices

@@ -18,6 +18,7 @@
 #include "coordinator/engine/engine.h"
 #include "coordinator/engine/queue_gate.h"
 #include "coordinator/engine/request.h"
+#include "coordinator/schedule/scheduler.h"
 
 namespace quire {
 
@@ -68,8 +69,13 @@ struct DoubtfulRequest {
   SpeedsSeen speeds;
   std::shared_ptr<Verdict> verdict;
 };
-using Message = std::variant<Request, DoubtfulRequest, CancelRequest, StopChoice, GroupReady,
-                             StepResult, GroupLost, SavePrefixes>;
+// One that an earlier coordinator had accepted.
+struct ResumedRequest {
+  Request request;
+  std::vector<ChoicePast> past;  // [choice]
+};
+using Message = std::variant<Request, DoubtfulRequest, ResumedRequest, CancelRequest, StopChoice,
+                             GroupReady, StepResult, GroupLost, SavePrefixes>;
 
 // std::mutex rather than absl's: ThreadSanitizer sees through it in a build against packages.
 class Mailbox {

@@ -1,7 +1,9 @@
 // A client's wish and where to deliver. The api makes it, the engine owns it until it is finished.
 #pragma once
 
+#include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -15,7 +17,7 @@ namespace quire {
 
 enum class FinishReason { kNone, kStop, kLength, kCancelled, kDeadline, kError };
 
-// What one choice of a request gained. Delivered in order, from the engine's thread; must not
+// What one choice of a request gained. Delivered in order, one at a time; delivering must not
 // block.
 struct OutputDelta {
   RequestId request = 0;
@@ -26,8 +28,23 @@ struct OutputDelta {
   FinishReason finish = FinishReason::kNone;        // set on the last delta of the choice
   TokenId stop_token = -1;  // the eos or stop token id that ended it: also the last of `tokens`
   std::string error;        // with kError
+
+  // `next` is of the same choice and comes after this.
+  void append(const OutputDelta& next);
 };
 using DeliverFn = std::function<void(OutputDelta)>;
+
+// The call that a request belongs to, as far as it outlives this process: enough to answer it again
+// under the same name.
+struct AnswerRecord {
+  std::string name;          // what its client resumes by
+  std::string endpoint;      // which door it came through
+  std::string body;          // as it came
+  std::string key;           // Idempotency-Key; empty: none
+  std::string tenant;        // its name; empty where there are no tenants
+  std::int64_t created = 0;  // unix seconds
+  int num_prompts = 1;       // a Request each
+};
 
 struct Request {
   RequestId id = 0;             // given by Engine::submit
@@ -42,7 +59,20 @@ struct Request {
   std::string cache_salt;  // prompts share cached blocks only under the same salt
   absl::Time arrival = absl::InfinitePast();  // set by Engine::submit
   absl::Time deadline = absl::InfiniteFuture();
+  std::shared_ptr<const AnswerRecord> answer;  // null: it is not journaled
+  int place = 0;                               // of the answer's prompts
   DeliverFn deliver;
+};
+
+// What is left of a call when the coordinator has died: its requests and what they had gained.
+struct SavedRequest {
+  Request request;                // without `deliver`
+  std::vector<OutputDelta> past;  // [choice], from the beginning; `finish` where it has ended
+  bool ended() const;
+};
+struct SavedAnswer {
+  std::shared_ptr<const AnswerRecord> record;
+  std::vector<SavedRequest> requests;  // [place]
 };
 
 }  // namespace quire

@@ -49,11 +49,14 @@ void StepLoop::run(GroupPort* group) {
     take_all(&inbox);  // a StepResult is applied here
     expire(absl::Now());
     send_plans();
+    release();
     assert(scheduler_.verify().ok());
     publish();
   }
   take_all(&inbox);  // what came before the mailbox closed
+  stopping_ = true;
   for (const RequestId id : live_.ids()) end_request(id, FinishReason::kCancelled, "");
+  release();
   publish();
 }
 
@@ -153,6 +156,26 @@ DeadlineNeeds StepLoop::needs_of(Request* request, const SpeedsSeen& speeds) {
   return needs;
 }
 
+void StepLoop::take(ResumedRequest message) {
+  LiveRequest* live = &live_.insert(std::move(message.request));
+  const RequestId id = live->request.id;
+  const bool is_beam = live->request.beams.width > 0;
+  NewRequest wish = wish_of(&live->request);
+  for (std::size_t i = 0; i < message.past.size(); ++i) {
+    live->answered = live->answered || !message.past[i].tokens.empty();
+  }
+  if (!is_beam) wish.past = message.past;  // a search begins anew
+  const absl::Status status = scheduler_.add(std::move(wish));
+  if (!status.ok()) end_request(id, FinishReason::kError, std::string(status.message()));
+  for (std::size_t i = 0; i < message.past.size(); ++i) {
+    live = live_.find(id);
+    const int choice = static_cast<int>(i);
+    if (message.past[i].ended && live != nullptr && live->is_open(choice)) {
+      live_.close(live, choice);
+    }
+  }
+}
+
 void StepLoop::take(const CancelRequest& message) {
   end_request(message.request, FinishReason::kCancelled, "");
 }
@@ -162,6 +185,11 @@ void StepLoop::take(const StopChoice& message) {
   if (live == nullptr || !live->is_open(message.choice)) return;
   scheduler_.stop_choice(message.request, message.choice);
   count(FinishReason::kStop);
+  OutputDelta end;
+  end.request = message.request;
+  end.choice = message.choice;
+  end.finish = FinishReason::kStop;
+  outbox_.push_back({nullptr, std::move(end)});
   live_.close(live, message.choice);
 }
 
@@ -187,9 +215,9 @@ void StepLoop::take(const GroupReady& ready) {
 }
 
 void StepLoop::take(SavePrefixes message) {
+  stopping_ = true;
   for (const RequestId id : live_.ids()) end_request(id, FinishReason::kCancelled, "");
   saving_ = std::move(message.index);
-  stopping_ = true;
   if (scheduler_.epoch() == 0 || scheduler_.num_host_blocks() == 0) {
     return std::exchange(saving_, nullptr)->set_value("");
   }
@@ -224,7 +252,7 @@ void StepLoop::deliver(Gain gain, FinishReason ends) {
     delta.finish = FinishReason::kLength;
   }
   const FinishReason finish = delta.finish;
-  live->request.deliver(std::move(delta));
+  outbox_.push_back({live->deliver, std::move(delta)});
   if (finish == FinishReason::kNone) return;
   count(finish);
   live_.close(live, gain.choice);
@@ -253,9 +281,19 @@ void StepLoop::end_choice(LiveRequest* live, int choice, FinishReason reason,
   delta.choice = choice;
   delta.finish = reason;
   delta.error = error;
-  live->request.deliver(std::move(delta));
+  const bool goes_on = stopping_ && reason == FinishReason::kCancelled;
+  outbox_.push_back({live->deliver, std::move(delta), !goes_on});
   count(reason);
   live_.close(live, choice);
+}
+
+void StepLoop::release() {
+  if (outbox_.empty()) return;
+  std::vector<Delivery> deliveries = std::exchange(outbox_, {});
+  if (journal_ != nullptr) return journal_->release(std::move(deliveries));
+  for (Delivery& delivery : deliveries) {
+    if (delivery.to != nullptr) (*delivery.to)(std::move(delivery.delta));
+  }
 }
 
 void StepLoop::count(FinishReason reason) {

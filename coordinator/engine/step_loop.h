@@ -13,6 +13,7 @@
 
 #include "absl/time/time.h"
 #include "coordinator/engine/engine.h"
+#include "coordinator/engine/journal_port.h"
 #include "coordinator/engine/live_requests.h"
 #include "coordinator/engine/mailbox.h"
 #include "coordinator/schedule/scheduler.h"
@@ -26,6 +27,7 @@ class StepLoop {
 
   // See Engine. Before run().
   void set_saved_prefixes(std::string index) { saved_prefixes_ = std::move(index); }
+  void set_journal(JournalPort* journal) { journal_ = journal; }
   // Until the mailbox is closed; then every unfinished choice ends with kCancelled.
   void run(GroupPort* group);
 
@@ -41,6 +43,7 @@ class StepLoop {
   void take_all(std::vector<Message>* inbox);
   void take(Request request);
   void take(DoubtfulRequest message);
+  void take(ResumedRequest message);
   void take(const CancelRequest& message);
   void take(const StopChoice& message);
   void take(const GroupReady& ready);
@@ -50,6 +53,7 @@ class StepLoop {
 
   DeadlineNeeds needs_of(Request* request, const SpeedsSeen& speeds);
   void deliver(Gain gain, FinishReason ends);
+  void release();
   // Ends every open choice of a request; its sequences leave the scheduler.
   void end_request(RequestId id, FinishReason reason, const std::string& error);
   void end_choice(LiveRequest* live, int choice, FinishReason reason, const std::string& error);
@@ -61,10 +65,12 @@ class StepLoop {
   const absl::Duration step_deadline_;
   Mailbox* const mailbox_;
   GroupPort* group_ = nullptr;
+  JournalPort* journal_ = nullptr;
   Scheduler scheduler_;
   LiveRequests live_;
   std::deque<absl::Time> sent_;                     // of the plans in flight, oldest first
   absl::Time answer_due_ = absl::InfiniteFuture();  // of the oldest plan in flight
+  std::vector<Delivery> outbox_;  // what this turn brought, until the next plan is on its way
   EngineStats counted_;
   absl::Time prompt_seen_ = absl::InfinitePast();  // the last one that was computed
   absl::Time waste_due_ = absl::InfinitePast();    // to be counted again: it walks over what runs

@@ -86,6 +86,10 @@ absl::Status Scheduler::add(NewRequest wish) {
     begin_search(request, std::move(wish.prompt));
     return absl::OkStatus();
   }
+  if (!wish.past.empty()) {
+    go_on(request, wish);
+    return absl::OkStatus();
+  }
   for (int choice = 0; choice < request->n; ++choice) {
     const bool last = choice + 1 == request->n;
     request->choices.push_back(
@@ -95,6 +99,32 @@ absl::Status Scheduler::add(NewRequest wish) {
   }
   lead(request.get());
   return absl::OkStatus();
+}
+
+// Its choices as an earlier coordinator left them: those with tokens wait by themselves, as after
+// the loss of a group; the others for the prompt.
+void Scheduler::go_on(const Request& request, const NewRequest& wish) {
+  QUIRE_CHECK_EQ(wish.past.size(), static_cast<std::size_t>(request->n));
+  for (int choice = 0; choice < request->n; ++choice) {
+    const ChoicePast& past = wish.past[static_cast<std::size_t>(choice)];
+    if (past.ended) {
+      request->choices.push_back(nullptr);
+      continue;
+    }
+    std::vector<TokenId> tokens = wish.prompt;
+    tokens.insert(tokens.end(), past.tokens.begin(), past.tokens.end());
+    QUIRE_CHECK_LT(static_cast<int>(tokens.size()), request->max_total_tokens);
+    Sequence* sequence = make_sequence(request, choice, std::move(tokens));
+    request->choices.push_back(sequence);
+    if (past.tokens.empty()) {
+      sequence->state = SequenceState::kHeld;
+      request->held.push_back(sequence);
+    } else {
+      request->gained = true;
+      enqueue(sequence);
+    }
+  }
+  lead(request.get());
 }
 
 absl::Status Scheduler::check_fit(const ScheduledRequest& request) const {

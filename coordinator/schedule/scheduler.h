@@ -44,6 +44,12 @@ struct SchedulerConfig {
   int prompt_lookup_min = 2;
 };
 
+// What a choice had gained when the coordinator died.
+struct ChoicePast {
+  std::vector<TokenId> tokens;
+  bool ended = false;
+};
+
 struct NewRequest {
   RequestId id = 0;
   std::vector<TokenId> prompt;
@@ -55,6 +61,7 @@ struct NewRequest {
   std::string cache_salt = {};
   absl::Time arrival = absl::InfinitePast();
   absl::Time deadline = absl::InfiniteFuture();
+  std::vector<ChoicePast> past = {};  // [choice], one of them open; empty: a new one. Not of beams
 };
 
 enum class EndReason { kNone, kStop, kLength };
@@ -184,6 +191,7 @@ class Scheduler {
   // scheduler.cpp
   std::int64_t order_of(const NewRequest& wish) const;
   Sequence* make_sequence(const Request& request, int choice, std::vector<TokenId> tokens);
+  void go_on(const Request& request, const NewRequest& wish);
   void end_request(const Request& request);
   void end_choice(ScheduledRequest* request, int choice);
   void lead(ScheduledRequest* request);

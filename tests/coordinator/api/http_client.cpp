@@ -142,7 +142,7 @@ HttpAnswer HttpClient::read_answer(bool has_body) {
   return answer;
 }
 
-std::optional<std::string> HttpClient::read_event() {
+std::optional<std::string> HttpClient::read_event(std::string* id) {
   std::size_t end = 0;
   while ((end = events_.find("\n\n")) == std::string::npos) {
     const auto chunk = read_chunk();
@@ -152,7 +152,9 @@ std::optional<std::string> HttpClient::read_event() {
   std::string event = events_.substr(0, end);
   events_.erase(0, end + 2);
   EXPECT_TRUE(absl::StartsWith(event, "data: ")) << event;
-  return event.substr(6);
+  const std::size_t id_at = event.find("\nid: ");
+  if (id != nullptr) *id = id_at == std::string::npos ? "" : event.substr(id_at + 5);
+  return event.substr(6, id_at == std::string::npos ? id_at : id_at - 6);
 }
 
 bool HttpClient::wait_closed() {

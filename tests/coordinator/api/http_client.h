@@ -41,7 +41,7 @@ class HttpClient {
   HttpAnswer read_answer(bool has_body = true);
   // For event streams: the header, then one event's data at a time; nothing at the end.
   HttpAnswer read_head();
-  std::optional<std::string> read_event();
+  std::optional<std::string> read_event(std::string* id = nullptr);  // `id`: its id, or empty
   bool wait_closed();  // the server has closed; what still arrives is thrown away
 
  private:

@@ -10,8 +10,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/metrics.h"
+#include "coordinator/api/answer_book.h"
 #include "coordinator/api/http_server.h"
 #include "coordinator/engine/engine.h"
+#include "coordinator/journal/journal.h"
 #include "tests/coordinator/api/http_client.h"
 #include "tests/coordinator/api/letter_tokenizer.h"
 #include "tests/fakes/hash_group.h"
@@ -41,6 +43,8 @@ class OpenAiTest : public ::testing::Test {
     int max_num_queued_reqs = 8192;
     std::string policy = "auto";
     std::vector<TenantEntry> tenants{};
+    std::string journal{};  // its file; empty: none
+    absl::Duration grace = absl::Seconds(30);
   };
 
   void SetUp() override { start({}); }
@@ -70,12 +74,32 @@ class OpenAiTest : public ::testing::Test {
     worker.max_num_seqs = config_.max_num_seqs;
     worker.max_num_batched_tokens = config_.max_num_batched_tokens;
     group_ = std::make_unique<HashGroup>(worker, options.step);
+    book_ = std::make_unique<AnswerBook>(engine_.get(), AnswerBookOptions{.grace = options.grace});
+    if (!options.journal.empty()) take_up(options.journal);
     engine_->start(group_.get());
-    auto server = HttpServer::start({&config_, &model_, engine_.get(), metrics_.get(), tenants_},
+    auto server = HttpServer::start({.config = &config_,
+                                     .model = &model_,
+                                     .engine = engine_.get(),
+                                     .metrics = metrics_.get(),
+                                     .tenants = tenants_,
+                                     .book = book_.get(),
+                                     .is_journaled = journal_ != nullptr},
                                     "127.0.0.1", 0);
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
     if (options.attach) attach();
+  }
+
+  void take_up(const std::string& path) {
+    JournalOptions options;
+    options.path = path;
+    for (const TenantEntry& tenant : tenants_) options.tenants.push_back(tenant.name);
+    auto journal = Journal::open(options);
+    ASSERT_TRUE(journal.ok()) << journal.status();
+    journal_ = *std::move(journal);
+    engine_->set_journal(journal_.get());
+    engine_->set_first_request(journal_->last_request() + 1);
+    num_resumed_ = book_->restore(journal_->take_saved());
   }
 
   void attach() {
@@ -85,12 +109,15 @@ class OpenAiTest : public ::testing::Test {
 
   void stop() {
     if (engine_ != nullptr) engine_->stop();
+    if (journal_ != nullptr) journal_->close();
     server_.reset();
+    book_.reset();
     if (group_ != nullptr) {
       EXPECT_EQ(group_->protocol_error(), "");
     }
     group_.reset();
     engine_.reset();
+    journal_.reset();
   }
 
   template <typename Predicate>
@@ -163,7 +190,10 @@ class OpenAiTest : public ::testing::Test {
   ServedModel model_;
   std::vector<TenantEntry> tenants_;
   std::unique_ptr<Metrics> metrics_;
+  std::unique_ptr<Journal> journal_;
   std::unique_ptr<Engine> engine_;
+  std::unique_ptr<AnswerBook> book_;
+  int num_resumed_ = 0;  // requests that went on when it started
   std::unique_ptr<HashGroup> group_;
   std::unique_ptr<HttpServer> server_;
 };

@@ -1,0 +1,156 @@
+#include "coordinator/api/kept_answer.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/time/clock.h"
+
+namespace quire {
+namespace {
+
+std::size_t bytes_of(const OutputDelta& delta) {
+  std::size_t bytes = sizeof(OutputDelta) + delta.tokens.size() * sizeof(TokenId);
+  for (const auto& of_token : delta.logprobs) bytes += of_token.size() * sizeof(TokenLogprob);
+  return bytes;
+}
+
+}  // namespace
+
+std::vector<OutputDelta> KeptAnswer::nothing_yet(int n) {
+  std::vector<OutputDelta> past(static_cast<std::size_t>(n));
+  for (int i = 0; i < n; ++i) past[static_cast<std::size_t>(i)].choice = i;
+  return past;
+}
+
+void KeptAnswer::add_prompt(std::vector<OutputDelta> past) {
+  std::lock_guard lock(mutex_);
+  for (const OutputDelta& choice : past) {
+    num_open_ += choice.finish == FinishReason::kNone ? 1 : 0;
+    num_bytes_ += bytes_of(choice);
+  }
+  pasts_.push_back(std::move(past));
+  ids_.push_back(0);
+  num_bytes_ += record_->body.size();
+  ended_at_ = num_open_ == 0 ? absl::Now() : absl::InfiniteFuture();
+}
+
+DeliverFn KeptAnswer::deliver_to(int place) {
+  return [self = shared_from_this(), place](OutputDelta delta) {
+    self->take(place, std::move(delta));
+  };
+}
+
+void KeptAnswer::submitted(int place, RequestId id) {
+  std::lock_guard lock(mutex_);
+  ids_[static_cast<std::size_t>(place)] = id;
+}
+
+void KeptAnswer::take(int place, OutputDelta delta) {
+  std::lock_guard lock(mutex_);
+  OutputDelta& past =
+      pasts_[static_cast<std::size_t>(place)][static_cast<std::size_t>(delta.choice)];
+  if (past.finish != FinishReason::kNone) return;
+  past.append(delta);
+  num_bytes_ += bytes_of(delta);
+  if (delta.finish != FinishReason::kNone && --num_open_ == 0) ended_at_ = absl::Now();
+  for (const auto& [name, listener] : listeners_) listener(place, delta);
+}
+
+void KeptAnswer::stop(int place, int choice) {
+  std::lock_guard lock(mutex_);
+  OutputDelta& past = pasts_[static_cast<std::size_t>(place)][static_cast<std::size_t>(choice)];
+  if (past.finish != FinishReason::kNone) return;
+  past.finish = FinishReason::kStop;
+  if (--num_open_ == 0) ended_at_ = absl::Now();
+}
+
+void KeptAnswer::fail(const std::string& error) {
+  std::vector<std::pair<int, OutputDelta>> ends;
+  {
+    std::lock_guard lock(mutex_);
+    for (std::size_t place = 0; place < pasts_.size(); ++place) {
+      for (const OutputDelta& choice : pasts_[place]) {
+        if (choice.finish != FinishReason::kNone) continue;
+        OutputDelta end;
+        end.choice = choice.choice;
+        end.finish = FinishReason::kError;
+        end.error = error;
+        ends.emplace_back(static_cast<int>(place), std::move(end));
+      }
+    }
+  }
+  for (auto& [place, end] : ends) take(place, std::move(end));
+}
+
+int KeptAnswer::listen(Listener listener) {
+  std::lock_guard lock(mutex_);
+  for (std::size_t place = 0; place < pasts_.size(); ++place) {
+    for (const OutputDelta& past : pasts_[place]) {
+      if (past.tokens.empty() && past.finish == FinishReason::kNone) continue;
+      listener(static_cast<int>(place), past);
+    }
+  }
+  listeners_.emplace(++last_listener_, std::move(listener));
+  left_at_ = absl::InfiniteFuture();
+  return last_listener_;
+}
+
+void KeptAnswer::leave(int listener) {
+  std::lock_guard lock(mutex_);
+  if (listeners_.erase(listener) > 0 && listeners_.empty()) left_at_ = absl::Now();
+}
+
+bool KeptAnswer::covers(int choice, int num_tokens) const {
+  std::lock_guard lock(mutex_);
+  for (const std::vector<OutputDelta>& past : pasts_) {
+    const int n = static_cast<int>(past.size());
+    if (choice < n) {
+      return num_tokens <= static_cast<int>(past[static_cast<std::size_t>(choice)].tokens.size());
+    }
+    choice -= n;
+  }
+  return false;
+}
+
+bool KeptAnswer::ended() const {
+  std::lock_guard lock(mutex_);
+  return num_open_ == 0;
+}
+
+std::vector<RequestId> KeptAnswer::requests() const {
+  std::lock_guard lock(mutex_);
+  return ids_;
+}
+
+absl::Time KeptAnswer::left_at() const {
+  std::lock_guard lock(mutex_);
+  return left_at_;
+}
+
+absl::Time KeptAnswer::ended_at() const {
+  std::lock_guard lock(mutex_);
+  return ended_at_;
+}
+
+std::optional<OutputDelta> take_had(EventId::Choice* had, OutputDelta* delta) {
+  const auto count = std::min<std::ptrdiff_t>(had->num_tokens, std::ssize(delta->tokens));
+  if (had->ended) return std::exchange(*delta, OutputDelta());
+  if (count == 0) return std::nullopt;
+  had->num_tokens -= static_cast<int>(count);
+  OutputDelta first = *delta;
+  first.finish = FinishReason::kNone;
+  first.tokens.resize(static_cast<std::size_t>(count));
+  delta->tokens.erase(delta->tokens.begin(), delta->tokens.begin() + count);
+  if (!delta->logprobs.empty()) {
+    first.logprobs.resize(static_cast<std::size_t>(count));
+    delta->logprobs.erase(delta->logprobs.begin(), delta->logprobs.begin() + count);
+  }
+  return first;
+}
+
+std::size_t KeptAnswer::num_bytes() const {
+  std::lock_guard lock(mutex_);
+  return num_bytes_;
+}
+
+}  // namespace quire

@@ -1,0 +1,427 @@
+#include "coordinator/journal/journal_file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "common/hash.h"
+#include "common/status.h"
+#include "coordinator/journal/records.h"
+
+namespace quire {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::int64_t kApplication = 0x51756a31;  // in SQLite's header: a journal of ours
+constexpr std::int64_t kVersion = 1;
+constexpr std::int64_t kPageBytes = 4096;  // SQLite's default
+constexpr std::uint64_t kSumSeed = 0x6a6f75726e616c;
+
+constexpr const char* kTables =
+    "CREATE TABLE IF NOT EXISTS answers(name BLOB PRIMARY KEY, blob BLOB NOT NULL, sum INTEGER NOT "
+    "NULL) WITHOUT ROWID;"
+    "CREATE TABLE IF NOT EXISTS requests(id INTEGER PRIMARY KEY, answer BLOB NOT NULL, blob BLOB "
+    "NOT NULL, sum INTEGER NOT NULL, past BLOB, past_sum INTEGER, ended INTEGER);"
+    "CREATE INDEX IF NOT EXISTS requests_of_answer ON requests(answer);"
+    "CREATE TABLE IF NOT EXISTS steps(step INTEGER PRIMARY KEY, blob BLOB NOT NULL, sum INTEGER "
+    "NOT NULL);"
+    "CREATE TABLE IF NOT EXISTS facts(name TEXT PRIMARY KEY, value INTEGER NOT NULL);";
+
+std::int64_t sum_of(absl::string_view bytes) {
+  return static_cast<std::int64_t>(hash64(kSumSeed, bytes));
+}
+
+absl::Status refuse(const std::string& path, absl::string_view why) {
+  return absl::FailedPreconditionError(
+      absl::StrCat("The journal ", path, " ", why,
+                   "; name another by --journal, or do without: --journal none."));
+}
+
+// Prompts lie in it: for nobody else's eyes, and no link leads elsewhere.
+absl::Status make_or_check(const std::string& path) {
+  std::error_code ignored;
+  const fs::path folder = fs::path(path).parent_path();
+  if (!folder.empty() && fs::create_directories(folder, ignored)) {
+    fs::permissions(folder, fs::perms::owner_all, ignored);
+  }
+  const int file =
+      ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+  if (file < 0) return refuse(path, absl::StrCat("cannot be opened (", std::strerror(errno), ")"));
+  struct stat facts = {};
+  const bool known = ::fstat(file, &facts) == 0;
+  ::close(file);
+  if (!known || !S_ISREG(facts.st_mode)) return refuse(path, "is not a regular file");
+  if (facts.st_uid != ::geteuid()) return refuse(path, "belongs to another user");
+  if ((facts.st_mode & 077) != 0) {
+    return refuse(path, "can be read or written by others (chmod 600 mends that)");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+struct JournalFile::Row {
+  std::string answer;
+  Request request;
+  std::vector<OutputDelta> past;
+  bool ended = false;
+};
+
+absl::StatusOr<JournalFile> JournalFile::open(const JournalOptions& options) {
+  JournalFile file(options);
+  QUIRE_RETURN_IF_ERROR(make_or_check(options.path));
+  absl::Status connected = file.connect();
+  if (absl::IsDataLoss(connected)) {
+    QUIRE_RETURN_IF_ERROR(file.replace_file());
+    connected = file.connect();
+  }
+  QUIRE_RETURN_IF_ERROR(connected);
+  return file;
+}
+
+// The lock is taken here and held: a second coordinator is refused.
+absl::Status JournalFile::connect() {
+  const auto named = [this](const absl::Status& status) {
+    if (status.ok() || absl::IsDataLoss(status)) return status;
+    return refuse(options_.path, absl::StrCat("cannot be used (", status.message(), ")"));
+  };
+  absl::StatusOr<Database> opened = Database::open(options_.path);
+  QUIRE_RETURN_IF_ERROR(named(opened.status()));
+  database_ = *std::move(opened);
+  QUIRE_RETURN_IF_ERROR(named(database_.run("PRAGMA locking_mode=EXCLUSIVE")));
+  const absl::Status locked = database_.run("BEGIN EXCLUSIVE; COMMIT;");
+  if (!locked.ok() && !absl::IsDataLoss(locked)) {
+    return refuse(options_.path, absl::StrCat("is in use by another coordinator, or cannot be "
+                                              "written (",
+                                              locked.message(), ")"));
+  }
+  QUIRE_RETURN_IF_ERROR(locked);
+  QUIRE_ASSIGN_OR_RETURN(const std::int64_t application,
+                         database_.integer("PRAGMA application_id"));
+  QUIRE_ASSIGN_OR_RETURN(const std::int64_t version, database_.integer("PRAGMA user_version"));
+  QUIRE_ASSIGN_OR_RETURN(const std::int64_t tables,
+                         database_.integer("SELECT COUNT(*) FROM sqlite_schema"));
+  const bool is_new = application == 0 && version == 0 && tables == 0;
+  if (!is_new && application != kApplication) {
+    return refuse(options_.path, "is a database of something else");
+  }
+  if (!is_new && version != kVersion) {
+    return refuse(options_.path,
+                  absl::StrCat("is of version ", version,
+                               ", which this program does not know (it writes ", kVersion, ")"));
+  }
+  const std::string settings = absl::StrCat(
+      "PRAGMA application_id=", kApplication, "; PRAGMA user_version=", kVersion,
+      "; PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint=0; "
+      "PRAGMA journal_size_limit=4194304; PRAGMA max_page_count=",
+      options_.max_bytes / kPageBytes, "; PRAGMA synchronous=", options_.sync, ";", kTables);
+  QUIRE_RETURN_IF_ERROR(named(database_.run(settings.c_str())));
+  return named(prepare_all());
+}
+
+absl::Status JournalFile::prepare_all() {
+  const std::pair<Statement*, const char*> all[] = {
+      {&begin_, "BEGIN IMMEDIATE"},
+      {&commit_, "COMMIT"},
+      {&rollback_, "ROLLBACK"},
+      {&add_answer_, "INSERT OR REPLACE INTO answers(name, blob, sum) VALUES(?, ?, ?)"},
+      {&add_request_, "INSERT INTO requests(id, answer, blob, sum) VALUES(?, ?, ?, ?)"},
+      {&add_step_, "INSERT INTO steps(step, blob, sum) VALUES(?, ?, ?)"},
+      {&end_, "UPDATE requests SET past=?, past_sum=?, ended=? WHERE id=?"},
+      {&set_past_, "UPDATE requests SET past=?, past_sum=? WHERE id=?"},
+      {&remove_, "DELETE FROM requests WHERE id=?"},
+      {&remove_answer_,
+       "DELETE FROM answers WHERE name = (SELECT answer FROM requests WHERE id=?) AND (SELECT "
+       "COUNT(*) FROM requests WHERE answer = name) = 1"},
+      {&forget_answers_,
+       "DELETE FROM answers WHERE NOT EXISTS (SELECT 1 FROM requests WHERE answer = name)"},
+      {&forget_steps_, "DELETE FROM steps WHERE step < ?"},
+      {&forget_ended_,
+       "DELETE FROM requests WHERE answer IN (SELECT answer FROM requests GROUP BY answer HAVING "
+       "COUNT(*) = COUNT(ended) AND MAX(ended) < ?)"},
+      {&note_epoch_, "INSERT OR REPLACE INTO facts(name, value) VALUES('last_epoch', ?)"},
+  };
+  for (const auto& [statement, sql] : all) {
+    QUIRE_ASSIGN_OR_RETURN(*statement, database_.prepare(sql));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<JournalFile::Contents> JournalFile::load() {
+  Contents contents;
+  absl::Status whole = read(&contents);
+  if (whole.ok()) whole = rewrite(contents);
+  if (whole.ok()) return contents;
+  rollback();
+  if (!absl::IsDataLoss(whole)) return whole;
+  contents.problems.push_back(absl::StrCat("the file is damaged (", whole.message(), ")"));
+  QUIRE_RETURN_IF_ERROR(replace_file());
+  QUIRE_RETURN_IF_ERROR(connect());
+  QUIRE_RETURN_IF_ERROR(begin());
+  for (const SavedAnswer& answer : contents.answers) {
+    QUIRE_RETURN_IF_ERROR(add(*answer.record));
+    for (const SavedRequest& saved : answer.requests) {
+      QUIRE_RETURN_IF_ERROR(add(saved.request));
+      if (saved.ended()) QUIRE_RETURN_IF_ERROR(end(saved.request.id, saved.past, absl::Now()));
+    }
+  }
+  QUIRE_RETURN_IF_ERROR(note_epoch(contents.last_epoch));
+  QUIRE_RETURN_IF_ERROR(commit());
+  QUIRE_RETURN_IF_ERROR(rewrite(contents));
+  return contents;
+}
+
+// The damaged one stays beside the new one, for whoever wants to look.
+absl::Status JournalFile::replace_file() {
+  for (Statement* statement : {&begin_, &commit_, &rollback_, &add_answer_, &add_request_,
+                               &add_step_, &end_, &remove_, &remove_answer_, &forget_answers_,
+                               &forget_steps_, &forget_ended_, &note_epoch_, &set_past_}) {
+    *statement = Statement();
+  }
+  database_ = Database();
+  const std::string aside =
+      absl::StrCat(options_.path, ".damaged-", absl::ToUnixMicros(absl::Now()));
+  std::error_code error;
+  fs::rename(options_.path, aside, error);
+  for (const char* suffix : {"-wal", "-shm"}) {
+    std::error_code absent;
+    fs::rename(options_.path + suffix, aside + suffix, absent);
+  }
+  if (error) return refuse(options_.path, absl::StrCat("cannot be moved (", error.message(), ")"));
+  return make_or_check(options_.path);
+}
+
+absl::Status JournalFile::read(Contents* out) {
+  std::map<RequestId, Row> rows;
+  absl::Status status = read_requests(&rows, out);
+  if (status.ok()) status = read_steps(&rows, out);
+  // Answers can be read even where steps cannot.
+  const absl::Status answers = read_answers(&rows, out);
+  if (auto epoch = database_.integer("SELECT value FROM facts WHERE name='last_epoch'");
+      epoch.ok() && *epoch > 0) {
+    out->last_epoch = static_cast<EpochId>(*epoch);
+  }
+  return status.ok() ? answers : status;
+}
+
+absl::Status JournalFile::read_requests(std::map<RequestId, Row>* rows, Contents* out) {
+  QUIRE_ASSIGN_OR_RETURN(Statement all,
+                         database_.prepare("SELECT id, answer, blob, sum, past, past_sum, ended IS "
+                                           "NOT NULL FROM requests ORDER BY id"));
+  int of_another_model = 0;
+  while (true) {
+    QUIRE_ASSIGN_OR_RETURN(const bool more, all.next());
+    if (!more) break;
+    const auto id = static_cast<RequestId>(all.integer(0));
+    out->last_request = std::max(out->last_request, id);
+    const auto skip = [&](absl::string_view why) {
+      out->problems.push_back(absl::StrCat("request ", id, ": ", why));
+    };
+    if (sum_of(all.bytes(2)) != all.integer(3) ||
+        (!all.bytes(4).empty() && sum_of(all.bytes(4)) != all.integer(5))) {
+      skip("its checksum is wrong");
+      continue;
+    }
+    absl::StatusOr<records::StoredRequest> stored = records::decode_request(all.bytes(2));
+    absl::StatusOr<std::vector<OutputDelta>> past = records::decode_deltas(all.bytes(4));
+    if (!stored.ok() || !past.ok()) {
+      skip((stored.ok() ? past.status() : stored.status()).message());
+      continue;
+    }
+    if (stored->model_hash != options_.model_hash) {
+      ++of_another_model;
+      continue;
+    }
+    const auto tenant = std::find(options_.tenants.begin(), options_.tenants.end(), stored->tenant);
+    if (tenant == options_.tenants.end() && !(options_.tenants.empty() && stored->tenant.empty())) {
+      skip("its tenant is not known any more");
+      continue;
+    }
+    Row row{stored->answer, std::move(stored->request), {}, all.integer(6) != 0};
+    row.request.id = id;
+    row.request.tenant =
+        options_.tenants.empty() ? 0 : static_cast<int>(tenant - options_.tenants.begin());
+    row.past.resize(static_cast<std::size_t>(row.request.n));
+    for (int i = 0; i < row.request.n; ++i) {
+      row.past[static_cast<std::size_t>(i)].request = id;
+      row.past[static_cast<std::size_t>(i)].choice = i;
+    }
+    for (const OutputDelta& delta : *past) {
+      if (delta.choice < row.request.n) {
+        row.past[static_cast<std::size_t>(delta.choice)].append(delta);
+      }
+    }
+    rows->emplace(id, std::move(row));
+  }
+  if (of_another_model > 0) {
+    out->problems.push_back(absl::StrCat(of_another_model, " requests of another model"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status JournalFile::read_steps(std::map<RequestId, Row>* rows, Contents* out) {
+  QUIRE_ASSIGN_OR_RETURN(Statement all,
+                         database_.prepare("SELECT step, blob, sum FROM steps ORDER BY step"));
+  std::int64_t expected = 0;
+  while (true) {
+    QUIRE_ASSIGN_OR_RETURN(const bool more, all.next());
+    if (!more) return absl::OkStatus();
+    const std::int64_t step = all.integer(0);
+    absl::StatusOr<std::vector<OutputDelta>> deltas =
+        sum_of(all.bytes(1)) == all.integer(2) ? records::decode_deltas(all.bytes(1))
+                                               : absl::DataLossError("its checksum is wrong");
+    if (expected != 0 && step != expected) deltas = absl::DataLossError("steps before it are gone");
+    if (!deltas.ok()) {
+      out->problems.push_back(absl::StrCat("step ", step, ": ", deltas.status().message(),
+                                           "; tokens from there on are computed again"));
+      return absl::OkStatus();
+    }
+    expected = step + 1;
+    for (const OutputDelta& delta : *deltas) {
+      const auto row = rows->find(delta.request);
+      if (row == rows->end() || row->second.ended || delta.choice >= row->second.request.n)
+        continue;
+      row->second.past[static_cast<std::size_t>(delta.choice)].append(delta);
+    }
+  }
+}
+
+// A call that was not accepted with all its prompts was never heard of by its client.
+absl::Status JournalFile::read_answers(std::map<RequestId, Row>* rows, Contents* out) {
+  std::map<std::string, std::vector<RequestId>> of_answer;
+  for (const auto& [id, row] : *rows) of_answer[row.answer].push_back(id);
+  QUIRE_ASSIGN_OR_RETURN(Statement all, database_.prepare("SELECT name, blob, sum FROM answers"));
+  while (true) {
+    QUIRE_ASSIGN_OR_RETURN(const bool more, all.next());
+    if (!more) return absl::OkStatus();
+    absl::StatusOr<AnswerRecord> record = sum_of(all.bytes(1)) == all.integer(2)
+                                              ? records::decode_answer(all.bytes(1))
+                                              : absl::DataLossError("its checksum is wrong");
+    if (!record.ok()) {
+      out->problems.push_back(
+          absl::StrCat("answer ", std::string(all.bytes(0)), ": ", record.status().message()));
+      continue;
+    }
+    SavedAnswer answer{std::make_shared<AnswerRecord>(*std::move(record)), {}};
+    answer.requests.resize(static_cast<std::size_t>(answer.record->num_prompts));
+    std::size_t found = 0;
+    for (const RequestId id : of_answer[answer.record->name]) {
+      Row& row = rows->at(id);
+      const auto place = static_cast<std::size_t>(row.request.place);
+      if (place >= answer.requests.size() || answer.requests[place].request.id != 0) break;
+      row.request.answer = answer.record;
+      answer.requests[place] = {std::move(row.request), std::move(row.past)};
+      ++found;
+    }
+    if (found == answer.requests.size()) out->answers.push_back(std::move(answer));
+  }
+}
+
+// Afterwards the file holds `contents` and nothing else.
+absl::Status JournalFile::rewrite(const Contents& contents) {
+  QUIRE_RETURN_IF_ERROR(begin());
+  QUIRE_RETURN_IF_ERROR(
+      database_.run("CREATE TEMP TABLE IF NOT EXISTS kept(id INTEGER PRIMARY KEY)"));
+  QUIRE_RETURN_IF_ERROR(database_.run("DELETE FROM temp.kept"));
+  QUIRE_ASSIGN_OR_RETURN(Statement keep, database_.prepare("INSERT INTO temp.kept(id) VALUES(?)"));
+  for (const SavedAnswer& answer : contents.answers) {
+    for (const SavedRequest& saved : answer.requests) {
+      const auto id = static_cast<std::int64_t>(saved.request.id);
+      QUIRE_RETURN_IF_ERROR(keep.bind(1, id).run());
+      const std::string past = records::encode(saved.past);
+      QUIRE_RETURN_IF_ERROR(set_past_.bind(1, past).bind(2, sum_of(past)).bind(3, id).run());
+      if (saved.ended()) QUIRE_RETURN_IF_ERROR(end(saved.request.id, saved.past, absl::Now()));
+    }
+  }
+  QUIRE_RETURN_IF_ERROR(
+      database_.run("DELETE FROM requests WHERE id NOT IN (SELECT id FROM temp.kept)"));
+  QUIRE_RETURN_IF_ERROR(database_.run("DELETE FROM steps"));
+  QUIRE_RETURN_IF_ERROR(forget_answers_.run());
+  QUIRE_RETURN_IF_ERROR(commit());
+  return database_.run("PRAGMA incremental_vacuum");
+}
+
+absl::Status JournalFile::begin() {
+  return begin_.run();
+}
+absl::Status JournalFile::commit() {
+  return commit_.run();
+}
+void JournalFile::rollback() {
+  if (database_.in_transaction()) rollback_.run().IgnoreError();
+}
+
+absl::Status JournalFile::add(const AnswerRecord& answer) {
+  const std::string blob = records::encode(answer);
+  return add_answer_.bind(1, answer.name).bind(2, blob).bind(3, sum_of(blob)).run();
+}
+
+absl::Status JournalFile::add(const Request& request) {
+  const std::string blob = records::encode(request, options_.model_hash);
+  return add_request_.bind(1, static_cast<std::int64_t>(request.id))
+      .bind(2, request.answer->name)
+      .bind(3, blob)
+      .bind(4, sum_of(blob))
+      .run();
+}
+
+absl::Status JournalFile::add_step(const std::vector<OutputDelta>& deltas) {
+  const std::string blob = records::encode(deltas);
+  return add_step_.bind(1, ++last_step_).bind(2, blob).bind(3, sum_of(blob)).run();
+}
+
+absl::Status JournalFile::end(RequestId id, const std::vector<OutputDelta>& past, absl::Time now) {
+  const std::string blob = records::encode(past);
+  return end_.bind(1, blob)
+      .bind(2, sum_of(blob))
+      .bind(3, absl::ToUnixSeconds(now))
+      .bind(4, static_cast<std::int64_t>(id))
+      .run();
+}
+
+absl::Status JournalFile::remove(RequestId id) {
+  QUIRE_RETURN_IF_ERROR(remove_answer_.bind(1, static_cast<std::int64_t>(id)).run());
+  return remove_.bind(1, static_cast<std::int64_t>(id)).run();
+}
+
+absl::Status JournalFile::forget_steps_before(std::int64_t step) {
+  return forget_steps_.bind(1, step).run();
+}
+
+absl::Status JournalFile::forget_ended_before(absl::Time time) {
+  QUIRE_RETURN_IF_ERROR(forget_ended_.bind(1, absl::ToUnixSeconds(time)).run());
+  QUIRE_RETURN_IF_ERROR(forget_answers_.run());
+  return database_.run("PRAGMA incremental_vacuum(256)");
+}
+
+absl::Status JournalFile::note_epoch(EpochId epoch) {
+  return note_epoch_.bind(1, static_cast<std::int64_t>(epoch)).run();
+}
+
+absl::Status JournalFile::probe() {
+  database_.checkpoint();
+  QUIRE_RETURN_IF_ERROR(
+      database_.run("INSERT OR REPLACE INTO facts(name, value) VALUES('probe', zeroblob(65536))"));
+  return database_.run("DELETE FROM facts WHERE name='probe'");
+}
+
+std::int64_t JournalFile::size_bytes() const {
+  std::int64_t total = 0;
+  for (const char* suffix : {"", "-wal"}) {
+    std::error_code error;
+    const auto size = fs::file_size(options_.path + suffix, error);
+    if (!error) total += static_cast<std::int64_t>(size);
+  }
+  return total;
+}
+
+}  // namespace quire

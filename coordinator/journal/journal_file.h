@@ -1,0 +1,88 @@
+// The journal's file: tables, who may have it, and what can be read of it after a crash.
+//
+//   answers(name, blob, sum)                            a client's call
+//   requests(id, answer, blob, sum, past, past_sum, ended)  one of its prompts; `past`: what it had
+//                                                       gained at the last start, or in all;
+//                                                       `ended`: unix seconds, null while it runs
+//   steps(step, blob, sum)                              what all requests gained, a commit each
+//   facts(name, value)                                  last_epoch
+//
+// Steps are contiguous. A row whose checksum is wrong is skipped and named; a step that is missing
+// or wrong ends what is believed of steps, for tokens must not have gaps: they are computed again.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "common/ids.h"
+#include "coordinator/engine/request.h"
+#include "coordinator/journal/database.h"
+
+namespace quire {
+
+struct JournalOptions {
+  std::string path;
+  std::string sync = "off";  // off: survives a crash of the process; normal, full: of the machine
+  std::uint64_t model_hash = 0;
+  std::vector<std::string> tenants;         // names, [tenant]; empty: there are none
+  absl::Duration keep = absl::Minutes(10);  // what has ended
+  std::int64_t max_bytes = 1 << 30;         // of the file
+};
+
+class JournalFile {
+ public:
+  // Makes the file where there is none, mode 0600. FailedPrecondition or Unavailable with a
+  // sentence that names the file: it is another's, of another version or in use.
+  static absl::StatusOr<JournalFile> open(const JournalOptions& options);
+
+  struct Contents {
+    std::vector<SavedAnswer> answers;  // whole ones; requests are ordered by place
+    EpochId last_epoch = 0;
+    RequestId last_request = 0;
+    std::vector<std::string> problems;  // what was skipped, and why
+  };
+  // Reads everything and leaves in the file what it returns. Damage beyond rows is cured by a new
+  // file; the old one stays beside it.
+  absl::StatusOr<Contents> load();
+
+  // --- writing: begin(), anything, commit(); after an error rollback() ---
+  absl::Status begin();
+  absl::Status commit();
+  void rollback();
+  absl::Status add(const AnswerRecord& answer);
+  absl::Status add(const Request& request);
+  absl::Status add_step(const std::vector<OutputDelta>& deltas);
+  absl::Status end(RequestId id, const std::vector<OutputDelta>& past, absl::Time now);
+  absl::Status remove(RequestId id);  // and its answer, if nothing else is left of that
+  absl::Status forget_steps_before(std::int64_t step);
+  absl::Status forget_ended_before(absl::Time time);
+  absl::Status note_epoch(EpochId epoch);
+
+  absl::Status probe();  // ok: there is room again for some steps
+  std::int64_t last_step() const { return last_step_; }
+  void checkpoint() { database_.checkpoint(); }
+  std::int64_t size_bytes() const;  // of the file and its write-ahead log
+
+ private:
+  struct Row;  // a request as it is read
+  explicit JournalFile(JournalOptions options) : options_(std::move(options)) {}
+  absl::Status connect();
+  absl::Status prepare_all();
+  absl::Status read(Contents* out);
+  absl::Status read_requests(std::map<RequestId, Row>* rows, Contents* out);
+  absl::Status read_steps(std::map<RequestId, Row>* rows, Contents* out);
+  absl::Status read_answers(std::map<RequestId, Row>* rows, Contents* out);
+  absl::Status rewrite(const Contents& contents);
+  absl::Status replace_file();
+
+  JournalOptions options_;
+  Database database_;
+  Statement begin_, commit_, rollback_, add_answer_, add_request_, add_step_, end_, remove_,
+      remove_answer_, forget_answers_, forget_steps_, forget_ended_, note_epoch_, set_past_;
+  std::int64_t last_step_ = 0;
+};
+
+}  // namespace quire
