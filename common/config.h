@@ -54,6 +54,7 @@ struct EngineConfig {
   std::string host = "127.0.0.1";
   int port = 8000;
   int grpc_port = 50051;
+  int drain_timeout = 30;    // seconds that running requests get when the server is told to stop
   std::string api_key;       // required in Authorization: Bearer for /v1 and gRPC
   std::string api_key_file;  // where it was read from; keeps it out of command lines
   std::string tenants_file;  // keys, names and weights of several users
@@ -71,7 +72,7 @@ struct EngineConfig {
 // out first. `kSaveWithin` is the part for each of its two ends, coordinator and workers.
 inline constexpr int kSaveWithinSeconds = 20;
 inline int stop_within_seconds(const EngineConfig& config) {
-  return config.kv_offload_path.empty() ? 15 : 15 + 2 * kSaveWithinSeconds;
+  return 15 + config.drain_timeout + (config.kv_offload_path.empty() ? 0 : 2 * kSaveWithinSeconds);
 }
 
 // Which programs know an option.
