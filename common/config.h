@@ -60,6 +60,7 @@ struct EngineConfig {
   std::string journal = "auto";      // a file; auto: one per port in the cache folder; none
   std::string journal_sync = "off";  // off, normal, full
   int resume_grace_s = 30;           // how long an unfinished answer waits for its client
+  int drain_timeout = 30;    // seconds that running requests get when the server is told to stop
   std::string log_level = "info";
   std::string progress = "auto";  // auto, bar, lines, none
   // worker (set by the launcher, or by hand where no MPI is)
@@ -74,7 +75,7 @@ struct EngineConfig {
 // out first. `kSaveWithin` is the part for each of its two ends, coordinator and workers.
 inline constexpr int kSaveWithinSeconds = 20;
 inline int stop_within_seconds(const EngineConfig& config) {
-  return config.kv_offload_path.empty() ? 15 : 15 + 2 * kSaveWithinSeconds;
+  return 15 + config.drain_timeout + (config.kv_offload_path.empty() ? 0 : 2 * kSaveWithinSeconds);
 }
 
 // Which programs know an option.

@@ -283,6 +283,9 @@ constexpr Option kOptions[] = {
      set_int<&C::port, 0, 65535>, get_int<&C::port>},
     {"--grpc-port", "Serving", "PORT", "gRPC port, for clients and workers; 0 takes a free one",
      kApi, set_int<&C::grpc_port, 0, 65535>, get_int<&C::grpc_port>},
+    {"--drain-timeout", "Serving", "SECONDS",
+     "what running requests get to finish when the server is told to stop; 0 ends them at once",
+     kApi, set_int<&C::drain_timeout, 0, 86400>, get_int<&C::drain_timeout>},
     {"--api-key", "Serving", "KEY",
      "key that clients must send; others can read it in the list of processes: prefer "
      "--api-key-file",

@@ -1,19 +1,29 @@
-// quire-coordinator: options in, two lines out (machine-readable, for the launcher), signals.
+// quire-coordinator: options in, lines out (machine-readable, for the launcher), signals.
 //   quire-coordinator listening http=URL grpc=HOST:PORT   workers may be started
 //   quire-coordinator ready http=URL grpc=HOST:PORT       each time a worker group has become ready
-// Everything else goes to standard error. The first SIGINT or SIGTERM stops in order, the second at
-// once. Exit codes: 0 stopped as asked, 64 wrong options, 65 the model cannot be served, 66 a
-// file is missing, 69 an address cannot be listened on, 77 a file may not be read, 1 anything else.
+//   quire-coordinator progress epoch=N                    it has done somebody good
+//   quire-coordinator lost epoch=N instance=ID cause=WORD its workers are to leave, or be killed
+//   quire-coordinator stopped
+// Everything else goes to standard error. The first SIGINT or SIGTERM drains, the second waits for
+// nothing, the third ends at once. SIGUSR2: no worker group will come any more, so what waits is
+// refused and the server stops. Exit codes: 0 stopped as asked, 64 wrong options, 65 the model
+// cannot be served, 66 a file is missing, 69 an address cannot be listened on, 77 a file may not be
+// read, 1 anything else.
 #include <poll.h>
 #include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdio>
+#include <mutex>
+#include <string>
 #include <thread>
+#include <utility>
+#include <vector>
 
-#include "absl/time/clock.h"
+#include "absl/strings/str_cat.h"
 #include "common/config.h"
 #include "common/log.h"
 #include "coordinator/server.h"
@@ -48,9 +58,10 @@ int fail(const absl::Status& status, int code) {
   return code;
 }
 
-void say(const char* what, const Server& server) {
-  std::printf("quire-coordinator %s http=%s grpc=%s\n", what, server.http_url().c_str(),
-              server.grpc_address().c_str());
+constexpr const char* kReady = "ready";
+
+void say(const std::string& line) {
+  std::printf("quire-coordinator %s\n", line.c_str());
   std::fflush(stdout);
 }
 
@@ -60,51 +71,115 @@ int open_signals() {
   sigemptyset(&set);
   sigaddset(&set, SIGINT);
   sigaddset(&set, SIGTERM);
+  sigaddset(&set, SIGUSR2);
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
   signal(SIGPIPE, SIG_IGN);
   return signalfd(-1, &set, SFD_CLOEXEC);
 }
 
-// Waits for a signal (true) or an event (false), and takes it.
-bool next_is_signal(int signals, int events) {
-  pollfd fds[] = {{signals, POLLIN, 0}, {events, POLLIN, 0}};
-  while (poll(fds, 2, -1) <= 0) {
+// Lines for the launcher: left by any thread, written by main()'s, which wakes by `fd()`.
+class News {
+ public:
+  News() : fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
+  int fd() const { return fd_; }
+  void leave(std::string line) {
+    std::lock_guard lock(mutex_);
+    lines_.push_back(std::move(line));
+    eventfd_write(fd_, 1);
   }
-  if ((fds[0].revents & POLLIN) != 0) {
-    signalfd_siginfo info;
-    return read(signals, &info, sizeof(info)) == static_cast<ssize_t>(sizeof(info));
+  std::vector<std::string> take() {
+    std::lock_guard lock(mutex_);
+    eventfd_t count = 0;
+    eventfd_read(fd_, &count);
+    return std::exchange(lines_, {});
   }
-  eventfd_t count = 0;
-  eventfd_read(events, &count);
-  return false;
+
+ private:
+  const int fd_;
+  std::mutex mutex_;
+  std::vector<std::string> lines_;
+};
+
+ServerEvents told_to(News& news) {
+  return {.on_ready = [&news] { news.leave(kReady); },
+          .on_progress =
+              [&news](std::uint64_t epoch) { news.leave(absl::StrCat("progress epoch=", epoch)); },
+          .on_lost =
+              [&news](const std::string& instance, std::uint64_t epoch, const char* cause) {
+                news.leave(
+                    absl::StrCat("lost epoch=", epoch, " instance=", instance, " cause=", cause));
+              }};
 }
 
-// The fleet says "ready" a moment before the engine has taken it in.
-void announce_ready(const Server& server) {
-  const absl::Time deadline = absl::Now() + absl::Seconds(5);
-  while (!server.ready() && absl::Now() < deadline) absl::SleepFor(absl::Milliseconds(1));
-  if (server.ready()) say("ready", server);
-}
+// Tells the launcher what happens, and obeys its signals, until the server has stopped.
+class Program {
+ public:
+  Program(Server& server, News& news, int signals)
+      : server_(server), news_(news), signals_(signals) {}
+  ~Program() {
+    if (stop_.joinable()) stop_.join();
+  }
+
+  int run() {
+    say(absl::StrCat("listening", addresses()));
+    while (!stopped_) {
+      pollfd fds[] = {{signals_, POLLIN, 0}, {news_.fd(), POLLIN, 0}};
+      if (poll(fds, 2, -1) <= 0) continue;
+      if ((fds[0].revents & POLLIN) != 0) take_signal();
+      if ((fds[1].revents & POLLIN) != 0) tell_news();
+    }
+    return failed_ ? kOther : 0;
+  }
+
+ private:
+  std::string addresses() const {
+    return absl::StrCat(" http=", server_.http_url(), " grpc=", server_.grpc_address());
+  }
+
+  void take_signal() {
+    signalfd_siginfo info;
+    if (read(signals_, &info, sizeof(info)) != static_cast<ssize_t>(sizeof(info))) return;
+    if (info.ssi_signo == SIGUSR2) {
+      failed_ = true;
+      server_.fail();
+    } else {
+      ++times_told_;
+    }
+    if (times_told_ > kHurry) _exit(kStoppedAtOnce);
+    if (times_told_ == kHurry) return server_.hurry();
+    if (stop_.joinable()) return;
+    spdlog::info("stopping; a second signal does not wait for running requests");
+    stop_ = std::thread([this] {
+      server_.stop();
+      stopped_ = true;
+      news_.leave("stopped");
+    });
+  }
+
+  void tell_news() {
+    for (const std::string& line : news_.take()) {
+      say(line == kReady ? absl::StrCat(line, addresses()) : line);
+    }
+  }
+
+  static constexpr int kHurry = 2;
+
+  Server& server_;
+  News& news_;
+  const int signals_;
+  int times_told_ = 0;
+  bool failed_ = false;
+  std::atomic<bool> stopped_ = false;
+  std::thread stop_;
+};
 
 int run(const EngineConfig& config) {
   const int signals = open_signals();
-  const int events = eventfd(0, EFD_CLOEXEC);
-  if (signals < 0 || events < 0) return fail(absl::InternalError("no file descriptors"), kOther);
-
-  auto server = Server::start(config, [events] { eventfd_write(events, 1); });
+  News news;
+  if (signals < 0 || news.fd() < 0) return fail(absl::InternalError("no file descriptors"), kOther);
+  auto server = Server::start(config, told_to(news));
   if (!server.ok()) return fail(server.status(), exit_code_of(server.status()));
-  say("listening", **server);
-  while (!next_is_signal(signals, events)) announce_ready(**server);
-
-  spdlog::info("stopping; a second signal stops at once");
-  const int stopped = eventfd(0, EFD_CLOEXEC);
-  std::thread stop([&] {
-    (*server)->stop();
-    eventfd_write(stopped, 1);
-  });
-  if (next_is_signal(signals, stopped)) _exit(kStoppedAtOnce);
-  stop.join();
-  return 0;
+  return Program(**server, news, signals).run();
 }
 
 int main(int argc, char** argv) {

@@ -6,6 +6,7 @@
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
 
+#include <atomic>
 #include <chrono>
 #include <random>
 #include <utility>
@@ -62,9 +63,12 @@ void set_connection_arguments(grpc::ServerBuilder& builder) {
 
 class Server::Impl {
  public:
-  Impl(const EngineConfig& config, std::function<void()> on_ready)
-      : config_(config), on_ready_(std::move(on_ready)) {}
-  ~Impl() { stop(); }
+  Impl(const EngineConfig& config, ServerEvents events)
+      : config_(config), events_(std::move(events)) {}
+  ~Impl() {
+    hurry();
+    stop();
+  }
 
   absl::Status start() {
     if (!config_.tenants_file.empty()) {
@@ -93,8 +97,10 @@ class Server::Impl {
 
   void stop() {
     if (std::exchange(stopped_, true)) return;
+    stopping_ = true;
     set_health(false);
-    const std::uint64_t saved_prefixes = engine_ != nullptr ? save_prefixes() : 0;
+    drain();
+    const std::uint64_t saved_prefixes = hurried_ ? 0 : save_prefixes();
     if (engine_ != nullptr) engine_->stop();
     if (journal_ != nullptr) journal_->close();
     if (generation_ != nullptr) generation_->stop(absl::Seconds(2));
@@ -107,6 +113,18 @@ class Server::Impl {
     }
   }
 
+  void hurry() {
+    hurried_ = true;
+    if (engine_ != nullptr) engine_->hurry();
+  }
+
+  void fail() {
+    spdlog::error("no worker group will come any more: refusing requests");
+    hurry();
+    engine_->fail();
+    set_health(false);
+  }
+
   std::string http_url() const {
     return absl::StrCat("http://", reachable_address(config_.host, http_->port()));
   }
@@ -114,6 +132,13 @@ class Server::Impl {
   bool ready() const { return engine_->stats().ready; }
 
  private:
+  void drain() {
+    if (engine_ == nullptr) return;
+    const absl::Duration patience = absl::Seconds(hurried_ ? 0 : config_.drain_timeout);
+    if (engine_->drain(patience) || engine_->stats().unfinished == 0) return;
+    spdlog::warn("ending {} requests that are not finished", engine_->stats().unfinished);
+  }
+
   absl::Status load_model() {
     QUIRE_ASSIGN_OR_RETURN(const ModelFile file,
                            open_model(config_.model, load_format_of(config_.load_format)));
@@ -163,17 +188,25 @@ class Server::Impl {
     engine_ =
         std::make_unique<Engine>(config_, model_.spec, absl::ZeroDuration(), std::move(tenants));
     options.known_saved_prefixes = find_saved_prefixes();
+    if (journal_ != nullptr) options.last_epoch = journal_->last_epoch();
+    engine_->set_events({.on_ready =
+                             [this] {
+                               set_health(true);
+                               events_.on_ready();
+                             },
+                         .on_lost = [this] { set_health(false); },
+                         .on_progress = events_.on_progress});
     FleetEvents events;
     events.on_ready = [this](const GroupReady& ready) {
       if (journal_ != nullptr) journal_->note_epoch(ready.epoch);
       engine_->on_ready(ready);
-      set_health(true);
-      on_ready_();
     };
     events.on_result = [this](StepResult result) { engine_->on_result(std::move(result)); };
-    events.on_lost = [this](const std::string& why) {
-      engine_->on_lost(why);
-      set_health(false);
+    events.on_lost = [this](EndCause cause, const std::string& why) {
+      engine_->on_lost(why, cause);
+    };
+    events.on_ended = [this](const EndedEpoch& ended) {
+      events_.on_lost(ended.instance, ended.epoch, name_of(ended.cause));
     };
     fleet_ = std::make_unique<Fleet>(config_, model_hash_, std::move(events), std::move(options));
     return absl::OkStatus();
@@ -194,7 +227,7 @@ class Server::Impl {
 
   // The id that the workers note; 0: nothing is saved.
   std::uint64_t save_prefixes() {
-    if (config_.kv_offload_path.empty() || fleet_ == nullptr) return 0;
+    if (config_.kv_offload_path.empty() || fleet_ == nullptr || engine_ == nullptr) return 0;
     SavedPrefixes saved;
     saved.index = engine_->save_prefixes(kSaveWithin);
     if (saved.index.empty()) return 0;
@@ -230,7 +263,7 @@ class Server::Impl {
 
   void set_health(bool serving) {
     absl::MutexLock lock(&health_mutex_);
-    serving_ = serving;
+    serving_ = serving && !stopping_;
     publish_health();
   }
 
@@ -242,7 +275,7 @@ class Server::Impl {
   }
 
   EngineConfig config_;
-  const std::function<void()> on_ready_;
+  const ServerEvents events_;
   std::uint64_t model_hash_ = 0;
   ServedModel model_;
   std::vector<TenantEntry> tenants_;
@@ -259,12 +292,13 @@ class Server::Impl {
   absl::Mutex health_mutex_;
   grpc::HealthCheckServiceInterface* health_ ABSL_GUARDED_BY(health_mutex_) = nullptr;
   bool serving_ ABSL_GUARDED_BY(health_mutex_) = false;
+  std::atomic<bool> stopping_ = false, hurried_ = false;
   bool stopped_ = false;
 };
 
 absl::StatusOr<std::unique_ptr<Server>> Server::start(const EngineConfig& config,
-                                                      std::function<void()> on_ready) {
-  auto impl = std::make_unique<Impl>(config, std::move(on_ready));
+                                                      ServerEvents events) {
+  auto impl = std::make_unique<Impl>(config, std::move(events));
   QUIRE_RETURN_IF_ERROR(impl->start());
   return std::unique_ptr<Server>(new Server(std::move(impl)));
 }
@@ -283,6 +317,12 @@ bool Server::ready() const {
 }
 void Server::stop() {
   impl_->stop();
+}
+void Server::hurry() {
+  impl_->hurry();
+}
+void Server::fail() {
+  impl_->fail();
 }
 
 }  // namespace quire

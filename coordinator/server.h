@@ -2,6 +2,7 @@
 // text, engine, fleet, gRPC server, HTTP server. Owns them all.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -12,23 +13,37 @@
 
 namespace quire {
 
+// From other threads; must not block.
+struct ServerEvents {
+  std::function<void()> on_ready = [] {};  // whenever a worker group has become ready
+  // See EngineEvents: the epoch has done somebody good.
+  std::function<void(std::uint64_t epoch)> on_progress = [](std::uint64_t) {};
+  // The workers of this instance are to leave, or be made to: their epoch has ended.
+  std::function<void(const std::string& instance, std::uint64_t epoch, const char* cause)> on_lost =
+      [](const std::string&, std::uint64_t, const char*) {};
+};
+
 class Server {
  public:
-  // Listens when it returns; workers may attach from then on. `on_ready` is called, from another
-  // thread and without blocking it, whenever a worker group has become ready.
+  // Listens when it returns; workers may attach from then on.
   // InvalidArgument / NotFound / DataLoss for the model and options, Unavailable for an address
   // that cannot be listened on; each a sentence that says what to do.
   static absl::StatusOr<std::unique_ptr<Server>> start(const EngineConfig& config,
-                                                       std::function<void()> on_ready);
-  ~Server();
+                                                       ServerEvents events);
+  ~Server();  // stops at once
 
   std::string http_url() const;      // "http://127.0.0.1:8000"
   std::string grpc_address() const;  // "127.0.0.1:50051"
   // Requests are accepted: a group is ready and the engine knows it.
   bool ready() const;
 
-  // Orderly: every stream is told, workers are drained. Bounded by a few seconds. Idempotent.
+  // Orderly: takes no more requests, lets those that run finish for --drain-timeout, tells the
+  // streams that are left, drains the workers. Idempotent.
   void stop();
+  // Any thread, also while stop() runs: nothing is waited for any more.
+  void hurry();
+  // No worker group will come: what waits for one is refused, and stop() waits for nothing.
+  void fail();
 
  private:
   class Impl;

@@ -73,7 +73,9 @@ class Engine:
 
 
 class Server(Engine):
-    """Any server with OpenAI's API; `start` returns the seconds until /health says that it is ready."""
+    """Any server with OpenAI's API; `start` returns the seconds until it says that it is ready."""
+
+    ready_path = "/health"
 
     def start(self, variant):
         self.port, self.variant = free_port(), variant
@@ -81,7 +83,7 @@ class Server(Engine):
         while time.monotonic() - self.started.began < self.ready_within_s:
             self.check()
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=2) as answer:
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{self.ready_path}", timeout=2) as answer:
                     if answer.status == 200:
                         return time.monotonic() - self.started.began
             except OSError:
@@ -125,6 +127,7 @@ class Server(Engine):
 
 class Quire(Server):
     name, title, ranks = "quire", "Quire", 1
+    ready_path = "/ready"  # its /health tells whether it lives
     ready_within_s = 60
 
     def model(self):

@@ -13,6 +13,7 @@ void handle_stream(const Api& api, Exchange& exchange);  // the rest of an answe
 void handle_models(const Api& api, Exchange& exchange);
 void handle_model(const Api& api, Exchange& exchange);  // one of them, by id
 void handle_health(const Api& api, Exchange& exchange);
+void handle_ready(const Api& api, Exchange& exchange);
 void handle_version(const Api& api, Exchange& exchange);
 void handle_metrics(const Api& api, Exchange& exchange);
 

@@ -27,6 +27,7 @@ constexpr Route kRoutes[] = {
     {"GET", "/v1/models", handle_models},
     {"GET", "/v1/models/", handle_model},
     {"GET", "/health", handle_health},
+    {"GET", "/ready", handle_ready},
     {"GET", "/version", handle_version},
     {"GET", "/metrics", handle_metrics},
 };

@@ -1,4 +1,7 @@
-// GET /v1/models, /v1/models/ID, /health, /version.
+// GET /v1/models, /v1/models/ID, /health, /ready, /version. /health is for whoever restarts a
+// server that is stuck, /ready for whoever sends it requests.
+#include <utility>
+
 #include "absl/strings/strip.h"
 #include "coordinator/api/api_error.h"
 #include "coordinator/api/endpoints.h"
@@ -18,6 +21,19 @@ ordered_json describe(const ServedModel& model) {
           {"max_model_len", model.max_model_len}};
 }
 
+// The same facts for both; the code and the message are the verdict's.
+void answer_for(const absl::Status& verdict, const Api& api, Exchange& exchange) {
+  const EngineStats stats = api.engine->stats();
+  ordered_json body = {{"status", name_of(api.engine->state())},
+                       {"epoch", stats.epoch},
+                       {"running", stats.running},
+                       {"waiting", stats.waiting}};
+  if (!verdict.ok()) body["message"] = std::string(verdict.message());
+  HttpResponse response{.status = verdict.ok() ? 200 : 503, .body = body.dump()};
+  if (!verdict.ok()) response.headers.emplace_back("Retry-After", "1");
+  exchange.respond(std::move(response));
+}
+
 }  // namespace
 
 void handle_models(const Api& api, Exchange& exchange) {
@@ -35,14 +51,11 @@ void handle_model(const Api& api, Exchange& exchange) {
 }
 
 void handle_health(const Api& api, Exchange& exchange) {
-  const EngineStats stats = api.engine->stats();
-  const absl::Status ready = check_ready(*api.engine);
-  ordered_json body = {{"status", ready.ok() ? "ready" : "not ready"},
-                       {"epoch", stats.epoch},
-                       {"running", stats.running},
-                       {"waiting", stats.waiting}};
-  if (!ready.ok()) body["message"] = std::string(ready.message());
-  exchange.respond({.status = ready.ok() ? 200 : 503, .body = body.dump()});
+  answer_for(api.engine->check_progress(), api, exchange);
+}
+
+void handle_ready(const Api& api, Exchange& exchange) {
+  answer_for(check_ready(*api.engine), api, exchange);
 }
 
 void handle_version(const Api&, Exchange& exchange) {

@@ -219,9 +219,22 @@ absl::Status check_model(const ServedModel& model, absl::string_view name) {
 }
 
 absl::Status check_ready(const Engine& engine) {
-  if (engine.stats().ready) return absl::OkStatus();
+  switch (engine.state()) {
+    case ServingState::kReady:
+      return absl::OkStatus();
+    case ServingState::kStarting:
+      return absl::UnavailableError(
+          "No worker group is ready: the server is starting; try again shortly.");
+    case ServingState::kRecovering:
+      return absl::UnavailableError(
+          "No worker group is ready: it is being replaced; try again shortly.");
+    case ServingState::kDraining:
+      return absl::UnavailableError("The server is stopping and takes no new requests.");
+    case ServingState::kFailed:
+      break;
+  }
   return absl::UnavailableError(
-      "No worker group is ready (it is starting or being replaced); try again shortly.");
+      "The worker group failed again and again: the server gives up and ends.");
 }
 
 std::string field_of(const absl::Status& status) {

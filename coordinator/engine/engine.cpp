@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <atomic>
+#include <condition_variable>
 #include <limits>
+#include <mutex>
 #include <random>
 #include <thread>
 #include <utility>
@@ -28,6 +30,11 @@ constexpr absl::Duration kStepDeadlinePerToken = absl::Milliseconds(100);
 
 // The loop answers between two steps; if it is not running yet, nobody is refused.
 constexpr absl::Duration kVerdictPatience = absl::Milliseconds(200);
+
+// The loop takes its messages between two steps of its own, which take milliseconds; a step that is
+// overdue ends its epoch. Longer than this, on however busy a host, something hangs.
+constexpr absl::Duration kStuck = absl::Seconds(10);
+constexpr absl::Duration kOverdue = absl::Seconds(5);
 
 absl::Duration step_deadline_of(const EngineConfig& config) {
   return std::max(kMinStepDeadline, kStepDeadlinePerToken * config.max_num_batched_tokens);
@@ -137,6 +144,38 @@ DeliverFn watch_first_token(DeliverFn deliver, QueueGate* gate, std::int64_t pro
 
 }  // namespace
 
+const char* name_of(EndCause cause) {
+  switch (cause) {
+    case EndCause::kRankGone:
+      return "rank_gone";
+    case EndCause::kRankSilent:
+      return "rank_silent";
+    case EndCause::kWorkerError:
+      return "worker_error";
+    case EndCause::kStepDeadline:
+      return "step_deadline";
+    case EndCause::kProtocol:
+      return "protocol";
+  }
+  return "";
+}
+
+const char* name_of(ServingState state) {
+  switch (state) {
+    case ServingState::kStarting:
+      return "starting";
+    case ServingState::kReady:
+      return "ready";
+    case ServingState::kRecovering:
+      return "recovering";
+    case ServingState::kDraining:
+      return "draining";
+    case ServingState::kFailed:
+      return "failed";
+  }
+  return "";
+}
+
 class Engine::Impl {
  public:
   Impl(const EngineConfig& config, const ModelSpec& spec, absl::Duration step_deadline,
@@ -167,6 +206,7 @@ class Engine::Impl {
 
   absl::StatusOr<RequestId> submit(Request request) {
     QUIRE_CHECK(request.deliver);
+    if (draining_ || failed_) return stopping();
     RequestLimits limits = limits_;
     limits.total_blocks = total_blocks_.load();
     QUIRE_RETURN_IF_ERROR(check_request(request, limits));
@@ -230,6 +270,53 @@ class Engine::Impl {
     return answer.get();
   }
 
+  void set_events(EngineEvents events) { loop_.set_events(std::move(events)); }
+
+  ServingState state() const {
+    if (failed_) return ServingState::kFailed;
+    if (draining_) return ServingState::kDraining;
+    if (loop_.stats().ready) return ServingState::kReady;
+    return total_blocks_ > 0 ? ServingState::kRecovering : ServingState::kStarting;
+  }
+
+  absl::Status check_progress() const {
+    if (failed_) return absl::UnavailableError("No worker group will come any more.");
+    const absl::Time now = absl::Now();
+    if (const absl::Duration left = now - mailbox_.waiting_since(); left > kStuck) {
+      return absl::UnavailableError(
+          absl::StrCat("The engine has not taken its messages for ",
+                       absl::FormatDuration(absl::Floor(left, absl::Seconds(1))), "."));
+    }
+    const absl::Time due = loop_.stats().answer_due;
+    if (now - due <= kOverdue) return absl::OkStatus();
+    return absl::UnavailableError(
+        absl::StrCat("A step has been overdue for ",
+                     absl::FormatDuration(absl::Floor(now - due, absl::Seconds(1))), "."));
+  }
+
+  bool drain(absl::Duration patience) {
+    draining_ = true;
+    if (!thread_.joinable()) return true;
+    const auto tell = [this] {
+      std::lock_guard lock(drain_mutex_);
+      idle_ = true;
+      drain_news_.notify_all();
+    };
+    if (!mailbox_.push(AwaitIdle{tell})) return true;
+    std::unique_lock lock(drain_mutex_);
+    drain_news_.wait_for(lock, absl::ToChronoNanoseconds(patience),
+                         [this] { return idle_ || hurried_; });
+    return idle_;
+  }
+
+  void hurry() {
+    std::lock_guard lock(drain_mutex_);
+    hurried_ = true;
+    drain_news_.notify_all();
+  }
+
+  void fail() { failed_ = true; }
+
   void start(GroupPort* group) {
     QUIRE_CHECK(!thread_.joinable());
     thread_ = std::thread([this, group] { loop_.run(group); });
@@ -250,7 +337,7 @@ class Engine::Impl {
 
  private:
   static absl::Status stopping() {
-    return absl::FailedPreconditionError("The server is stopping and takes no new requests.");
+    return absl::UnavailableError("The server is stopping and takes no new requests.");
   }
 
   absl::Status hand_over(Request request, const QueueGate::Entry& entry) {
@@ -276,6 +363,10 @@ class Engine::Impl {
   Mailbox mailbox_;
   StepLoop loop_;
   JournalPort* journal_ = nullptr;
+  std::atomic<bool> draining_ = false, failed_ = false;
+  std::mutex drain_mutex_;  // guards what follows
+  std::condition_variable drain_news_;
+  bool idle_ = false, hurried_ = false;
   std::thread thread_;
   bool stopped_ = false;  // the owner's
 };
@@ -300,6 +391,12 @@ absl::Duration Engine::retry_after() const {
 EngineStats Engine::stats() const {
   return impl_->stats();
 }
+ServingState Engine::state() const {
+  return impl_->state();
+}
+absl::Status Engine::check_progress() const {
+  return impl_->check_progress();
+}
 int Engine::max_model_len() const {
   return impl_->max_model_len();
 }
@@ -310,8 +407,8 @@ void Engine::on_ready(const GroupReady& ready) {
 void Engine::on_result(StepResult result) {
   impl_->on_result(std::move(result));
 }
-void Engine::on_lost(const std::string& why) {
-  impl_->mailbox().push(GroupLost{why});
+void Engine::on_lost(const std::string& why, EndCause cause) {
+  impl_->mailbox().push(GroupLost{cause, why});
 }
 
 void Engine::set_journal(JournalPort* journal) {
@@ -328,6 +425,18 @@ void Engine::set_saved_prefixes(std::string index) {
 }
 std::string Engine::save_prefixes(absl::Duration deadline) {
   return impl_->save_prefixes(deadline);
+}
+void Engine::set_events(EngineEvents events) {
+  impl_->set_events(std::move(events));
+}
+bool Engine::drain(absl::Duration patience) {
+  return impl_->drain(patience);
+}
+void Engine::hurry() {
+  impl_->hurry();
+}
+void Engine::fail() {
+  impl_->fail();
 }
 void Engine::start(GroupPort* group) {
   impl_->start(group);

@@ -2,7 +2,9 @@
 // threads leave messages in the mailbox.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -15,16 +17,28 @@
 
 namespace quire {
 
+// Why an epoch ended.
+enum class EndCause { kRankGone, kRankSilent, kWorkerError, kStepDeadline, kProtocol };
+inline constexpr int kNumEndCauses = 5;
+// "rank_gone", "rank_silent", ...: labels of metrics, words for the supervisor.
+const char* name_of(EndCause cause);
+
+// Whether requests are taken, and if not, why.
+enum class ServingState { kStarting, kReady, kRecovering, kDraining, kFailed };
+const char* name_of(ServingState state);  // "starting", "ready", ...
+
 // Numbers for /metrics and logs, copied under a lock once a step.
 struct EngineStats {
   bool ready = false;  // a group is attached and its dummy step has passed
   EpochId epoch = 0;
   std::uint64_t steps = 0;
-  int running = 0, waiting = 0;
+  int unfinished = 0;            // requests
+  int running = 0, waiting = 0;  // sequences
   int total_blocks = 0, used_blocks = 0;
   std::uint64_t prompt_tokens = 0, generation_tokens = 0, preemptions = 0;
   std::uint64_t finished_stop = 0, finished_length = 0, finished_abort = 0, finished_error = 0;
   std::uint64_t stale_replies_dropped = 0, group_losses = 0;
+  std::array<std::uint64_t, kNumEndCauses> group_ends = {};  // the losses by cause
   // In tokens of prompts: looked up in the prefix cache, found there.
   std::uint64_t prefix_queries = 0, prefix_hits = 0;
   std::uint64_t offload_saved_blocks = 0, offload_loaded_blocks = 0;
@@ -36,6 +50,7 @@ struct EngineStats {
   int cached_blocks = 0;            // unreferenced, of the prefix cache; not in used_blocks
   double kv_waste = 0;              // 1 - filled / allocated slots, now
   double plan_us = 0, step_us = 0;  // exponential means
+  absl::Time answer_due = absl::InfiniteFuture();  // of the oldest step in flight
   double full_step_us = 0;  // of the longest prompt's last step, as far as is known; 0: nothing is
 };
 
@@ -45,7 +60,7 @@ class GroupPort {
  public:
   virtual ~GroupPort() = default;
   virtual void send(const StepPlan& plan) = 0;  // never blocks; a plan of a past epoch is dropped
-  virtual void end_epoch(const std::string& why) = 0;  // Engine::on_lost(why) follows, once
+  virtual void end_epoch(EndCause cause, const std::string& why) = 0;  // Engine::on_lost() follows
 };
 
 // What the group tells the engine. Any thread.
@@ -56,6 +71,16 @@ struct GroupReady {
   StepId next_step = 1;     // of the engine's first plan: the fleet's dummy steps came before it
   int num_host_blocks = 0;  // of the offload store on every rank
   std::uint64_t saved_prefixes = 0;  // what every rank's store holds of an earlier life; 0: nothing
+};
+
+// What the owner hears, from the engine's thread; must not block. Before a group that was ready is
+// followed by another, on_lost comes.
+struct EngineEvents {
+  std::function<void()> on_ready = [] {};
+  std::function<void()> on_lost = [] {};
+  // At most once an epoch: a step was applied, or the group stood ready for a minute and had
+  // nothing to do. So a life of which this is not said has done nobody any good.
+  std::function<void(EpochId)> on_progress = [](EpochId) {};
 };
 
 // One of the users that share the server.
@@ -74,7 +99,7 @@ class Engine {
 
   // --- any thread ---
   // Checks what needs no state (validate(params), prompt ids, prompt + 1 <= max_model_len, n) and
-  // that the request can ever fit the cache; sets id and arrival. FailedPrecondition when stopping;
+  // that the request can ever fit the cache; sets id and arrival. Unavailable when stopping;
   // ResourceExhausted when a queue limit is reached, DeadlineExceeded when the request's deadline
   // cannot be kept: retry_after() says when to come again.
   absl::StatusOr<RequestId> submit(Request request);
@@ -84,11 +109,16 @@ class Engine {
   // nothing more is delivered for it.
   void stop_choice(RequestId id, int choice);
   EngineStats stats() const;
+  ServingState state() const;
+  // Unavailable, with what hangs, when the engine does not turn or a step is overdue: only a new
+  // process can help. Neither a full queue nor a missing worker group is a reason.
+  absl::Status check_progress() const;
   int max_model_len() const;
 
   void on_ready(const GroupReady& ready);
   void on_result(StepResult result);
-  void on_lost(const std::string& why);  // the epoch ended: everything unfinished waits again
+  // The epoch ended: everything unfinished waits again.
+  void on_lost(const std::string& why, EndCause cause = EndCause::kRankGone);
 
   // --- the owner ---
   // Before start(); it outlives the engine. Requests with an answer are written there before
@@ -101,7 +131,14 @@ class Engine {
   // What save_prefixes() of an earlier life returned, for a group that comes with it
   // (GroupReady::saved_prefixes). Before start().
   void set_saved_prefixes(std::string index);
+  void set_events(EngineEvents events);  // before start()
   void start(GroupPort* group);
+  // From here on no request is taken; those that were go on. True when none is unfinished; false
+  // when `patience` or hurry() has ended the wait.
+  bool drain(absl::Duration patience);
+  void hurry();
+  // No worker group will come any more: the state is kFailed and no request is taken.
+  void fail();
   // Finishes every request with kCancelled and moves the prefix cache into the offload stores.
   // Returns its index; empty if there is none, or not within `deadline`. Only stop() may follow.
   std::string save_prefixes(absl::Duration deadline);

@@ -38,6 +38,7 @@ class LiveRequests {
   absl::Time first_deadline() const;   // InfiniteFuture if none
   std::vector<RequestId> expired(absl::Time now) const;
   bool empty() const { return live_.empty(); }
+  int size() const { return static_cast<int>(live_.size()); }
 
  private:
   std::map<RequestId, LiveRequest> live_;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <condition_variable>
+#include <functional>
 #include <future>
 #include <memory>
 #include <mutex>
@@ -13,6 +14,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "common/step.h"
 #include "coordinator/engine/engine.h"
@@ -30,12 +32,17 @@ struct StopChoice {
   int choice = 0;
 };
 struct GroupLost {
+  EndCause cause = EndCause::kRankGone;
   std::string why;
 };
 // Ends every request; then moves the prefix cache into the offload stores and answers with its
 // index (empty: there is none).
 struct SavePrefixes {
   std::shared_ptr<std::promise<std::string>> index;
+};
+// `tell` is called once, as soon as no request is unfinished.
+struct AwaitIdle {
+  std::function<void()> tell;
 };
 // The loop's answer to a thread that waits for it, unless it has given up.
 class Verdict {
@@ -75,7 +82,7 @@ struct ResumedRequest {
   std::vector<ChoicePast> past;  // [choice]
 };
 using Message = std::variant<Request, DoubtfulRequest, ResumedRequest, CancelRequest, StopChoice,
-                             GroupReady, StepResult, GroupLost, SavePrefixes>;
+                             GroupReady, StepResult, GroupLost, SavePrefixes, AwaitIdle>;
 
 // std::mutex rather than absl's: ThreadSanitizer sees through it in a build against packages.
 class Mailbox {
@@ -84,6 +91,7 @@ class Mailbox {
   bool push(Message message) {
     std::lock_guard lock(mutex_);
     if (closed_) return false;
+    if (messages_.empty()) waiting_since_ = absl::Now();
     messages_.push_back(std::move(message));
     news_.notify_one();
     return true;
@@ -93,6 +101,12 @@ class Mailbox {
     std::lock_guard lock(mutex_);
     closed_ = true;
     news_.notify_one();
+  }
+
+  // When the oldest message that nobody has taken came; InfiniteFuture if there is none.
+  absl::Time waiting_since() const {
+    std::lock_guard lock(mutex_);
+    return messages_.empty() ? absl::InfiniteFuture() : waiting_since_;
   }
 
   // Sleeps until there are messages, or `until`, or the mailbox is closed. Replaces `inbox` by what
@@ -111,9 +125,10 @@ class Mailbox {
   }
 
  private:
-  std::mutex mutex_;  // guards what follows
+  mutable std::mutex mutex_;  // guards what follows
   std::condition_variable news_;
   std::vector<Message> messages_;
+  absl::Time waiting_since_;  // while there are any
   bool closed_ = false;
 };
 

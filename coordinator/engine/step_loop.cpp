@@ -35,6 +35,7 @@ NewRequest wish_of(Request* request) {
 // those that are refused bring no news, so that a slow time must not refuse for ever.
 constexpr absl::Duration kFresh = absl::Seconds(30);
 constexpr absl::Duration kWasteEvery = absl::Milliseconds(100);
+constexpr absl::Duration kStood = absl::Minutes(1);  // ready, with nothing to do: a good life
 constexpr int kSavesPerStep = 64;  // when the cache is saved as a whole: bounds a step's length
 
 }  // namespace
@@ -50,6 +51,7 @@ void StepLoop::run(GroupPort* group) {
     expire(absl::Now());
     send_plans();
     release();
+    tell_idle();
     assert(scheduler_.verify().ok());
     publish();
   }
@@ -97,25 +99,32 @@ void StepLoop::take(StepResult result) {
     return;
   }
   absl::StatusOr<std::vector<Gain>> gains = scheduler_.apply(std::move(result));
-  if (!gains.ok()) return end_epoch(std::string(gains.status().message()));
+  if (!gains.ok()) {
+    return end_epoch(EndCause::kProtocol, std::string(gains.status().message()));
+  }
   const absl::Time now = absl::Now();
   update_mean(&counted_.step_us, now - sent_.front());
   sent_.pop_front();
   answer_due_ = sent_.empty() ? absl::InfiniteFuture() : now + step_deadline_;
   ++counted_.steps;
+  tell_progress();
   for (Gain& gain : *gains) deliver(std::move(gain), FinishReason::kNone);
 }
 
 absl::Time StepLoop::wake_time() const {
-  return std::min(live_.first_deadline(), answer_due_);
+  return std::min({live_.first_deadline(), answer_due_, stood_due_});
 }
 
 void StepLoop::expire(absl::Time now) {
   for (const RequestId id : live_.expired(now)) end_request(id, FinishReason::kDeadline, "");
   if (now >= answer_due_) {
-    end_epoch(absl::StrCat("the workers have not answered step ", scheduler_.oldest_step(),
+    end_epoch(EndCause::kStepDeadline,
+              absl::StrCat("the workers have not answered step ", scheduler_.oldest_step(),
                            " within ", absl::FormatDuration(step_deadline_)));
   }
+  if (now < stood_due_) return;
+  if (live_.empty()) tell_progress();
+  stood_due_ = absl::InfiniteFuture();
 }
 
 void StepLoop::take(Request request) {
@@ -193,14 +202,34 @@ void StepLoop::take(const StopChoice& message) {
   live_.close(live, message.choice);
 }
 
+// The first step of the engine's, or what counts as one.
+void StepLoop::tell_progress() {
+  if (std::exchange(advanced_, true)) return;
+  stood_due_ = absl::InfiniteFuture();
+  events_.on_progress(scheduler_.epoch());
+}
+
+void StepLoop::take(AwaitIdle message) {
+  tell_idle_ = std::move(message.tell);
+}
+
+void StepLoop::tell_idle() {
+  if (tell_idle_ == nullptr || !live_.empty()) return;
+  std::exchange(tell_idle_, nullptr)();
+}
+
 void StepLoop::take(const GroupReady& ready) {
-  lose_group();
+  lose_group(EndCause::kRankGone);
+  stood_due_ = absl::Now() + kStood;
+  advanced_ = false;
   for (const RequestId gone : scheduler_.start_group(ready.epoch, ready.num_blocks, ready.next_step,
                                                      ready.num_host_blocks)) {
     end_request(gone, FinishReason::kError,
                 absl::StrCat("The request can grow beyond the ", ready.num_blocks,
                              " blocks that the new worker group's KV cache has."));
   }
+  publish();  // who hears of it finds it true
+  events_.on_ready();
   const std::string saved = std::exchange(saved_prefixes_, {});
   if (saved.empty()) return;
   if (ready.saved_prefixes == 0) {
@@ -224,8 +253,8 @@ void StepLoop::take(SavePrefixes message) {
   scheduler_.begin_saving();
 }
 
-void StepLoop::take(const GroupLost&) {
-  lose_group();
+void StepLoop::take(const GroupLost& lost) {
+  lose_group(lost.cause);
 }
 
 // `ends`: why, where the scheduler does not say.
@@ -316,24 +345,29 @@ void StepLoop::count(FinishReason reason) {
   }
 }
 
-void StepLoop::end_epoch(const std::string& why) {
-  group_->end_epoch(why);
-  lose_group();
+void StepLoop::end_epoch(EndCause cause, const std::string& why) {
+  group_->end_epoch(cause, why);
+  lose_group(cause);
 }
 
 // One path for every end of an epoch; harmless if it has ended already.
-void StepLoop::lose_group() {
+void StepLoop::lose_group(EndCause cause) {
   if (scheduler_.epoch() == 0) return;
   scheduler_.lose_group();
   if (saving_ != nullptr) std::exchange(saving_, nullptr)->set_value("");
   sent_.clear();
-  answer_due_ = absl::InfiniteFuture();
+  answer_due_ = stood_due_ = absl::InfiniteFuture();
   ++counted_.group_losses;
+  ++counted_.group_ends[static_cast<std::size_t>(cause)];
+  publish();
+  events_.on_lost();
 }
 
 void StepLoop::publish() {
   counted_.ready = scheduler_.epoch() != 0;
   counted_.epoch = scheduler_.epoch();
+  counted_.answer_due = answer_due_;
+  counted_.unfinished = live_.size();
   counted_.running = scheduler_.num_running();
   counted_.waiting = scheduler_.num_waiting();
   counted_.waiting_tokens = scheduler_.num_waiting_tokens();

@@ -28,6 +28,7 @@ class StepLoop {
   // See Engine. Before run().
   void set_saved_prefixes(std::string index) { saved_prefixes_ = std::move(index); }
   void set_journal(JournalPort* journal) { journal_ = journal; }
+  void set_events(EngineEvents events) { events_ = std::move(events); }
   // Until the mailbox is closed; then every unfinished choice ends with kCancelled.
   void run(GroupPort* group);
 
@@ -50,6 +51,7 @@ class StepLoop {
   void take(StepResult result);
   void take(const GroupLost& lost);
   void take(SavePrefixes message);
+  void take(AwaitIdle message);
 
   DeadlineNeeds needs_of(Request* request, const SpeedsSeen& speeds);
   void deliver(Gain gain, FinishReason ends);
@@ -58,19 +60,25 @@ class StepLoop {
   void end_request(RequestId id, FinishReason reason, const std::string& error);
   void end_choice(LiveRequest* live, int choice, FinishReason reason, const std::string& error);
   void count(FinishReason reason);
-  void end_epoch(const std::string& why);
-  void lose_group();
+  void end_epoch(EndCause cause, const std::string& why);
+  void lose_group(EndCause cause);
+  void tell_progress();
+  void tell_idle();
   void publish();
 
   const absl::Duration step_deadline_;
   Mailbox* const mailbox_;
   GroupPort* group_ = nullptr;
   JournalPort* journal_ = nullptr;
+  EngineEvents events_;
   Scheduler scheduler_;
   LiveRequests live_;
   std::deque<absl::Time> sent_;                     // of the plans in flight, oldest first
   absl::Time answer_due_ = absl::InfiniteFuture();  // of the oldest plan in flight
   std::vector<Delivery> outbox_;  // what this turn brought, until the next plan is on its way
+  absl::Time stood_due_ = absl::InfiniteFuture();   // when standing ready counts as progress
+  bool advanced_ = true;                            // progress was told of this epoch
+  std::function<void()> tell_idle_;
   EngineStats counted_;
   absl::Time prompt_seen_ = absl::InfinitePast();  // the last one that was computed
   absl::Time waste_due_ = absl::InfinitePast();    // to be counted again: it walks over what runs

@@ -44,6 +44,7 @@ GroupRules rules_of(const EngineConfig& config, std::uint64_t model_hash,
   rules.world = config.tensor_parallel_size;
   rules.model_hash = model_hash;
   rules.secret = options.secret;
+  rules.last_epoch = options.last_epoch;
   rules.lease = options.lease;
   rules.step_deadline = options.step_deadline;
   rules.known_saved_prefixes = options.known_saved_prefixes;
@@ -70,6 +71,7 @@ RankHello from_proto(const v1::Hello& in) {
   out.host_blocks = static_cast<std::int64_t>(
       std::min<std::uint64_t>(in.host_blocks(), std::numeric_limits<std::int64_t>::max()));
   out.saved_prefixes = in.saved_prefixes();
+  out.last_epoch = in.last_epoch();
   return out;
 }
 
@@ -132,9 +134,9 @@ class Fleet::Impl final : public v1::Fleet::CallbackService, public LinkOwner {
     if (!stopping_) run(group_.plan(plan, absl::Now()));
   }
 
-  void end_epoch(const std::string& why) {
+  void end_epoch(EndCause cause, const std::string& why) {
     absl::MutexLock lock(&mutex_);
-    if (!stopping_) run(group_.end_epoch(why, absl::Now()));
+    if (!stopping_) run(group_.end_epoch(cause, why, absl::Now()));
   }
 
   void shutdown(absl::Duration deadline, std::uint64_t saved_prefixes) {
@@ -264,7 +266,8 @@ class Fleet::Impl final : public v1::Fleet::CallbackService, public LinkOwner {
 
   void perform(action::Close& what, Todo&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     spdlog::warn("closing {} worker streams: {}", what.links.size(), log_text(what.why));
-    const grpc::Status status(grpc::StatusCode::UNAVAILABLE, header_text(what.why));
+    // Not UNAVAILABLE, which is what a worker sees of a coordinator that died.
+    const grpc::Status status(grpc::StatusCode::ABORTED, header_text(what.why));
     for (const LinkId id : what.links) {
       if (auto found = links_.find(id); found != links_.end())
         found->second.link->close(status, true);
@@ -283,7 +286,11 @@ class Fleet::Impl final : public v1::Fleet::CallbackService, public LinkOwner {
 
   void perform(action::Lost& what, Todo&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     spdlog::error("the worker group is lost: {}", log_text(what.why));
-    events_.on_lost(what.why);
+    events_.on_lost(what.cause, what.why);
+  }
+
+  void perform(action::Ended& what, Todo&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    events_.on_ended({what.epoch, what.instance, what.cause});
   }
 
   void send_all(const std::vector<LinkId>& ids, const std::shared_ptr<const v1::Down>& message,
@@ -351,8 +358,8 @@ grpc::Service* Fleet::service() {
 void Fleet::send(const StepPlan& plan) {
   impl_->send(plan);
 }
-void Fleet::end_epoch(const std::string& why) {
-  impl_->end_epoch(why);
+void Fleet::end_epoch(EndCause cause, const std::string& why) {
+  impl_->end_epoch(cause, why);
 }
 void Fleet::shutdown(absl::Duration deadline, std::uint64_t saved_prefixes) {
   impl_->shutdown(deadline, saved_prefixes);

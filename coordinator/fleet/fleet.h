@@ -20,12 +20,20 @@ class Service;
 
 namespace quire {
 
+struct EndedEpoch {
+  EpochId epoch = 0;
+  std::string instance;  // of its ranks
+  EndCause cause = EndCause::kRankGone;
+};
+
 // Called in order, one at a time, with the fleet's lock held: they only leave a message and never
 // call back into the fleet.
 struct FleetEvents {
   std::function<void(const GroupReady&)> on_ready;
   std::function<void(StepResult)> on_result;
-  std::function<void(const std::string&)> on_lost;
+  std::function<void(EndCause, const std::string&)> on_lost;
+  // Of every epoch, also one that never became ready; before on_lost. Its ranks should leave now.
+  std::function<void(const EndedEpoch&)> on_ended = [](const EndedEpoch&) {};
 };
 
 struct FleetOptions {
@@ -34,6 +42,7 @@ struct FleetOptions {
   absl::Duration heartbeat = absl::Milliseconds(250);
   absl::Duration lease = absl::Seconds(5);
   absl::Duration step_deadline = absl::Minutes(5);
+  EpochId last_epoch = 0;  // of an earlier coordinator, where it is known: epochs begin above it
   // The id under which an earlier coordinator noted what lies in the offload stores; 0: none.
   std::uint64_t known_saved_prefixes = 0;
 };
@@ -48,7 +57,7 @@ class Fleet final : public GroupPort {
 
   grpc::Service* service();  // quire.v1.Fleet, to register on the coordinator's gRPC server
   void send(const StepPlan& plan) override;
-  void end_epoch(const std::string& why) override;
+  void end_epoch(EndCause cause, const std::string& why) override;
   // Drain to every rank, then closes the streams; returns when all are closed or after the
   // deadline (those left are then cancelled). No event comes after the call has begun. The ranks of
   // a ready epoch note `saved_prefixes` (0: nothing) with what then lies in their offload stores.

@@ -18,6 +18,7 @@ namespace {
 constexpr std::size_t kMaxStandbyInstances = 8;
 constexpr std::size_t kMaxUnproven = 16;
 constexpr std::int64_t kMaxHostBlocks = 1 << 30;  // as plans can name
+constexpr EpochId kMaxEpoch = EpochId{1} << 62;
 
 std::string place(const RankHello& hello) {
   return absl::StrCat("rank ", hello.rank, " on ", hello.host, " (pid ", hello.pid, ")");
@@ -39,7 +40,7 @@ bool same_secret(const std::string& ours, const std::string& given) {
 
 }  // namespace
 
-Group::Group(GroupRules rules) : rules_(std::move(rules)) {
+Group::Group(GroupRules rules) : rules_(std::move(rules)), last_epoch_(rules_.last_epoch) {
   QUIRE_CHECK(rules_.nonce != nullptr);
 }
 
@@ -71,6 +72,9 @@ absl::Status Group::check_hello(const RankHello& hello) const {
     return refuse("it loaded another model than the coordinator's (hash ",
                   absl::Hex(hello.model_hash, absl::kZeroPad16), ", not ",
                   absl::Hex(rules_.model_hash, absl::kZeroPad16), ")");
+  }
+  if (hello.last_epoch > kMaxEpoch) {
+    return refuse("it says that it was in epoch ", hello.last_epoch, ", which there cannot be");
   }
   if (hello.kv_capacity_blocks < 1) {
     return refuse("its memory has no room for a single KV block; raise --kv-cache-memory-bytes");
@@ -134,7 +138,8 @@ GroupActions Group::hello(LinkId link, RankHello hello, absl::Time now) {
                                             " of the same instance is", " attached already")});
       return out;
     }
-    end(absl::StrCat(place(hello), " lost its stream and attached again"), now, out);
+    end(EndCause::kRankGone, absl::StrCat(place(hello), " lost its stream and attached again"), now,
+        out);
   }
   admit_standby(link, std::move(hello), now, out);
   form(now, out);
@@ -195,6 +200,7 @@ void Group::begin_epoch(Instance instance, absl::Time now, GroupActions& out) {
     blocks = std::min(blocks, member.hello.kv_capacity_blocks);
     host_blocks = std::min(host_blocks, member.hello.host_blocks);
     if (member.hello.saved_prefixes != saved) saved = 0;  // some rank lacks its part
+    last_epoch_ = std::max(last_epoch_, member.hello.last_epoch);
     member.last_heard = now;
     member.confirmed = 0;
   }
@@ -221,13 +227,15 @@ GroupActions Group::collective_id(LinkId link, EpochId epoch, std::string id, ab
   }
   member->last_heard = now;
   if (member->hello.rank != 0 || !live_->awaits_id) {
-    end(absl::StrCat(place(member->hello), " sent an id for the collective, which ",
+    end(EndCause::kProtocol,
+        absl::StrCat(place(member->hello), " sent an id for the collective, which ",
                      member->hello.rank != 0 ? "rank 0 makes" : "was not asked for"),
         now, out);
     return out;
   }
   if (id.empty() || id.size() > wire::kMaxCollectiveIdBytes) {
-    end(absl::StrCat(place(member->hello), " sent an id of ", id.size(),
+    end(EndCause::kProtocol,
+        absl::StrCat(place(member->hello), " sent an id of ", id.size(),
                      " bytes for the collective"),
         now, out);
     return out;
@@ -241,7 +249,7 @@ GroupActions Group::collective_id(LinkId link, EpochId epoch, std::string id, ab
 GroupActions Group::gone(LinkId link, const std::string& why, absl::Time now) {
   GroupActions out;
   if (const Member* member = live_member(link)) {
-    end(absl::StrCat(place(member->hello), ": ", why), now, out);
+    end(EndCause::kRankGone, absl::StrCat(place(member->hello), ": ", why), now, out);
     return out;
   }
   for (auto instance = standby_.begin(); instance != standby_.end(); ++instance) {
@@ -253,16 +261,17 @@ GroupActions Group::gone(LinkId link, const std::string& why, absl::Time now) {
   return out;
 }
 
-GroupActions Group::end_epoch(const std::string& why, absl::Time now) {
+GroupActions Group::end_epoch(EndCause cause, const std::string& why, absl::Time now) {
   GroupActions out;
-  if (live_) end(why, now, out);
+  if (live_) end(cause, why, now, out);
   return out;
 }
 
-void Group::end(const std::string& why, absl::Time now, GroupActions& out) {
+void Group::end(EndCause cause, const std::string& why, absl::Time now, GroupActions& out) {
   out.push_back(action::Close{live_links(), why});
+  out.push_back(action::Ended{live_->epoch, live_->instance.id, cause});
   if (live_->ready) {
-    out.push_back(action::Lost{why});
+    out.push_back(action::Lost{cause, why});
   } else {
     unproven_.push_back(live_->instance.id);
     if (unproven_.size() > kMaxUnproven) unproven_.pop_front();

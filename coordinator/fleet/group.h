@@ -5,7 +5,8 @@
 //   0 to all) -> dummy steps 1 and 2 on all ranks -> ready -> steps -> lost -> (a complete standby
 //   instance takes over)
 //
-// Invariants: at most one epoch lives; epochs only grow; step ids are contiguous within an epoch;
+// Invariants: at most one epoch lives; epochs only grow, also beyond those that ranks were in with
+// an earlier coordinator; step ids are contiguous within an epoch;
 // every rank's rolling digest equals ours for every step it confirms.
 #pragma once
 
@@ -44,6 +45,7 @@ struct RankHello {
   std::string collective;            // by what the ranks meet; empty: in host memory
   std::int64_t host_blocks = 0;      // of its offload store
   std::uint64_t saved_prefixes = 0;  // what that still holds of an earlier life; 0: nothing
+  EpochId last_epoch = 0;            // that its process was in, with an earlier coordinator
 };
 
 // What a group must match, and its deadlines.
@@ -53,6 +55,7 @@ struct GroupRules {
   std::uint64_t model_hash = 0;
   std::string secret;                      // empty: none is asked for
   std::uint64_t known_saved_prefixes = 0;  // what the coordinator can make use of; 0: nothing
+  EpochId last_epoch = 0;                  // of an earlier coordinator; ours are above it
   absl::Duration lease = absl::Seconds(5);
   absl::Duration step_deadline = absl::Minutes(5);
   absl::Duration id_deadline = absl::Seconds(30);  // for rank 0 to make its collective's id
@@ -91,12 +94,19 @@ struct Ready {
 struct Result {
   StepResult result;
 };
-struct Lost {
+struct Ended {  // of every epoch
+  EpochId epoch;
+  std::string instance;
+  EndCause cause;
+};
+struct Lost {  // of one that was ready
+  EndCause cause;
   std::string why;
 };
 }  // namespace action
-using GroupAction = std::variant<action::Refuse, action::Welcome, action::Relay, action::Broadcast,
-                                 action::Close, action::Ready, action::Result, action::Lost>;
+using GroupAction =
+    std::variant<action::Refuse, action::Welcome, action::Relay, action::Broadcast, action::Close,
+                 action::Ready, action::Result, action::Ended, action::Lost>;
 using GroupActions = std::vector<GroupAction>;
 
 class Group {
@@ -115,7 +125,7 @@ class Group {
 
   // --- what the engine asks for ---
   GroupActions plan(const StepPlan& plan, absl::Time now);  // dropped unless its epoch is ready
-  GroupActions end_epoch(const std::string& why, absl::Time now);
+  GroupActions end_epoch(EndCause cause, const std::string& why, absl::Time now);
 
   EpochId epoch() const { return live_ ? live_->epoch : 0; }
   StepId last_step() const { return live_ ? live_->sent : 0; }
@@ -160,14 +170,14 @@ class Group {
   void begin_epoch(Instance instance, absl::Time now, GroupActions& out);
   void broadcast(const StepPlan& plan, absl::Time now, GroupActions& out);
   void advance_proof(absl::Time now, GroupActions& out);  // the dummy steps
-  void end(const std::string& why, absl::Time now, GroupActions& out);
+  void end(EndCause cause, const std::string& why, absl::Time now, GroupActions& out);
   void drop_confirmed_digests();
 
   GroupRules rules_;
   std::optional<Live> live_;
   std::vector<Instance> standby_;     // in order of arrival
   std::deque<std::string> unproven_;  // instances that failed their dummy steps: not tried again
-  EpochId last_epoch_ = 0;
+  EpochId last_epoch_;
   std::uint64_t stale_dropped_ = 0;
 };
 

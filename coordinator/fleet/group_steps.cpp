@@ -84,14 +84,16 @@ GroupActions Group::heartbeat(LinkId link, EpochId epoch, StepId step, std::uint
   member->last_heard = now;
   const std::string who = absl::StrCat("rank ", member->hello.rank, " on ", member->hello.host);
   if (step > live_->sent || step < member->confirmed) {
-    end(absl::StrCat(who, " reports step ", step, ", but it had confirmed ", member->confirmed,
+    end(EndCause::kProtocol,
+        absl::StrCat(who, " reports step ", step, ", but it had confirmed ", member->confirmed,
                      " and ", live_->sent, " were sent"),
         now, out);
     return out;
   }
   // Steps below digests_from were confirmed by every rank, so `step` is not below it.
   if (digest != live_->digests[step - live_->digests_from]) {
-    end(absl::StrCat(who, " was given other plans than we sent, up to step ", step), now, out);
+    end(EndCause::kProtocol,
+        absl::StrCat(who, " was given other plans than we sent, up to step ", step), now, out);
     return out;
   }
   if (step == member->confirmed) return out;
@@ -121,13 +123,15 @@ GroupActions Group::result(LinkId link, StepResult result, absl::Time now) {
   }
   member->last_heard = now;
   if (member->hello.rank != kSamplingRank) {
-    end(absl::StrCat("rank ", member->hello.rank, " sent the result of step ", result.step,
+    end(EndCause::kProtocol,
+        absl::StrCat("rank ", member->hello.rank, " sent the result of step ", result.step,
                      ", but rank ", kSamplingRank, " samples"),
         now, out);
     return out;
   }
   if (result.step != live_->answered + 1 || result.step > live_->sent) {
-    end(absl::StrCat("rank ", kSamplingRank, " answered step ", result.step, " after ",
+    end(EndCause::kProtocol,
+        absl::StrCat("rank ", kSamplingRank, " answered step ", result.step, " after ",
                      live_->answered, " of ", live_->sent, " sent"),
         now, out);
     return out;
@@ -139,7 +143,8 @@ GroupActions Group::result(LinkId link, StepResult result, absl::Time now) {
     return out;
   }
   if (result.step < kDummySteps && result.rows.size() != 1) {
-    end(absl::StrCat("the first step sampled ", result.rows.size(), " rows instead of 1"), now,
+    end(EndCause::kProtocol,
+        absl::StrCat("the first step sampled ", result.rows.size(), " rows instead of 1"), now,
         out);
     return out;
   }
@@ -151,7 +156,8 @@ GroupActions Group::worker_error(LinkId link, EpochId epoch, const std::string& 
                                  absl::Time now) {
   GroupActions out;
   if (const Member* member = live_member(link); member != nullptr && epoch == live_->epoch) {
-    end(absl::StrCat("rank ", member->hello.rank, " on ", member->hello.host, " failed: ", message),
+    end(EndCause::kWorkerError,
+        absl::StrCat("rank ", member->hello.rank, " on ", member->hello.host, " failed: ", message),
         now, out);
   }
   return out;
@@ -162,20 +168,23 @@ GroupActions Group::tick(absl::Time now) {
   if (!live_) return out;
   for (const auto& [rank, member] : live_->instance.ranks) {
     if (now - member.last_heard <= rules_.lease) continue;
-    end(absl::StrCat("rank ", rank, " on ", member.hello.host, " was silent for ",
+    end(EndCause::kRankSilent,
+        absl::StrCat("rank ", rank, " on ", member.hello.host, " was silent for ",
                      absl::FormatDuration(now - member.last_heard)),
         now, out);
     return out;
   }
   if (live_->awaits_id && now > live_->id_due) {
-    end(absl::StrCat("rank 0 on ", live_->instance.ranks.at(0).hello.host,
+    end(EndCause::kStepDeadline,
+        absl::StrCat("rank 0 on ", live_->instance.ranks.at(0).hello.host,
                      " made no id for the group's collective within ",
                      absl::FormatDuration(rules_.id_deadline)),
         now, out);
     return out;
   }
   if (live_->sent > live_->answered && now - live_->oldest_unanswered > rules_.step_deadline) {
-    end(absl::StrCat("step ", live_->answered + 1, " was not answered within ",
+    end(EndCause::kStepDeadline,
+        absl::StrCat("step ", live_->answered + 1, " was not answered within ",
                      absl::FormatDuration(rules_.step_deadline)),
         now, out);
   }

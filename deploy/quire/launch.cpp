@@ -4,9 +4,11 @@
 #include <unistd.h>
 
 #include <fstream>
+#include <random>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 #include "common/status.h"
 
@@ -22,7 +24,7 @@ Launch coordinator_launch(const EngineConfig& config, const std::string& bin) {
 }
 
 Launch group_launch(const EngineConfig& config, const std::string& bin,
-                    const std::string& coordinator) {
+                    const std::string& coordinator, const std::string& instance) {
   Launch launch;
   launch.argv = {find_mpirun(), "-np", absl::StrCat(config.tensor_parallel_size)};
   const auto add = [&launch](std::initializer_list<const char*> arguments) {
@@ -65,6 +67,7 @@ Launch group_launch(const EngineConfig& config, const std::string& bin,
   launch.argv.push_back(absl::StrCat(bin, "/quire-worker"));
   EngineConfig worker = config;
   worker.coordinator = coordinator;
+  worker.instance_id = instance;
   for (std::string& argument : to_arguments(worker, kWorker)) {
     launch.argv.push_back(std::move(argument));
   }
@@ -108,6 +111,11 @@ absl::StatusOr<std::string> address_for_ranks(const EngineConfig& config, const 
   return grpc;
 }
 
+std::string random_instance() {
+  std::random_device device;
+  return absl::StrFormat("%08x%08x%08x", device(), device(), device());
+}
+
 std::string host_name() {
   char name[256] = {};
   return gethostname(name, sizeof name - 1) == 0 ? name : "localhost";
@@ -138,6 +146,8 @@ std::string explain_exit(int exit_code) {
       return "the model's files are unusable";
     case 66:
       return "a file is missing";
+    case 69:
+      return "an address cannot be listened on";
     case 71:
       return "the device failed";
     case 74:

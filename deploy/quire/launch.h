@@ -16,9 +16,11 @@ struct Launch {
 
 // `bin` is the folder of the programs.
 Launch coordinator_launch(const EngineConfig& config, const std::string& bin);
-// mpirun with tensor_parallel_size ranks that dial `coordinator` (host:port).
+// mpirun with tensor_parallel_size ranks that dial `coordinator` (host:port) and call their group
+// `instance`.
 Launch group_launch(const EngineConfig& config, const std::string& bin,
-                    const std::string& coordinator);
+                    const std::string& coordinator, const std::string& instance);
+std::string random_instance();
 
 // The hosts that mpirun's hostfile names, in order. InvalidArgument: none.
 absl::StatusOr<std::vector<std::string>> hosts_in(const std::string& hostfile);
@@ -32,7 +34,7 @@ std::string host_name();
 // The first of the usual places that has mpirun; empty if none.
 std::string find_mpirun();
 
-// Worker and mpirun exit codes that another life of the same group cannot mend (usage, bad weights,
+// Exit codes of coordinator, worker and mpirun that another life cannot mend (usage, bad weights,
 // missing file), and a sentence for any code.
 bool is_permanent(int exit_code);
 std::string explain_exit(int exit_code);

@@ -22,6 +22,7 @@ class Process {
   Process& operator=(Process&& other) noexcept;
   ~Process();  // kills and reaps what still runs
 
+  int pid() const { return pid_; }
   int pidfd() const { return pidfd_; }    // readable when the process has ended
   int output() const { return output_; }  // -1 without read_output
   bool running() const { return pidfd_ >= 0; }

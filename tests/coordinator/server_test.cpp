@@ -104,7 +104,7 @@ bool wait_until(Predicate predicate) {
 TEST(ServerTest, ServesOnceAGroupIsReadyAndStopsInOrder) {
   QUIRE_NEED_DATA(model_path());
   absl::Notification ready;
-  auto server = Server::start(config_of(2), [&] { ready.Notify(); });
+  auto server = Server::start(config_of(2), {.on_ready = [&] { ready.Notify(); }});
   ASSERT_TRUE(server.ok()) << server.status();
   const std::string address = (*server)->grpc_address();
   auto channel = grpc::CreateChannel(address, grpc::InsecureChannelCredentials());
@@ -145,7 +145,7 @@ TEST(ServerTest, ServesOnceAGroupIsReadyAndStopsInOrder) {
 
 TEST(ServerTest, HealthFollowsTheGroup) {
   QUIRE_NEED_DATA(model_path());
-  auto server = Server::start(config_of(1), [] {});
+  auto server = Server::start(config_of(1), {});
   ASSERT_TRUE(server.ok()) << server.status();
   auto channel = grpc::CreateChannel((*server)->grpc_address(), grpc::InsecureChannelCredentials());
   auto ranks = attach((*server)->grpc_address(), 1);
@@ -157,7 +157,7 @@ TEST(ServerTest, HealthFollowsTheGroup) {
 
 TEST(ServerTest, DescribesItsServicesByReflection) {
   QUIRE_NEED_DATA(model_path());
-  auto server = Server::start(config_of(1), [] {});
+  auto server = Server::start(config_of(1), {});
   ASSERT_TRUE(server.ok()) << server.status();
   const auto reply =
       raw_call(grpc::CreateChannel((*server)->grpc_address(), grpc::InsecureChannelCredentials()),
@@ -169,9 +169,7 @@ TEST(ServerTest, DescribesItsServicesByReflection) {
 
 TEST(ServerTest, SaysWhatIsWrongAtTheStart) {
   QUIRE_NEED_DATA(model_path());
-  const auto start = [](const EngineConfig& config) {
-    return Server::start(config, [] {}).status();
-  };
+  const auto start = [](const EngineConfig& config) { return Server::start(config, {}).status(); };
   EngineConfig config = config_of(1);
   config.model = "/no/such/model.gguf";
   EXPECT_THAT(std::string(start(config).message()), HasSubstr("/no/such/model.gguf"));
@@ -194,21 +192,21 @@ TEST(ServerTest, SaysWhatIsWrongAtTheStart) {
 
 TEST(ServerTest, NamesAPortThatIsInUse) {
   QUIRE_NEED_DATA(model_path());
-  auto first = Server::start(config_of(1), [] {});
+  auto first = Server::start(config_of(1), {});
   ASSERT_TRUE(first.ok()) << first.status();
   const auto port_of = [](const std::string& url) {
     return std::stoi(url.substr(url.rfind(':') + 1));
   };
   EngineConfig config = config_of(1);
   config.grpc_port = port_of((*first)->grpc_address());
-  absl::Status status = Server::start(config, [] {}).status();
+  absl::Status status = Server::start(config, {}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(status.message()), HasSubstr(absl::StrCat("Port ", config.grpc_port)));
   EXPECT_THAT(std::string(status.message()), HasSubstr("--grpc-port"));
 
   config = config_of(1);
   config.port = port_of((*first)->http_url());
-  status = Server::start(config, [] {}).status();
+  status = Server::start(config, {}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(status.message()), HasSubstr(absl::StrCat(config.port)));
 }

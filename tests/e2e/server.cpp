@@ -119,19 +119,37 @@ Server::~Server() {
   EXPECT_EQ(process_.exit_code(), 0) << "of an orderly stop";
 }
 
-std::vector<int> Server::workers() const {
+// Those that are not dead, whoever their parent is now.
+std::vector<int> running(const std::string& program, const std::string& argument) {
   std::vector<int> pids;
   for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
     int pid = 0;
     if (!absl::SimpleAtoi(entry.path().filename().string(), &pid)) continue;
-    std::ifstream file(entry.path() / "cmdline");
+    std::ifstream file(entry.path() / "cmdline");  // empty for one that is dead
     std::stringstream text;
     text << file.rdbuf();
     const std::vector<std::string> argv = absl::StrSplit(text.str(), '\0');
-    if (!absl::EndsWith(argv[0], "/quire-worker")) continue;
-    if (absl::StrContains(absl::StrJoin(argv, " "), grpc_)) pids.push_back(pid);
+    if (!absl::EndsWith(argv[0], "/" + program)) continue;
+    if (absl::StrContains(absl::StrJoin(argv, " "), argument)) pids.push_back(pid);
   }
   return pids;
+}
+
+std::vector<int> Server::workers() const {
+  return running("quire-worker", grpc_);
+}
+
+int Server::coordinator() const {
+  for (const int pid : running("quire-coordinator", "")) {
+    std::ifstream file(absl::StrCat("/proc/", pid, "/stat"));
+    std::string stat;
+    std::getline(file, stat);
+    int parent = 0;
+    const std::vector<std::string> words =
+        absl::StrSplit(stat.substr(stat.rfind(')') + 1), ' ', absl::SkipEmpty());
+    if (words.size() > 1 && absl::SimpleAtoi(words[1], &parent) && parent == pid_) return pid;
+  }
+  return 0;
 }
 
 std::string Server::get(const std::string& path) const {
@@ -142,6 +160,19 @@ std::string Server::get(const std::string& path) const {
                    "except urllib.error.HTTPError as e: print(e.code, e.read().decode())",
                    absl::StrCat("http://", http_, path)});
   return result.output;
+}
+
+int Server::status_of(const std::string& path) const {
+  const CommandResult result =
+      run_command({"/usr/bin/python3", "-c",
+                   "import sys,urllib.request,urllib.error\n"
+                   "try: print(urllib.request.urlopen(sys.argv[1], timeout=10).status)\n"
+                   "except urllib.error.HTTPError as e: print(e.code)\n"
+                   "except OSError: print(0)",
+                   absl::StrCat("http://", http_, path)});
+  int status = 0;
+  static_cast<void>(absl::SimpleAtoi(result.output, &status));
+  return status;
 }
 
 double Server::metric(const std::string& name) const {

@@ -24,6 +24,9 @@ CommandResult run_command(const std::vector<std::string>& argv, int seconds = 60
 // A model every test can use: the demo model if it is there, else nullopt.
 std::optional<std::string> demo_model_if_present();
 
+// Pids of processes of `program` that have `argument` in their command line.
+std::vector<int> running(const std::string& program, const std::string& argument);
+
 class Server {
  public:
   // Starts `quire serve MODEL --tensor-parallel-size N options...` and waits until it is ready.
@@ -34,11 +37,14 @@ class Server {
   const std::string& http() const { return http_; }  // "127.0.0.1:8123"
   const std::string& grpc() const { return grpc_; }
   v1::Generation::Stub& stub() { return *stub_; }
+  Process& supervisor() { return process_; }
+  int coordinator() const;  // pid; 0: there is none now
   // Pids of this server's quire-worker processes.
   std::vector<int> workers() const;
   // Body of GET `path`, and the value of a metric's only series (summed over its labels).
   std::string get(const std::string& path) const;
   double metric(const std::string& name) const;
+  int status_of(const std::string& path) const;  // the HTTP code of GET; 0: nobody answers
   // Polls until `condition` holds; false after `seconds`.
   template <typename Condition>
   bool eventually(Condition condition, int seconds = 20) const {
@@ -50,11 +56,12 @@ class Server {
   }
 
  private:
-  explicit Server(Process process) : process_(std::move(process)) {}
+  explicit Server(Process process) : process_(std::move(process)), pid_(process_.pid()) {}
   absl::Status wait_until_ready(int seconds);
   static void pause();
 
   Process process_;
+  const int pid_;
   std::string http_, grpc_;
   std::unique_ptr<v1::Generation::Stub> stub_;
 };

@@ -48,7 +48,7 @@ class HashGroup final : public GroupPort {
     changed_.notify_all();
   }
 
-  void end_epoch(const std::string& why) override {
+  void end_epoch(EndCause, const std::string& why) override {
     std::lock_guard lock(mutex_);
     ended_.push_back(why);
     replace(why);

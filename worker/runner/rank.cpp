@@ -63,6 +63,8 @@ absl::StatusOr<std::unique_ptr<Comm>> Rank::open_comm(const CommOptions& options
 
 absl::Status Rank::start(const StepLimits& limits, const std::string& comm_name,
                          const std::string& collective_id, int deadline_ms) {
+  runner_.reset();  // before the communicator that its steps use
+  comm_.reset();
   CommOptions options;
   options.rank = place_.rank;
   options.world = place_.world;

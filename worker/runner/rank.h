@@ -39,7 +39,8 @@ class Rank {
   // one alone. See Device::collective_kind().
   std::string collective_kind() const;
   // Collective: opens the communicator and makes every buffer. Ranks meet in host memory under
-  // `comm_name`, or else by the id that rank 0's device made.
+  // `comm_name`, or else by the id that rank 0's device made. What an earlier start() made is let
+  // go first; only weights and store stay.
   absl::Status start(const StepLimits& limits, const std::string& comm_name,
                      const std::string& collective_id = "", int deadline_ms = 60000);
 

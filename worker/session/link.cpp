@@ -22,6 +22,8 @@ namespace quire {
 namespace {
 
 constexpr absl::Duration kFirstPause = absl::Milliseconds(50);
+// Between two tries: of a patience, and at most.
+constexpr int kTriesPerPatience = 20;
 constexpr absl::Duration kLongestPause = absl::Seconds(2);
 constexpr absl::Duration kFinishPatience = absl::Seconds(2);
 constexpr int kMaxPlanBytes = 256 << 20;
@@ -52,6 +54,7 @@ v1::Up hello_message(const Introduction& in) {
   hello.set_collective(in.collective);
   hello.set_host_blocks(in.host_blocks);
   hello.set_saved_prefixes(in.saved_prefixes);
+  hello.set_last_epoch(in.last_epoch);
   v1::KvGroupSpec& group = *hello.add_kv_groups();
   group.set_k_dim(static_cast<std::uint32_t>(in.kv_group.k_dim));
   group.set_v_dim(static_cast<std::uint32_t>(in.kv_group.v_dim));
@@ -105,6 +108,8 @@ absl::Status ended(const grpc::Status& status) {
       return absl::UnauthenticatedError(absl::StrCat("the coordinator does not let us in: ", why));
     case grpc::StatusCode::FAILED_PRECONDITION:
       return absl::FailedPreconditionError(absl::StrCat("the coordinator refused: ", why));
+    case grpc::StatusCode::ABORTED:
+      return absl::AbortedError(absl::StrCat("the coordinator ended the epoch: ", why));
     default:
       return absl::UnavailableError(absl::StrCat("the coordinator's stream ended: ", why));
   }
@@ -157,6 +162,11 @@ class Link::Impl {
       }
     }
     callback();
+  }
+
+  bool coordinator_lost() {
+    absl::MutexLock lock(&mutex_);
+    return absl::IsUnavailable(broken_);
   }
 
   absl::StatusOr<Event> next() {
@@ -303,7 +313,7 @@ class Link::Impl {
   }
 
   static absl::Status overrun() {
-    return absl::UnavailableError("the coordinator does not take our messages any more");
+    return absl::AbortedError("the coordinator does not take our messages any more");
   }
 
   void send(v1::Up up) {
@@ -361,11 +371,14 @@ absl::StatusOr<std::unique_ptr<Link>> Link::attach(const std::string& address,
                                                    absl::Duration patience) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(kMaxPlanBytes);
+  const absl::Duration longest_pause = std::min(kLongestPause, patience / kTriesPerPatience);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS,
-                   static_cast<int>(absl::ToInt64Milliseconds(kLongestPause)));
+                   static_cast<int>(absl::ToInt64Milliseconds(longest_pause)));
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS,
                    static_cast<int>(absl::ToInt64Milliseconds(kFirstPause)));
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  // Or a new channel would wait as long as the last one's failures made it.
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   const std::unique_ptr<v1::Fleet::Stub> stub = v1::Fleet::NewStub(
       grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments));
   const absl::Time deadline = absl::Now() + patience;
@@ -381,7 +394,7 @@ absl::StatusOr<std::unique_ptr<Link>> Link::attach(const std::string& address,
           "; check --coordinator and that it runs (", status.message(), ")"));
     }
     absl::SleepFor(pause);
-    pause = std::min(pause * 2, kLongestPause);
+    pause = std::min(pause * 2, longest_pause);
   }
 }
 
@@ -393,6 +406,9 @@ const Admission& Link::admission() const {
 }
 void Link::on_broken(std::function<void()> callback) {
   impl_->on_broken(std::move(callback));
+}
+bool Link::coordinator_lost() const {
+  return impl_->coordinator_lost();
 }
 absl::StatusOr<Event> Link::next() {
   return impl_->next();

@@ -39,6 +39,7 @@ struct Introduction {
   std::string collective;
   std::uint64_t host_blocks = 0;
   std::uint64_t saved_prefixes = 0;
+  EpochId last_epoch = 0;  // that this process was in; 0: none
 };
 
 // Welcome, see proto/fleet.proto.
@@ -69,7 +70,8 @@ class Link {
   // Dials `address` and presents this rank, again and again with a growing pause for as long as
   // nobody answers, at most `patience`; then waits to be admitted with the rest of the group, for
   // as long as the stream holds. FailedPrecondition: refused, with the coordinator's reason.
-  // Unavailable: nobody answered in time, or the stream broke. Cancelled: drained instead.
+  // Unavailable: nobody answered in time. Aborted: the coordinator ended what was to be the epoch.
+  // Cancelled: drained instead.
   static absl::StatusOr<std::unique_ptr<Link>> attach(const std::string& address,
                                                       const Introduction& introduction,
                                                       absl::Duration patience);
@@ -79,7 +81,11 @@ class Link {
   // Called once, from some thread, when the link breaks; at once if it is broken already.
   void on_broken(std::function<void()> callback);
 
-  // Blocks for the next message. Unavailable / DeadlineExceeded (lease) / FailedPrecondition.
+  // The stream ended without a word: the coordinator is gone, and its next life may take us in.
+  bool coordinator_lost() const;
+
+  // Blocks for the next message. Unavailable (the coordinator is lost) / DeadlineExceeded (lease) /
+  // Aborted (it ended the epoch) / FailedPrecondition.
   absl::StatusOr<Event> next();
   // The same, if it is there already.
   absl::StatusOr<std::optional<Event>> poll();

@@ -236,37 +236,52 @@ absl::Status reason_of(Link& link, const absl::Status& status) {
   return next.ok() ? status : next.status();
 }
 
-}  // namespace
-
-absl::Status run_session(Rank& rank, const SessionOptions& options) {
-  QUIRE_ASSIGN_OR_RETURN(const Introduction intro, introduce(rank, options));
-  absl::StatusOr<std::unique_ptr<Link>> attached =
-      Link::attach(options.coordinator, intro, options.patience);
-  if (absl::IsCancelled(attached.status())) return absl::OkStatus();  // drained as a standby
-  QUIRE_ASSIGN_OR_RETURN(const std::unique_ptr<Link> link, std::move(attached));
-  const Admission admission = link->admission();
+// From Welcome to the end of the epoch. OK: drained.
+absl::Status run_epoch(Rank& rank, Link& link, const Introduction& intro,
+                       const SessionOptions& options) {
+  const Admission admission = link.admission();
   QUIRE_RETURN_IF_ERROR(check_admission(admission, intro, options, rank.file().spec));
   spdlog::info("rank {}: admitted to epoch {} with {} blocks", intro.rank, admission.epoch,
                admission.num_blocks);
-  absl::Status status = start(rank, *link, options);
+  absl::Status status = start(rank, link, options);
   if (absl::IsCancelled(status)) {  // drained before the group could meet
-    link->finish();
+    link.finish();
     return absl::OkStatus();
   }
   StepId last_step = 0;
   if (status.ok()) {
-    link->on_broken([&rank] { rank.comm().abort(); });
-    StepLoop loop(rank, *link);
+    link.on_broken([&rank] { rank.comm().abort(); });
+    StepLoop loop(rank, link);
     status = loop.run();
     last_step = loop.last_step();
     if (!status.ok()) rank.comm().abort();
   }
   if (!status.ok()) {
-    status = reason_of(*link, status);
-    link->report_error(last_step, std::string(status.message()));
+    status = reason_of(link, status);
+    link.report_error(last_step, std::string(status.message()));
   }
-  link->finish();
+  link.finish();
   return status;
+}
+
+}  // namespace
+
+absl::Status run_session(Rank& rank, const SessionOptions& options) {
+  QUIRE_ASSIGN_OR_RETURN(Introduction intro, introduce(rank, options));
+  absl::Duration patience = options.patience;
+  for (;;) {
+    absl::StatusOr<std::unique_ptr<Link>> attached =
+        Link::attach(options.coordinator, intro, patience);
+    if (absl::IsCancelled(attached.status())) return absl::OkStatus();  // drained as a standby
+    QUIRE_ASSIGN_OR_RETURN(const std::unique_ptr<Link> link, std::move(attached));
+    const absl::Status ended = run_epoch(rank, *link, intro, options);
+    if (ended.ok() || !absl::IsUnavailable(ended) || !link->coordinator_lost()) return ended;
+    intro.last_epoch = link->admission().epoch;
+    intro.saved_prefixes = 0;  // the store has been used since
+    patience = absl::Milliseconds(link->admission().lease_ms);
+    spdlog::warn("rank {}: {}; attaching again within {}", intro.rank, std::string(ended.message()),
+                 absl::FormatDuration(patience));
+  }
 }
 
 }  // namespace quire

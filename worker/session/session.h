@@ -26,9 +26,12 @@ struct SessionOptions {
 
 // Opens the rank's offload store, if it is to have one and has none yet.
 //
+// Where the coordinator is lost the rank keeps its weights, drops its KV cache and attaches again
+// within the lease, to be in a new epoch.
+//
 // OK after Drain. Otherwise why it ended: FailedPrecondition (refused, wrong epoch, a gap in the
-// steps), Unavailable / DeadlineExceeded (coordinator or peer lost), others. Peers that wait in an
-// exchange have been told to give up.
+// steps), Aborted (the coordinator ended the epoch), Unavailable / DeadlineExceeded (coordinator or
+// peer lost), others. Peers that wait in an exchange have been told to give up.
 absl::Status run_session(Rank& rank, const SessionOptions& options);
 
 }  // namespace quire

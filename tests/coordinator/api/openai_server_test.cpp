@@ -36,15 +36,20 @@ TEST_F(ServerTest, OneModelById) {
   EXPECT_EQ(other.json()["error"]["code"], "model_not_found");
 }
 
-TEST_F(ServerTest, IsHealthyOnlyWithAGroup) {
+TEST_F(ServerTest, IsReadyOnlyWithAGroupAndHealthyAllAlong) {
   start({.attach = false});
-  EXPECT_EQ(fetch(port(), get("/health")).status, 503);
+  EXPECT_EQ(fetch(port(), get("/health")).status, 200);
+  const HttpAnswer starting = fetch(port(), get("/ready"));
+  EXPECT_EQ(starting.status, 503);
+  EXPECT_EQ(starting.json()["status"], "starting");
   HttpAnswer early = ask("/v1/completions", body("hello", 5, false));
   EXPECT_EQ(early.status, 503);
   EXPECT_EQ(early.headers["retry-after"], "1");
   EXPECT_EQ(early.json()["error"]["type"], "server_error");
   attach();
-  EXPECT_EQ(fetch(port(), get("/health")).status, 200);
+  const HttpAnswer ready = fetch(port(), get("/ready"));
+  EXPECT_EQ(ready.status, 200);
+  EXPECT_EQ(ready.json()["status"], "ready");
   EXPECT_EQ(ask("/v1/completions", body("hello", 5, false)).status, 200);
 }
 
@@ -82,7 +87,7 @@ TEST_F(ServerTest, ChecksTheKeyOnEverySpellingOfAPath) {
                            "/v1/nothing", "/v1", "/v1/models/", "http://h/v1/models"}) {
     EXPECT_EQ(fetch(port(), get(path)).status, 401) << path;
   }
-  for (const char* path : {"/health", "/version", "/metrics"}) {
+  for (const char* path : {"/health", "/ready", "/version", "/metrics"}) {
     EXPECT_EQ(fetch(port(), get(path)).status, 200) << path;
   }
   EXPECT_EQ(fetch(port(), get("/V1/models")).status, 404);  // another path, and nothing there

@@ -110,8 +110,59 @@ TEST_F(EngineTest, StopCancelsWhatIsUnfinishedAndRefusesWhatComes) {
   engine_->stop();
   EXPECT_EQ(client->choice(0).finish, FinishReason::kCancelled);
   const absl::Status status = submit(request({1}, 5), client).status();
-  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(status.message(), HasSubstr("stopping"));
+}
+
+TEST_F(EngineTest, ADrainLetsRunningRequestsFinishAndTakesNoMore) {
+  make_and_attach(absl::ZeroDuration(), absl::Microseconds(200));
+  auto runs = std::make_shared<Client>();
+  ASSERT_TRUE(submit(request({3, 4}, 60), runs).ok());
+  ASSERT_TRUE(runs->wait_for_tokens(2));
+  EXPECT_TRUE(engine_->drain(absl::Minutes(1)));
+  EXPECT_EQ(runs->choice(0).tokens, oracle({3, 4}, 60, 0));
+  EXPECT_EQ(engine_->state(), ServingState::kDraining);
+  EXPECT_EQ(submit(request({1}, 5), runs).status().code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(EngineTest, ADrainEndsWithItsPatienceOrWhenHurried) {
+  make_and_attach();
+  group_->hang();
+  auto hangs = std::make_shared<Client>();
+  ASSERT_TRUE(submit(request({3}, 60), hangs).ok());
+  EXPECT_FALSE(engine_->drain(absl::Milliseconds(20)));
+  std::thread hurrier([this] { engine_->hurry(); });
+  EXPECT_FALSE(engine_->drain(absl::Hours(1)));
+  hurrier.join();
+  engine_->stop();
+  EXPECT_EQ(hangs->choice(0).finish, FinishReason::kCancelled) << "it is told, not forgotten";
+}
+
+TEST_F(EngineTest, TellsItsOwnerOfEachGroupAndOfItsFirstStep) {
+  std::mutex mutex;
+  std::vector<std::string> heard;
+  const auto note = [&](const std::string& what) {
+    std::lock_guard lock(mutex);
+    heard.push_back(what);
+  };
+  engine_ = std::make_unique<Engine>(config_, spec_);
+  group_ = std::make_unique<HashGroup>(worker_, absl::Microseconds(200));
+  engine_->set_events({.on_ready = [&] { note("ready"); },
+                       .on_lost = [&] { note("lost"); },
+                       .on_progress = [&](EpochId e) { note(absl::StrCat("progress ", e)); }});
+  EXPECT_EQ(engine_->state(), ServingState::kStarting);
+  engine_->start(group_.get());
+  group_->attach(engine_.get());
+  auto client = std::make_shared<Client>();
+  ASSERT_TRUE(submit(request({3}, 40), client).ok());
+  ASSERT_TRUE(client->wait_for_tokens(3));
+  group_->kill();
+  ASSERT_TRUE(client->wait());
+  engine_->stop();
+  EXPECT_THAT(heard, testing::ElementsAre("ready", "progress 1", "lost", "ready", "progress 2"));
+  engine_->fail();
+  EXPECT_EQ(engine_->state(), ServingState::kFailed);
+  EXPECT_FALSE(engine_->check_progress().ok());
 }
 
 TEST_F(EngineTest, AnEngineThatNeverStartedAlsoEndsItsRequests) {

@@ -40,7 +40,7 @@ TEST_F(FleetTest, NoTokenIsLostWhenARankDiesAndANewGroupComes) {
   ASSERT_TRUE(running[0]->wait_tokens(10));
   first->rank(1).kill();
   // The rank that lives is told why its stream ends.
-  EXPECT_EQ(first->rank(0).wait().error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(first->rank(0).wait().error_code(), grpc::StatusCode::ABORTED);
   first.reset();
 
   FakeGroup second(address_, kWorld, "B");
@@ -74,7 +74,7 @@ TEST_F(FleetTest, AWrongDigestEndsTheEpoch) {
   auto running = submit({4, 5}, 100, 9);
   for (FakeWorker* worker : {&good, &bad}) {
     const grpc::Status status = worker->wait();
-    EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::ABORTED);
     EXPECT_THAT(status.error_message(), HasSubstr("rank 1 on host0 was given other plans"));
   }
   FakeGroup second(address_, kWorld, "B");
@@ -214,7 +214,7 @@ TEST_F(ShortLeaseTest, ASilentRankEndsTheEpoch) {
   silent.silent_from = 3;  // after the dummy steps it never speaks again
   FakeGroup group(address_, kWorld, "A", silent);
   const grpc::Status status = group.rank(1).wait();
-  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::ABORTED);
   EXPECT_THAT(status.error_message(), HasSubstr("was silent for"));
 }
 

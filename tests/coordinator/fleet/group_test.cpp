@@ -578,8 +578,57 @@ TEST_F(GroupTest, AnUnansweredStepEndsTheEpoch) {
 
 TEST_F(GroupTest, TheEngineMayEndTheEpoch) {
   make_ready(1);
-  EXPECT_THAT(only<action::Lost>(group_.end_epoch("because", now_)), SizeIs(1));
-  EXPECT_THAT(group_.end_epoch("again", now_), IsEmpty());
+  EXPECT_THAT(only<action::Lost>(group_.end_epoch(EndCause::kStepDeadline, "because", now_)),
+              SizeIs(1));
+  EXPECT_THAT(group_.end_epoch(EndCause::kStepDeadline, "again", now_), IsEmpty());
+}
+
+TEST_F(GroupTest, EpochsBeginAboveThoseOfAnEarlierCoordinator) {
+  GroupRules known = rules();
+  known.last_epoch = 41;
+  group_ = Group(known);
+  make_ready(1);
+  EXPECT_EQ(group_.epoch(), 42u);
+}
+
+TEST_F(GroupTest, EpochsBeginAboveThoseThatRanksWereIn) {
+  RankHello stayed = hello(0);
+  RankHello newer = hello(1);
+  stayed.last_epoch = 6;
+  newer.last_epoch = 7;  // its stream was the last to break
+  group_.hello(1, stayed, now_);
+  group_.hello(2, newer, now_);
+  EXPECT_EQ(group_.epoch(), 8u);
+  group_.end_epoch(EndCause::kStepDeadline, "because", now_);
+  group_.hello(3, hello(0, "B"), now_);
+  group_.hello(4, hello(1, "B"), now_);
+  EXPECT_EQ(group_.epoch(), 9u);
+}
+
+TEST_F(GroupTest, AnEpochThatCannotBeIsRefused) {
+  RankHello wrong = hello(0);
+  wrong.last_epoch = ~EpochId{0};
+  const auto refused = only<action::Refuse>(group_.hello(1, wrong, now_));
+  ASSERT_THAT(refused, SizeIs(1));
+  EXPECT_THAT(refused[0].reason, HasSubstr("which there cannot be"));
+}
+
+// Whoever keeps the processes must hear of it, also of a group that never became ready.
+TEST_F(GroupTest, EveryEndedEpochIsNamedWithItsInstanceAndCause) {
+  group_.hello(1, hello(0), now_);
+  group_.hello(2, hello(1), now_);
+  auto ended = only<action::Ended>(group_.tick(now_ + absl::Minutes(1)));
+  ASSERT_THAT(ended, SizeIs(1));
+  EXPECT_EQ(ended[0].instance, "A");
+  EXPECT_EQ(ended[0].cause, EndCause::kRankSilent);
+  now_ += absl::Minutes(1);
+  make_ready(3, "B");
+  const EpochId epoch = group_.epoch();
+  ended = only<action::Ended>(group_.gone(4, "its stream ended", now_));
+  ASSERT_THAT(ended, SizeIs(1));
+  EXPECT_EQ(ended[0].instance, "B");
+  EXPECT_EQ(ended[0].epoch, epoch);
+  EXPECT_EQ(ended[0].cause, EndCause::kRankGone);
 }
 
 }  // namespace

@@ -100,7 +100,9 @@ class ServingFixture : public ::testing::Test {
     FleetEvents events;
     events.on_ready = [this](const GroupReady& ready) { engine_->on_ready(ready); };
     events.on_result = [this](StepResult result) { engine_->on_result(std::move(result)); };
-    events.on_lost = [this](const std::string& why) { engine_->on_lost(why); };
+    events.on_lost = [this](EndCause cause, const std::string& why) {
+      engine_->on_lost(why, cause);
+    };
     fleet_ = std::make_unique<Fleet>(config_, kModelHash, events, make_fleet_options());
     grpc::ServerBuilder builder;
     int port = 0;

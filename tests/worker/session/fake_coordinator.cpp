@@ -37,10 +37,10 @@ grpc::Status FakeCoordinator::Attach(grpc::ServerContext*, AttachStream* stream)
 
 namespace {
 
-v1::Down welcome_message(int num_blocks, int lease_ms) {
+v1::Down welcome_message(int num_blocks, int lease_ms, std::uint64_t epoch = 7) {
   v1::Down down;
   v1::Welcome& welcome = *down.mutable_welcome();
-  welcome.set_epoch(7);
+  welcome.set_epoch(epoch);
   welcome.set_num_blocks(static_cast<std::uint32_t>(num_blocks));
   welcome.set_block_size(16);
   welcome.set_max_num_seqs(4);
@@ -53,8 +53,8 @@ v1::Down welcome_message(int num_blocks, int lease_ms) {
 
 }  // namespace
 
-void send_welcome(AttachStream& stream, int num_blocks, int lease_ms) {
-  stream.Write(welcome_message(num_blocks, lease_ms));
+void send_welcome(AttachStream& stream, int num_blocks, int lease_ms, std::uint64_t epoch) {
+  stream.Write(welcome_message(num_blocks, lease_ms, epoch));
 }
 
 void send_welcome_with_store(AttachStream& stream, int host_blocks, bool keep_saved) {

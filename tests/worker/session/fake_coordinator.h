@@ -31,7 +31,8 @@ class FakeCoordinator final : public v1::Fleet::Service {
   std::unique_ptr<grpc::Server> server_;
 };
 
-void send_welcome(AttachStream& stream, int num_blocks, int lease_ms = 5000);
+void send_welcome(AttachStream& stream, int num_blocks, int lease_ms = 5000,
+                  std::uint64_t epoch = 7);
 void send_welcome_with_store(AttachStream& stream, int host_blocks, bool keep_saved);
 void send_plan(AttachStream& stream, const StepPlan& plan);
 void send_drain(AttachStream& stream, std::uint64_t saved_prefixes = 0);

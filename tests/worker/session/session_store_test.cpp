@@ -132,7 +132,7 @@ TEST_F(SessionStoreTest, ALostCoordinatorLosesWhatWasSaved) {
     await(stream, v1::Up::kResult, &up);
     return grpc::Status(grpc::StatusCode::ABORTED, "gone");
   });
-  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(status.code(), absl::StatusCode::kAborted);
   EXPECT_EQ(next_hello().saved_prefixes(), 0u);
 }
 
@@ -154,7 +154,7 @@ TEST_F(SessionStoreTest, AnotherEpochOfTheSameProcessBeginsEmpty) {
     });
     const absl::Status status =
         run_session(*rank, with_store(*rank, coordinator.address(), /*in_file=*/true));
-    EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
+    EXPECT_EQ(status.code(), absl::StatusCode::kAborted) << status;
   }
   const HostStore* store = rank->store();
   FakeCoordinator coordinator([&](const v1::Hello& hello, AttachStream& stream) {

@@ -109,8 +109,70 @@ TEST_F(SessionTest, EndOfTheStreamEndsIt) {
     send_welcome(stream, 8);
     return grpc::Status(grpc::StatusCode::ABORTED, "rank 1 was silent");
   });
-  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(status.code(), absl::StatusCode::kAborted);
   EXPECT_THAT(std::string(status.message()), HasSubstr("rank 1 was silent"));
+}
+
+StepPlan in_epoch(StepPlan plan, EpochId epoch) {
+  plan.epoch = epoch;
+  return plan;
+}
+
+// What a worker sees of a coordinator that died: its stream ends as a broken connection does.
+const grpc::Status kDied(grpc::StatusCode::UNAVAILABLE, "Socket closed");
+
+TEST_F(SessionTest, ALostCoordinatorIsDialledAgainAndServedInANewEpoch) {
+  std::vector<v1::Hello> hellos;
+  std::vector<TokenId> picked;
+  const absl::Status status = run([&](const v1::Hello& hello, AttachStream& stream) {
+    hellos.push_back(hello);
+    const EpochId epoch = 6 + hellos.size();
+    send_welcome(stream, 8, 5000, epoch);
+    send_plan(stream, in_epoch(first_plan(), epoch));
+    v1::Up up;
+    if (await(stream, v1::Up::kResult, &up)) picked.push_back(up.result().rows(0).token());
+    if (hellos.size() < 3) return kDied;
+    send_drain(stream);
+    read_to_end(stream);
+    return grpc::Status::OK;
+  });
+  EXPECT_TRUE(status.ok()) << status;
+  ASSERT_EQ(hellos.size(), 3u);
+  for (std::size_t life = 0; life < hellos.size(); ++life) {
+    EXPECT_EQ(hellos[life].last_epoch(), life == 0 ? 0 : 6 + life);
+    EXPECT_EQ(hellos[life].instance_id(), hellos[0].instance_id());
+  }
+  ASSERT_EQ(picked.size(), 3u);
+  EXPECT_EQ(picked[1], picked[0]) << "an epoch begins with nothing of the one before";
+  EXPECT_EQ(picked[2], picked[0]);
+}
+
+TEST_F(SessionTest, ACoordinatorThatStaysAwayIsGivenUpAfterTheLease) {
+  bool is_first = true;
+  const absl::Status status = run([&](const v1::Hello&, AttachStream& stream) {
+    if (!std::exchange(is_first, false)) return kDied;
+    send_welcome(stream, 8, 400);
+    v1::Up up;
+    await(stream, v1::Up::kHeartbeat, &up);  // it was admitted
+    return kDied;
+  });
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("within 400ms"));
+}
+
+// The first fault is a plan that no epoch allows: no reason to come back with it.
+TEST_F(SessionTest, AFaultOfItsOwnIsFinalEvenIfTheCoordinatorIsLostToo) {
+  int num_streams = 0;
+  const absl::Status status = run([&](const v1::Hello&, AttachStream& stream) {
+    ++num_streams;
+    send_welcome(stream, 8);
+    send_plan(stream, next_plan(5, 3));
+    v1::Up up;
+    await(stream, v1::Up::kError, &up);
+    return kDied;
+  });
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << status;
+  EXPECT_EQ(num_streams, 1);
 }
 
 struct BadMessage {
@@ -238,7 +300,7 @@ TEST_F(SessionTest, ABrokenStreamFreesAPeerThatWaits) {
   for (std::thread& thread : threads) thread.join();
   EXPECT_LT(absl::Now() - start, absl::Seconds(30));
   for (const absl::Status& status : statuses) {
-    EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
+    EXPECT_EQ(status.code(), absl::StatusCode::kAborted) << status;
     EXPECT_THAT(std::string(status.message()), HasSubstr("the epoch is over"));
   }
 }
@@ -330,7 +392,7 @@ TEST_F(CollectiveSessionTest, AnEpochThatEndsBeforeTheIdSaysWhy) {
     return grpc::Status(grpc::StatusCode::ABORTED, "rank 0 made no id");
   });
   for (const absl::Status& status : statuses) {
-    EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
+    EXPECT_EQ(status.code(), absl::StatusCode::kAborted) << status;
     EXPECT_THAT(std::string(status.message()), HasSubstr("rank 0 made no id"));
   }
 }

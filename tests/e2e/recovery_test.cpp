@@ -1,0 +1,191 @@
+// Real processes that die, stop or are told to: the server comes back, and nothing is left behind.
+#include <gmock/gmock.h>
+#include <grpcpp/grpcpp.h>
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <signal.h>
+
+#include <filesystem>
+#include <thread>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "tests/e2e/server.h"
+#include "tests/test_data.h"
+
+namespace quire::test {
+namespace {
+
+using testing::HasSubstr;
+
+v1::GenerateRequest request_of(int max_tokens) {
+  v1::GenerateRequest request;
+  request.set_text("Once upon a time");
+  request.set_max_tokens(static_cast<std::uint32_t>(max_tokens));
+  request.set_ignore_eos(true);
+  request.set_temperature(0);
+  return request;
+}
+
+// A generation that is read token by token.
+class Reading {
+ public:
+  Reading(Server& server, const v1::GenerateRequest& request)
+      : reader_(server.stub().Generate(&context_, request)) {}
+  bool read(std::size_t at_least) {
+    v1::GenerateReply reply;
+    while (tokens_.size() < at_least && reader_->Read(&reply)) {
+      for (const int id : reply.delta().token_ids()) tokens_.push_back(id);
+    }
+    return tokens_.size() >= at_least;
+  }
+  grpc::Status finish() {
+    read(1 << 30);
+    return reader_->Finish();
+  }
+  const std::vector<int>& tokens() const { return tokens_; }
+
+ private:
+  grpc::ClientContext context_;
+  std::unique_ptr<grpc::ClientReader<v1::GenerateReply>> reader_;
+  std::vector<int> tokens_;
+};
+
+bool ends_within(Process& process, int seconds) {
+  pollfd p{process.pidfd(), POLLIN, 0};
+  return poll(&p, 1, seconds * 1000) > 0;
+}
+
+class RecoveryTest : public testing::Test {
+ protected:
+  void start(const std::vector<std::string>& options = {}) {
+    QUIRE_NEED_DATA(demo_model());
+    auto started = Server::start(demo_model(), 2, options);
+    ASSERT_TRUE(started.ok()) << started.status();
+    server_ = *std::move(started);
+  }
+  bool ready_again(int other_than) {
+    return server_->eventually([&] {
+      const int pid = server_->coordinator();
+      return pid != 0 && pid != other_than && server_->status_of("/ready") == 200;
+    });
+  }
+
+  std::unique_ptr<Server> server_;
+};
+
+TEST_F(RecoveryTest, ADeadCoordinatorIsReplacedOnItsPortsAndTheWorkersStay) {
+  start();
+  const auto before = generate(*server_, request_of(20));
+  ASSERT_TRUE(before.ok()) << before.status();
+  const std::vector<int> workers = server_->workers();
+  for (int life = 0; life < 6; ++life) {  // more often than the budget, but each life does a step
+    const int coordinator = server_->coordinator();
+    ASSERT_NE(coordinator, 0);
+    kill(coordinator, SIGKILL);
+    ASSERT_TRUE(ready_again(coordinator)) << life;
+    auto after = generate(*server_, request_of(20));
+    // The channel may find its old connection broken first.
+    server_->eventually(
+        [&] { return after.ok() || (after = generate(*server_, request_of(20))).ok(); });
+    ASSERT_TRUE(after.ok()) << after.status();
+    EXPECT_EQ(after->tokens, before->tokens);
+  }
+  EXPECT_EQ(server_->workers(), workers) << "the model was not loaded again";
+  EXPECT_EQ(server_->metric("quire_epoch"), 7) << "epochs go on where the first life's ended";
+}
+
+TEST_F(RecoveryTest, BothDieAtOnce) {
+  start();
+  const int coordinator = server_->coordinator();
+  kill(server_->workers().at(0), SIGKILL);
+  kill(coordinator, SIGKILL);
+  ASSERT_TRUE(ready_again(coordinator));
+  EXPECT_TRUE(generate(*server_, request_of(5)).ok());
+}
+
+TEST_F(RecoveryTest, NothingOutlivesTheSupervisor) {
+  start();
+  Reading open(*server_, request_of(2000));
+  ASSERT_TRUE(open.read(3));
+  const std::string grpc = server_->grpc();
+  const int coordinator = server_->coordinator();
+  kill(server_->workers().at(0), SIGSTOP);  // also one that is stopped
+  server_->supervisor().signal(SIGKILL);
+  EXPECT_TRUE(server_->eventually(
+      [&] { return running("quire-worker", grpc).empty() && kill(coordinator, 0) != 0; }));
+  EXPECT_FALSE(open.finish().ok());
+  server_->supervisor().exit_code();
+}
+
+TEST_F(RecoveryTest, ADrainFinishesWhatRunsAndRefusesWhatComes) {
+  start();
+  const auto undisturbed = generate(*server_, request_of(400));
+  ASSERT_TRUE(undisturbed.ok()) << undisturbed.status();
+  Reading open(*server_, request_of(400));
+  ASSERT_TRUE(open.read(5));
+  server_->supervisor().signal(SIGTERM);
+  ASSERT_TRUE(server_->eventually([&] { return server_->status_of("/ready") != 200; }));
+  EXPECT_EQ(generate(*server_, request_of(5)).status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_TRUE(open.finish().ok());
+  EXPECT_EQ(open.tokens(), undisturbed->tokens);
+  ASSERT_TRUE(ends_within(server_->supervisor(), 20));
+  EXPECT_EQ(server_->supervisor().exit_code(), 0);
+}
+
+TEST_F(RecoveryTest, ARankThatDiesInADrainIsReplaced) {
+  start();
+  const auto undisturbed = generate(*server_, request_of(400));
+  ASSERT_TRUE(undisturbed.ok()) << undisturbed.status();
+  Reading open(*server_, request_of(400));
+  ASSERT_TRUE(open.read(5));
+  server_->supervisor().signal(SIGTERM);
+  kill(server_->workers().at(1), SIGKILL);
+  EXPECT_TRUE(open.finish().ok());
+  EXPECT_EQ(open.tokens(), undisturbed->tokens);
+  ASSERT_TRUE(ends_within(server_->supervisor(), 20));
+  EXPECT_EQ(server_->supervisor().exit_code(), 0);
+}
+
+TEST_F(RecoveryTest, ASecondSignalEndsWhatRunsWithAnError) {
+  start();
+  Reading open(*server_, request_of(4000));
+  ASSERT_TRUE(open.read(5));
+  server_->supervisor().signal(SIGTERM);
+  ASSERT_TRUE(server_->eventually([&] { return server_->status_of("/ready") != 200; }));
+  ASSERT_TRUE(open.read(open.tokens().size() + 1)) << "it runs on";
+  server_->supervisor().signal(SIGTERM);
+  const grpc::Status status = open.finish();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_THAT(status.error_message(), HasSubstr("stopping"));
+  ASSERT_TRUE(ends_within(server_->supervisor(), 10));
+  EXPECT_EQ(server_->supervisor().exit_code(), 0);
+}
+
+TEST_F(RecoveryTest, WhatADrainCannotFinishIsToldSo) {
+  start({"--drain-timeout", "1"});
+  Reading open(*server_, request_of(8000));
+  ASSERT_TRUE(open.read(5));
+  server_->supervisor().signal(SIGTERM);
+  const grpc::Status status = open.finish();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  ASSERT_TRUE(ends_within(server_->supervisor(), 20));
+  EXPECT_EQ(server_->supervisor().exit_code(), 0);
+}
+
+// A group that dies again and again without a step: 503, and a code that a supervisor of ours sees.
+TEST_F(RecoveryTest, ASpentBudgetEndsTheServerAfterAnAnswer) {
+  start();
+  for (int life = 0; life < 5; ++life) {
+    ASSERT_TRUE(server_->eventually([&] { return server_->workers().size() == 2; })) << life;
+    kill(server_->workers().at(0), SIGKILL);
+    if (life < 4) {
+      ASSERT_TRUE(server_->eventually([&] { return server_->workers().empty(); })) << life;
+    }
+  }
+  ASSERT_TRUE(ends_within(server_->supervisor(), 20));
+  EXPECT_NE(server_->supervisor().exit_code(), 0);
+}
+
+}  // namespace
+}  // namespace quire::test
