@@ -222,6 +222,12 @@ def rubbish_under_load(case):
                 status, _, page = client.request(server.http, "POST", "/v1/completions", payload)
                 assert status == 400, (payload[:40], status, page)
                 assert client.error_in(page)["type"] == "invalid_request_error", page
+        long = body("a" * 7_000_000, 5)  # tokenized in time, and refused
+        try:
+            complete(server.http, long)
+            raise AssertionError("7 MB of a prompt were accepted")
+        except client.Refused as refused:
+            assert refused.code == "context_length_exceeded", refused
         case.finish(streams, right)
 
 

@@ -61,6 +61,8 @@ TABLE = [
           journal_faults.nowhere_to_write, FAST),
     Fault("F16", "a bit flips in a row", "that row is named and skipped",
           journal_faults.flipped_bits, FAST),
+    Fault("F16", "others look at the journal, or a link is in its place", "mode 0600; no link is followed",
+          journal_faults.private_file, FAST),
     Fault("F16", "the log's tail is torn", "made again, nothing sent twice", journal_faults.torn_tail, FAST),
     Fault("F17", "two coordinators on one journal", "the second refuses, by name",
           coordinator_faults.two_on_one_journal, FAST),
@@ -131,6 +133,7 @@ WAITS = {
     journal_faults.nowhere_to_write: JOURNAL,
     journal_faults.flipped_bits: JOURNAL,
     journal_faults.torn_tail: JOURNAL,
+    journal_faults.private_file: JOURNAL,
     coordinator_faults.drain: "waits for drain and /ready",
     group_faults.poison: "waits for quarantine",
 }

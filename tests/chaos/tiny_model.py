@@ -43,7 +43,7 @@ def write(folder):
     config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "torch_dtype": "float32",
               "hidden_act": "silu", "tie_word_embeddings": False, "num_hidden_layers": LAYERS,
               "hidden_size": HIDDEN, "intermediate_size": FFN, "num_attention_heads": HEADS,
-              "num_key_value_heads": KV_HEADS, "vocab_size": VOCAB, "max_position_embeddings": 1024,
+              "num_key_value_heads": KV_HEADS, "vocab_size": VOCAB, "max_position_embeddings": 2048,
               "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "bos_token_id": 1, "eos_token_id": 2}
     with open(os.path.join(folder, "config.json"), "w") as file:
         json.dump(config, file)
