@@ -51,8 +51,9 @@ class Case:
         if left := server.left_behind():
             raise AssertionError("left behind: " + ", ".join(left[:8]))
 
-    def streams(self, server, bodies, keys=None):
-        return [Stream(server.http, wish, key=keys[i] if keys else None) for i, wish in enumerate(bodies)]
+    def streams(self, server, bodies, keys=None, patient=False):
+        return [Stream(server.http, wish, key=keys[i] if keys else None, patient=patient)
+                for i, wish in enumerate(bodies)]
 
     def right(self, bodies):
         """Before the fault: the oracle and the server under test do not compete for the cores."""

@@ -65,9 +65,9 @@ class Stream:
 
     tokens[choice] are the ids so far, finish[choice] the reason or None. `done` after [DONE];
     `error` holds what the server said where it could not go on; `broken` where the connection ended
-    before either."""
+    before either. A patient one comes again when it is turned away for the moment (503)."""
 
-    def __init__(self, url, body, key=None, headers=None, start=True):
+    def __init__(self, url, body, key=None, headers=None, start=True, patient=False):
         self.url, self.body = url, {**body, "stream": True}
         self.headers = dict(headers or {})
         if key is not None:
@@ -81,7 +81,7 @@ class Stream:
         self.stamps = []  # when tokens came
         self.comments = 0
         self.connection = self.thread = None
-        self.left = False
+        self.left, self.patient = False, patient
         if start:
             self.post()
 
@@ -146,6 +146,11 @@ class Stream:
         try:
             connection.request(method, path, payload, headers)
             answer = connection.getresponse()
+            while answer.status == 503 and self.patient:
+                answer.read()
+                time.sleep(0.2)
+                connection.request(method, path, payload, headers)
+                answer = connection.getresponse()
             if answer.status != 200:
                 self.error = Refused(answer.status, error_in(answer.read()), answer.headers)
                 return

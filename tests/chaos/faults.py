@@ -23,7 +23,7 @@ TABLE = [
           worker_faults.kill_in_decode, FAST),
     Fault("F3", "kill -9 of all ranks; of mpirun", "the same; no orphan lives",
           worker_faults.kill_everybody, FAST),
-    Fault("F3", "kill -9 of the supervisor", "nobody is left, and nothing of theirs",
+    Fault("F3", "kill -9 of the supervisor", "nobody is left; the next start sweeps",
           start_faults.supervisor_killed, FAST),
     Fault("F4", "SIGSTOP of a rank", "noticed; a new life; the old rank is gone",
           worker_faults.stop_a_rank, FAST),
@@ -34,7 +34,9 @@ TABLE = [
           coordinator_faults.stop_the_coordinator_long, SLOW),
     Fault("F6", "ranks die while loading", "the budget is spent: a reason, exit code not 0",
           worker_faults.kill_during_start, FAST),
-    Fault("F6", "a rank exits 65, 0, SEGV, out of memory", "the server ends with that rank's reason",
+    Fault("F6", "a rank leaves before it has said anything", "no hang: a reason, exit code not 0",
+          start_faults.a_rank_leaves_silently, SLOW),
+    Fault("F6", "a rank exits 65, SEGV, out of memory", "the server ends with that rank's reason",
           start_faults.a_rank_fails_to_load, SLOW),
     Fault("F7", "kill -9 of a rank every 3 s for 60 s", "progress, no loss, nobody gives up",
           worker_faults.kill_again_and_again, SLOW),
@@ -120,6 +122,10 @@ TABLE = [
 # Rows that cannot pass on this branch, and what they wait for. The merge removes them.
 JOURNAL = "waits for the journal"
 WAITS = {
+    worker_faults.kill_everybody: "waits for the supervisor's sweep",
+    start_faults.supervisor_killed: "waits for the supervisor's sweep",
+    group_faults.no_numbers: "logits that are no numbers are not looked for yet",
+    group_faults.clock_jumps: "deadlines follow the wall clock",
     coordinator_faults.kill_in_streams: JOURNAL,
     coordinator_faults.kill_in_prefill: JOURNAL,
     coordinator_faults.nobody_comes_back: JOURNAL,

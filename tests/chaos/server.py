@@ -25,7 +25,8 @@ class Server:
     def __init__(self, settings, folder, *options, ranks=2, model=None, inside=(), env=None,
                  wait=True, bin=None, ignore_file_size_signal=False):
         self.folder = folder
-        os.makedirs(folder, exist_ok=True)
+        for path in (folder, folder + ".cache"):
+            os.makedirs(path, exist_ok=True)
         self.shm_before = set(os.listdir("/dev/shm"))
         self.log, self.http, self.grpc = [], None, None
         argv = [*inside, os.path.join(bin or settings.bin, "quire"), "serve", model or settings.model,
@@ -33,7 +34,8 @@ class Server:
                 "--grpc-port", "0", *settings.options, *options]
         self.process = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            errors="replace", env={**os.environ, "TMPDIR": folder, **settings.env, **(env or {})},
+            errors="replace", env={**os.environ, "TMPDIR": folder, "QUIRE_CACHE": folder + ".cache", **settings.env,
+                               **(env or {})},  # its journal is not that of another server
             restore_signals=not ignore_file_size_signal)  # Python ignores SIGXFSZ: so will the server
         self.readers = [threading.Thread(target=self.read, args=(stream,), daemon=True)
                         for stream in (self.process.stdout, self.process.stderr)]

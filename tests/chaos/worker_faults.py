@@ -119,7 +119,7 @@ def kill_again_and_again(case):
         while time.monotonic() < end:
             if all(not s.thread.is_alive() for s in streams):
                 case.finish(streams, right[:len(streams)])
-                streams, rounds = case.streams(server, bodies), rounds + 1
+                streams, rounds = case.streams(server, bodies, patient=True), rounds + 1
             time.sleep(3)
             workers = server.all_workers(seconds=30)
             kills += processes.kill(workers[kills % 2])
