@@ -35,6 +35,9 @@ NewRequest wish_of(Request* request) {
 // those that are refused bring no news, so that a slow time must not refuse for ever.
 constexpr absl::Duration kFresh = absl::Seconds(30);
 constexpr absl::Duration kWasteEvery = absl::Milliseconds(100);
+constexpr char kNoNumber[] =
+    "The model's logits for this request are not numbers (NaN or infinite), so no token can be "
+    "picked; its weights may be damaged, or this input exceeds what its arithmetic can hold.";
 constexpr int kSavesPerStep = 64;  // when the cache is saved as a whole: bounds a step's length
 
 }  // namespace
@@ -222,6 +225,9 @@ void StepLoop::deliver(Gain gain, FinishReason ends) {
     delta.stop_token = delta.tokens.back();
   } else if (gain.end == EndReason::kLength) {
     delta.finish = FinishReason::kLength;
+  } else if (gain.end == EndReason::kNoNumber) {
+    delta.finish = FinishReason::kError;
+    delta.error = kNoNumber;
   }
   const FinishReason finish = delta.finish;
   live->request.deliver(std::move(delta));

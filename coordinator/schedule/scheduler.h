@@ -57,7 +57,8 @@ struct NewRequest {
   absl::Time deadline = absl::InfiniteFuture();
 };
 
-enum class EndReason { kNone, kStop, kLength };
+// kNoNumber: the model's logits were NaN or infinite; nothing was gained.
+enum class EndReason { kNone, kStop, kLength, kNoNumber };
 
 // What one choice gained by one result.
 struct Gain {
@@ -229,6 +230,7 @@ class Scheduler {
   void grant_beams(ScheduledRequest* request, Draft* draft);
   void open_beams(ScheduledRequest* request, Draft* draft);
   void apply_beams(const Request& request, absl::Span<RowResult> results, std::vector<Gain>* gains);
+  void fail_search(const Request& request, std::vector<Gain>* gains);
   void end_search(const Request& request, bool early, std::vector<Gain>* gains);
 
   // apply (scheduler_apply.cpp)

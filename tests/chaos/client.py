@@ -100,7 +100,8 @@ class Stream:
             self.tokens, self.finish = [[] for _ in self.tokens], [None] * len(self.finish)
         elif self.last_id is not None:
             headers["Last-Event-ID"] = self.last_id
-        self.begin("GET", f"/v1/streams/{self.id}", None, headers)
+        name = self.last_id.rpartition(":")[0] if self.last_id else self.id
+        self.begin("GET", f"/v1/streams/{name}", None, headers)
         return self
 
     def begin(self, method, path, payload, headers):
@@ -197,9 +198,10 @@ class Stream:
             self.check_id(event_id)
 
     def check_id(self, event_id):
-        """`<answer id>:<tokens pushed per choice>` must say what we have."""
-        answer, _, counts = event_id.rpartition(":")
-        if answer != self.id or [int(c) for c in counts.split(",")] != [len(t) for t in self.tokens]:
+        """`<answer>:<tokens pushed per choice, a dot after those that have ended>` says what we have."""
+        answer, _, rest = event_id.rpartition(":")
+        counts = [int(count.rstrip(".")) for count in rest.split(";")[0].split(",")]
+        if not self.id.endswith(answer) or counts != [len(t) for t in self.tokens]:
             self.faults.append(f"event {event_id}, but read {self.id} {[len(t) for t in self.tokens]}")
         self.last_id = event_id
 
