@@ -228,6 +228,7 @@ void StepLoop::deliver(Gain gain, FinishReason ends) {
   } else if (gain.end == EndReason::kNoNumber) {
     delta.finish = FinishReason::kError;
     delta.error = kNoNumber;
+    delta.error_code = "numerical_error";
   }
   const FinishReason finish = delta.finish;
   live->request.deliver(std::move(delta));

@@ -124,7 +124,6 @@ JOURNAL = "waits for the journal"
 WAITS = {
     worker_faults.kill_everybody: "waits for the supervisor's sweep",
     start_faults.supervisor_killed: "waits for the supervisor's sweep",
-    group_faults.no_numbers: "logits that are no numbers are not looked for yet",
     group_faults.clock_jumps: "deadlines follow the wall clock",
     coordinator_faults.kill_in_streams: JOURNAL,
     coordinator_faults.kill_in_prefill: JOURNAL,
