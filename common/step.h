@@ -84,6 +84,8 @@ struct RowResult {
   int row = 0;  // index into that plan's rows
   TokenId token = 0;
   std::vector<TokenLogprob> logprobs;  // empty, or: the sampled token, then the k best in order
+  // The logits are NaN or the largest one infinite: the token means nothing, though it is an id.
+  bool no_number = false;
 };
 
 struct StepResult {

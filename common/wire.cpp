@@ -241,6 +241,7 @@ template <typename Name>
 absl::Status decode_result_row(const v1::RowResult& in, const Name& where, RowResult* out) {
   out->row = in.row();
   out->token = in.token();
+  out->no_number = in.no_number();
   if (in.token() < 0) return bad(where(), ".token is ", in.token(), ", but ids are not negative.");
   if (in.logprob_tokens_size() != in.logprobs_size()) {
     return bad(where(), " has ", in.logprob_tokens_size(), " logprob_tokens but ",
@@ -361,6 +362,7 @@ void encode(const StepResult& result, v1::StepResult* out) {
     v1::RowResult* to = out->add_rows();
     to->set_row(row.row);
     to->set_token(row.token);
+    to->set_no_number(row.no_number);
     for (const TokenLogprob& logprob : row.logprobs) {
       to->add_logprob_tokens(logprob.token);
       to->add_logprobs(logprob.logprob);

@@ -4,7 +4,7 @@
 #                 as the simulation's 10,000 seeds; then the suites under AddressSanitizer and
 #                 UndefinedBehaviorSanitizer; then the rooms with threads under ThreadSanitizer; then every
 #                 fuzzer for a while. All steps run, whatever fails; a summary names each.
-#   --step NAME   only this step of the long run: tests, address, thread or fuzz
+#   --step NAME   only this step of the long run: tests, chaos, address, thread or fuzz
 # Anything else goes to ctest. QUIRE_FUZZ_SECONDS: how long each fuzzer runs (60).
 # Shared test data is found through QUIRE_TEST_DATA (default: the folder `shared` beside the project);
 # tests that need it skip without it, and fail with QUIRE_REQUIRE_TEST_DATA=1.
@@ -13,9 +13,10 @@ source_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export QUIRE_CACHE=${QUIRE_CACHE:-$HOME/.cache/quire}
 export QUIRE_PYTHON=$QUIRE_CACHE/venv/bin/python
 
-# The long run: each step is a function below. A further one (chaos, soak) is a line here.
+# The long run: each step is a function below.
 steps=(
-  tests    # the default build, nothing left out
+  tests    # the default build, nothing left out but chaos
+  chaos    # every fault of tests/chaos, as one table, and a short soak
   address  # AddressSanitizer (with leaks) and UndefinedBehaviorSanitizer
   thread   # ThreadSanitizer
   fuzz     # tests/fuzz
@@ -36,7 +37,14 @@ build() {  # build FOLDER TARGET...
 }
 
 step_tests() {
-  run_tests "$source_dir/build"
+  run_tests "$source_dir/build" -LE chaos
+}
+
+step_chaos() {
+  local code=0
+  "$source_dir/tests/chaos/run.py" --bin "$source_dir/build/bin" || code=1
+  "$source_dir/tests/chaos/soak.py" --bin "$source_dir/build/bin" --minutes 1 --out - || code=1
+  return $code
 }
 
 # Reports go to files: a program that a test started, and that another starts again, has no other voice.

@@ -71,6 +71,7 @@ void ChoiceText::finish(OutputDelta& delta, Piece& piece) {
   piece.finish = delta.finish;
   piece.stop_token = delta.stop_token;
   piece.error = std::move(delta.error);
+  piece.error_code = std::move(delta.error_code);
 }
 
 NamedLogprob ChoiceText::named(const TokenLogprob& entry) const {

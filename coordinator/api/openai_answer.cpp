@@ -31,7 +31,7 @@ ApiError failure_of(const ChoiceText::Piece& piece) {
     default:
       return {.status = 500,
               .message = piece.error.empty() ? "The request failed." : piece.error,
-              .code = "internal_error"};
+              .code = piece.error_code.empty() ? "internal_error" : piece.error_code};
   }
 }
 

@@ -11,6 +11,7 @@ void OutputDelta::append(const OutputDelta& next) {
   finish = next.finish;
   stop_token = next.stop_token;
   error = next.error;
+  error_code = next.error_code;
 }
 
 bool SavedRequest::ended() const {

@@ -28,6 +28,7 @@ struct OutputDelta {
   FinishReason finish = FinishReason::kNone;        // set on the last delta of the choice
   TokenId stop_token = -1;  // the eos or stop token id that ended it: also the last of `tokens`
   std::string error;        // with kError
+  std::string error_code;   // what clients may tell it by; empty: internal_error
 
   // `next` is of the same choice and comes after this.
   void append(const OutputDelta& next);

@@ -36,6 +36,9 @@ NewRequest wish_of(Request* request) {
 constexpr absl::Duration kFresh = absl::Seconds(30);
 constexpr absl::Duration kWasteEvery = absl::Milliseconds(100);
 constexpr absl::Duration kStood = absl::Minutes(1);  // ready, with nothing to do: a good life
+constexpr char kNoNumber[] =
+    "The model's logits for this request are not numbers (NaN or infinite), so no token can be "
+    "picked; its weights may be damaged, or this input exceeds what its arithmetic can hold.";
 constexpr int kSavesPerStep = 64;  // when the cache is saved as a whole: bounds a step's length
 
 }  // namespace
@@ -279,6 +282,10 @@ void StepLoop::deliver(Gain gain, FinishReason ends) {
     delta.stop_token = delta.tokens.back();
   } else if (gain.end == EndReason::kLength) {
     delta.finish = FinishReason::kLength;
+  } else if (gain.end == EndReason::kNoNumber) {
+    delta.finish = FinishReason::kError;
+    delta.error = kNoNumber;
+    delta.error_code = "numerical_error";
   }
   const FinishReason finish = delta.finish;
   outbox_.push_back({live->deliver, std::move(delta)});

@@ -72,6 +72,7 @@ void encode_delta(const OutputDelta& delta, v1::JournalDelta* out) {
   out->set_finish(static_cast<std::uint32_t>(delta.finish));
   if (delta.stop_token >= 0) out->set_stop_token(delta.stop_token);
   out->set_error(delta.error);
+  out->set_error_code(delta.error_code);
 }
 
 absl::StatusOr<OutputDelta> decode_delta(const v1::JournalDelta& in) {
@@ -104,6 +105,7 @@ absl::StatusOr<OutputDelta> decode_delta(const v1::JournalDelta& in) {
   out.finish = static_cast<FinishReason>(in.finish());
   if (in.has_stop_token()) out.stop_token = in.stop_token();
   out.error = in.error();
+  out.error_code = in.error_code();
   return out;
 }
 

@@ -64,7 +64,8 @@ struct NewRequest {
   std::vector<ChoicePast> past = {};  // [choice], one of them open; empty: a new one. Not of beams
 };
 
-enum class EndReason { kNone, kStop, kLength };
+// kNoNumber: the model's logits were NaN or infinite; nothing was gained.
+enum class EndReason { kNone, kStop, kLength, kNoNumber };
 
 // What one choice gained by one result.
 struct Gain {
@@ -237,6 +238,7 @@ class Scheduler {
   void grant_beams(ScheduledRequest* request, Draft* draft);
   void open_beams(ScheduledRequest* request, Draft* draft);
   void apply_beams(const Request& request, absl::Span<RowResult> results, std::vector<Gain>* gains);
+  void fail_search(const Request& request, std::vector<Gain>* gains);
   void end_search(const Request& request, bool early, std::vector<Gain>* gains);
 
   // apply (scheduler_apply.cpp)

@@ -116,6 +116,10 @@ void Scheduler::apply_row(const RowInFlight& row, absl::Span<RowResult> picks,
     gain.choice = sequence.choice;
     const bool is_first = sequence.num_tokens() == sequence.num_prompt_tokens;
     for (std::size_t i = 0; i < num_gained && end == EndReason::kNone; ++i) {
+      if (picks[i].no_number) {
+        end = EndReason::kNoNumber;
+        break;
+      }
       sequence.tokens.push_back(picks[i].token);
       gain.tokens.push_back(picks[i].token);
       if (sequence.returns_logprobs) gain.logprobs.push_back(std::move(picks[i].logprobs));
@@ -207,7 +211,7 @@ absl::Status Scheduler::check_pick(const RowResult& pick, const RowInFlight& row
     return absl::InternalError(absl::StrCat("The workers sampled token ", pick.token,
                                             ", but the vocabulary has ", config_.vocab, "."));
   }
-  if (!row.has_logprobs) return absl::OkStatus();
+  if (!row.has_logprobs || pick.no_number) return absl::OkStatus();
   const SamplingParams& params = row.sequence->request->params;
   if (pick.logprobs.empty() || pick.logprobs[0].token != pick.token) {
     return absl::InternalError(absl::StrCat("The workers sampled token ", pick.token,

@@ -77,6 +77,9 @@ void Scheduler::open_beams(ScheduledRequest* request, Draft* draft) {
 // One pick of every open beam, in order.
 void Scheduler::apply_beams(const Request& request, absl::Span<RowResult> results,
                             std::vector<Gain>* gains) {
+  if (std::any_of(results.begin(), results.end(), [](const RowResult& r) { return r.no_number; })) {
+    return fail_search(request, gains);
+  }
   std::vector<BeamCandidates> candidates;
   candidates.reserve(results.size());
   for (const RowResult& result : results) {
@@ -85,6 +88,17 @@ void Scheduler::apply_beams(const Request& request, absl::Span<RowResult> result
   const std::vector<BeamSearch::Open>& next = request->search->step(candidates);
   if (next.empty()) return end_search(request, /*early=*/false, gains);
   request->due = next;
+}
+
+// A beam whose logits are no numbers cannot be compared with the others.
+void Scheduler::fail_search(const Request& request, std::vector<Gain>* gains) {
+  for (int choice = 0; choice < request->n; ++choice) {
+    Gain& gain = gains->emplace_back();
+    gain.request = request->id;
+    gain.choice = choice;
+    gain.end = EndReason::kNoNumber;
+  }
+  end_request(request);
 }
 
 void Scheduler::end_search(const Request& request, bool early, std::vector<Gain>* gains) {

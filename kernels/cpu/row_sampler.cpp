@@ -108,6 +108,7 @@ RowSampler::RowSampler(const VectorOps& ops, std::vector<LogitRun> runs)
   for (const LogitRun& run : runs_) {
     run_highest_.push_back(ops_.largest(run.x, run.size));
     num_ids_ += run.size;
+    is_nan_ = is_nan_ || std::isnan(run_highest_.back());
     if (run_highest_.back() > highest_) {
       highest_ = run_highest_.back();
       best_run = &run;
@@ -119,7 +120,7 @@ RowSampler::RowSampler(const VectorOps& ops, std::vector<LogitRun> runs)
 }
 
 TokenId RowSampler::draw(const SampleRow& row) const {
-  if (!std::isfinite(highest_)) return best_;  // nothing to weigh
+  if (!has_number()) return best_;  // nothing to weigh
   const double uniform =
       philox_uniform(row.seed, row.sample_index, row.position, DrawPurpose::kSample);
   const bool filtered =

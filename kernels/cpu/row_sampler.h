@@ -1,6 +1,7 @@
 // One row of logits as runs of at most kVocabSegment ids, and the choices made on it.
 #pragma once
 
+#include <cmath>
 #include <limits>
 #include <vector>
 
@@ -26,6 +27,9 @@ class RowSampler {
   // `runs` in id order, not empty.
   RowSampler(const VectorOps& ops, std::vector<LogitRun> runs);
 
+  // False where a logit is NaN or the largest one infinite: then nothing of what follows means
+  // much.
+  bool has_number() const { return !is_nan_ && std::isfinite(highest_); }
   TokenId best() const { return best_; }
   TokenId draw(const SampleRow& row) const;
   // The logprob of `token`, then the `k` best by (logprob descending, id ascending).
@@ -47,6 +51,7 @@ class RowSampler {
   std::vector<LogitRun> runs_;
   std::vector<float> run_highest_;
   int num_ids_ = 0;
+  bool is_nan_ = false;  // some logit
   float highest_ = -std::numeric_limits<float>::infinity();
   TokenId best_ = 0;
 };

@@ -17,15 +17,22 @@ typename V::F load_logits(const float* x, int n) {
   return n >= 16 ? V::load(x) : V::fill_after(V::load(x, n), n, kMinusInfinity);
 }
 
+// NaN if any of them is NaN.
 template <class V>
 float largest_of(const float* x, int n) {
   typename V::F chains[4] = {V::set(kMinusInfinity), V::set(kMinusInfinity), V::set(kMinusInfinity),
                              V::set(kMinusInfinity)};
+  std::uint32_t numbers = 0xffffu;  // lanes that held numbers only: the maximum passes NaN over
+  const auto take = [&numbers](typename V::F logits, typename V::F chain) {
+    numbers &= V::mask_eq(logits, logits);
+    return V::max(logits, chain);
+  };
   int i = 0;
   for (; i + 64 <= n; i += 64) {
-    for (int c = 0; c < 4; ++c) chains[c] = V::max(V::load(x + i + 16 * c), chains[c]);
+    for (int c = 0; c < 4; ++c) chains[c] = take(V::load(x + i + 16 * c), chains[c]);
   }
-  for (; i < n; i += 16) chains[0] = V::max(load_logits<V>(x + i, n - i), chains[0]);
+  for (; i < n; i += 16) chains[0] = take(load_logits<V>(x + i, n - i), chains[0]);
+  if (numbers != 0xffffu) return __builtin_nanf("");
   return V::largest(V::max(V::max(chains[0], chains[1]), V::max(chains[2], chains[3])));
 }
 

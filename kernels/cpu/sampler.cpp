@@ -37,7 +37,8 @@ std::vector<LogitRun> Sampler::runs_of(int index) const {
   return runs;
 }
 
-TokenId Sampler::pick_adjusted(const SampleRow& row, std::vector<LogitRun> runs) const {
+void Sampler::pick_adjusted(const SampleRow& row, std::vector<LogitRun> runs,
+                            RowResult* result) const {
   std::vector<float> logits;
   logits.reserve(static_cast<std::size_t>(runs.back().first_id + runs.back().size));
   for (LogitRun& run : runs) {
@@ -45,11 +46,12 @@ TokenId Sampler::pick_adjusted(const SampleRow& row, std::vector<LogitRun> runs)
     run.x = logits.data() + run.first_id;
   }
   adjust_logits(*row.adjustment, absl::MakeSpan(logits));
-  return pick(row, RowSampler(ops_, std::move(runs)));
+  pick(row, RowSampler(ops_, std::move(runs)), result);
 }
 
-TokenId Sampler::pick(const SampleRow& row, const RowSampler& sampler) {
-  return row.temperature < 1e-5f ? sampler.best() : sampler.draw(row);
+void Sampler::pick(const SampleRow& row, const RowSampler& sampler, RowResult* result) {
+  result->no_number = !sampler.has_number();
+  result->token = row.temperature < 1e-5f ? sampler.best() : sampler.draw(row);
 }
 
 void Sampler::sample_row(int index) const {
@@ -57,11 +59,13 @@ void Sampler::sample_row(int index) const {
   RowResult& result = args_.results[index];
   result.logprobs.clear();
   std::vector<LogitRun> runs = runs_of(index);
-  if (row.adjustment != nullptr) result.token = pick_adjusted(row, runs);
+  if (row.adjustment != nullptr) pick_adjusted(row, runs, &result);
   if (row.adjustment == nullptr || row.num_logprobs >= 0) {
     const RowSampler sampler(ops_, std::move(runs));
-    if (row.adjustment == nullptr) result.token = pick(row, sampler);
-    if (row.num_logprobs >= 0) result.logprobs = sampler.logprobs(result.token, row.num_logprobs);
+    if (row.adjustment == nullptr) pick(row, sampler, &result);
+    if (row.num_logprobs >= 0 && !result.no_number) {
+      result.logprobs = sampler.logprobs(result.token, row.num_logprobs);
+    }
   }
   if (args_.ids != nullptr) args_.ids[index] = result.token;
 }

@@ -28,8 +28,8 @@ class Sampler {
   };
 
   std::vector<LogitRun> runs_of(int row) const;
-  TokenId pick_adjusted(const SampleRow& row, std::vector<LogitRun> runs) const;
-  static TokenId pick(const SampleRow& row, const RowSampler& sampler);
+  void pick_adjusted(const SampleRow& row, std::vector<LogitRun> runs, RowResult* result) const;
+  static void pick(const SampleRow& row, const RowSampler& sampler, RowResult* result);
 
   const VectorOps& ops_;
   SampleArgs args_;  // its spans point at the copies below or are not used

@@ -4,6 +4,7 @@
 // cumulative distribution in id order at the row's Philox draw.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "kernels/reference/ops.h"
@@ -71,6 +72,17 @@ TokenId pick(const SampleRow& row, const std::vector<float>& logits) {
 }  // namespace
 
 void sample_row(const SampleRow& row, const std::vector<float>& logits, RowResult& result) {
+  result.token = 0;
+  result.logprobs.clear();
+  // One that is no number cannot be ordered among the others; NaN is no largest one either.
+  float highest_logit = -std::numeric_limits<float>::infinity();
+  bool has_nan = false;
+  for (const float x : logits) {
+    has_nan = has_nan || std::isnan(x);
+    highest_logit = std::max(highest_logit, x);
+  }
+  result.no_number = has_nan || !std::isfinite(highest_logit);
+  if (result.no_number) return;
   if (row.adjustment == nullptr) {
     result.token = pick(row, logits);
   } else {
@@ -78,7 +90,6 @@ void sample_row(const SampleRow& row, const std::vector<float>& logits, RowResul
     adjust_logits(*row.adjustment, absl::MakeSpan(adjusted));
     result.token = pick(row, adjusted);
   }
-  result.logprobs.clear();
   if (row.num_logprobs < 0) return;
   const std::vector<TokenId> ranked = ranked_ids(logits);
   const double highest = logits[static_cast<std::size_t>(ranked[0])];

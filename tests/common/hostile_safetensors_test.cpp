@@ -141,6 +141,9 @@ TEST_F(HostileFolderTest, TensorLies) {
   expect_header_refused(replace(tensor("F32", {0}, 1024, 1024)), "dimension of 0");
   expect_header_refused(replace(tensor("F32", {big, big}, 1024, 1152)), "more elements than fit");
   expect_header_refused(replace(tensor("F32", {big}, 1024, 1152)), "more bytes than fit");
+  // The product is 4 in 64 bits that wrap.
+  expect_header_refused(replace(tensor("F32", {4194305, 4194305, 211106198978564}, 1024, 1152)),
+                        "more elements than fit");
   expect_header_refused(replace(tensor("F32", {1, 1, 1, 1, 1, 1, 1, 1, 32}, 1024, 1152)),
                         "no shape of at most");
   expect_header_refused(replace(tensor("F32", {32}, 1152, 1024)), "no data_offsets");

@@ -169,6 +169,7 @@ TEST(WireTest, ResultsRoundTrip) {
   // The second row had a draft, and searches the widest beam.
   result.rows = {{0, 17, {}}, {3, 5, {{5, -0.25f}, {8, -INFINITY}}}, {3, 6, {}}};
   result.rows[2].logprobs.resize(kMaxRowLogprobs + 1);
+  result.rows[0].no_number = true;
   v1::StepResult message;
   message.set_step(999);  // what was there before is gone
   message.add_rows();
@@ -180,6 +181,8 @@ TEST(WireTest, ResultsRoundTrip) {
   EXPECT_EQ(back->busy_us, 1234);
   ASSERT_EQ(back->rows.size(), 3u);
   EXPECT_EQ(back->rows[0].token, 17);
+  EXPECT_TRUE(back->rows[0].no_number);
+  EXPECT_FALSE(back->rows[1].no_number);
   EXPECT_TRUE(back->rows[0].logprobs.empty());
   EXPECT_EQ(back->rows[1].row, 3);
   EXPECT_EQ(back->rows[1].logprobs[1].token, 8);

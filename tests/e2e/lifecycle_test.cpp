@@ -84,6 +84,24 @@ TEST(BadStart, CorruptHeaderIsSaid) {
   std::filesystem::remove(path);
 }
 
+TEST(BadStart, ASafetensorsFolderThatLies) {
+  const std::filesystem::path folder = scratch("folder");
+  std::filesystem::create_directories(folder);
+  std::ofstream(folder / "config.json")
+      << R"({"architectures": ["LlamaForCausalLM"], "hidden_size": 32, "intermediate_size": 64,
+             "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2,
+             "vocab_size": 8, "max_position_embeddings": 64, "tie_word_embeddings": true,
+             "torch_dtype": "float32"})";
+  // A header of 2^63 bytes, in a file of 16.
+  std::ofstream(folder / "model.safetensors", std::ios::binary)
+      << std::string("\0\0\0\0\0\0\0\x80{}      ", 16);
+  const CommandResult result = serve(folder.string());
+  EXPECT_EQ(result.exit_code, 65) << result.output;
+  EXPECT_THAT(result.output, HasSubstr("model.safetensors"));
+  EXPECT_THAT(result.output, HasSubstr("9223372036854775808 bytes long"));
+  std::filesystem::remove_all(folder);
+}
+
 TEST(BadStart, UnknownArchitectureIsNamed) {
   QUIRE_NEED_DATA(data_root() / "data/models/tiny-random/gpt2");
   const CommandResult result = serve((data_root() / "data/models/tiny-random/gpt2").string());

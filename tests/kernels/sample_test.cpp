@@ -126,6 +126,34 @@ TEST(Sample, GreedyTakesTheLargestAndThenTheLowestId) {
   }
 }
 
+// Greedy and drawn: the row says so, and has an id that exists.
+TEST(Sample, LogitsThatAreNoNumbersAreSaid) {
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  for (const char* backend : {"reference", "avx512", "avx2"}) {
+    const auto device = open_backend(backend);
+    if (device == nullptr) continue;
+    const std::vector<float> good = random_floats(1500, 5);
+    for (const int at : {0, 17, 1030, 1499, -1}) {  // -1: everywhere
+      for (const float bad : {kNan, kInfinity}) {
+        std::vector<float> logits = good;
+        for (int i = 0; i < 1500; ++i) {
+          if (at < 0 || i == at) logits[static_cast<std::size_t>(i)] = bad;
+        }
+        for (const SampleRow& row : assorted_rows(20, 3)) {
+          const std::vector<RowResult> results = sample(*device, logits, {row}, {0, 1024, 1500});
+          EXPECT_TRUE(results[0].no_number) << backend << " " << bad << " at " << at;
+          EXPECT_TRUE(results[0].token >= 0 && results[0].token < 1500) << results[0].token;
+          EXPECT_TRUE(results[0].logprobs.empty());
+        }
+      }
+    }
+    for (const SampleRow& row : assorted_rows(20, 3)) {
+      EXPECT_FALSE(sample(*device, good, {row})[0].no_number);
+    }
+  }
+}
+
 TEST(Sample, BestLogprobsAreOrderedAndSumToOne) {
   for (const char* name : {"reference", "avx512", "avx2"}) {
     const auto device = open_backend(name);

@@ -2,6 +2,7 @@
 #include "worker/session/process_group.h"
 
 #include <mpi.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,11 +14,37 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/status.h"
+#include "worker/session/exit_code.h"
 
 namespace quire {
 namespace {
 
 constexpr std::size_t kInstanceBytes = 64;
+
+// Ranks are started together, so whoever has not come to MPI_Init within this time never will: a
+// rank that left with 0 before it is nobody whom mpirun misses, and the others would wait for ever.
+constexpr unsigned kMeetWithinSeconds = 30;
+
+void end_waiting(int) {
+  constexpr char kText[] =
+      "quire-worker: not every rank has come to MPI_Init within 30 s; look for one that ended\n";
+  [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, kText, sizeof kText - 1);
+  ::_exit(kExitTemporary);
+}
+
+class MeetingDeadline {
+ public:
+  MeetingDeadline() : before_(signal(SIGALRM, end_waiting)) { alarm(kMeetWithinSeconds); }
+  ~MeetingDeadline() {
+    alarm(0);
+    signal(SIGALRM, before_);
+  }
+  MeetingDeadline(const MeetingDeadline&) = delete;
+  MeetingDeadline& operator=(const MeetingDeadline&) = delete;
+
+ private:
+  void (*const before_)(int);
+};
 
 std::string random_instance_id() {
   std::random_device device;
@@ -65,6 +92,7 @@ absl::Status ProcessGroup::open_by_hand(const EngineConfig& config) {
 }
 
 absl::Status ProcessGroup::open_mpi(const std::string& instance_id) {
+  const MeetingDeadline deadline;
   int provided = MPI_THREAD_SINGLE;
   if (MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided) != MPI_SUCCESS) {
     return absl::InternalError("MPI could not be initialised; see its message above");

@@ -1,6 +1,10 @@
 // Bad input over HTTP, row by row: status, the field it names, a part of the sentence. After all of
 // it a good request still gets the right answer and nothing runs.
+#include <arpa/inet.h>
 #include <gmock/gmock.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "tests/coordinator/api/openai_fixture.h"
 
@@ -52,6 +56,35 @@ class BadInputTest : public OpenAiTest {
   }
 };
 
+// Listens on a loopback port and answers nobody.
+class HttpServerProbe {
+ public:
+  HttpServerProbe() : fd_(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)) {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof(address);
+    auto* raw = reinterpret_cast<sockaddr*>(&address);
+    EXPECT_TRUE(bind(fd_, raw, size) == 0 && listen(fd_, 8) == 0);
+    EXPECT_EQ(getsockname(fd_, raw, &size), 0);
+    port_ = ntohs(address.sin_port);
+  }
+  ~HttpServerProbe() { close(fd_); }
+  HttpServerProbe(const HttpServerProbe&) = delete;
+  HttpServerProbe& operator=(const HttpServerProbe&) = delete;
+
+  int port() const { return port_; }
+  bool was_called() const {
+    const int client = accept(fd_, nullptr, nullptr);
+    if (client >= 0) close(client);
+    return client >= 0;
+  }
+
+ private:
+  const int fd_;
+  int port_ = 0;
+};
+
 std::string list_of(const std::string& element, int count) {
   std::string out = "[";
   for (int i = 0; i < count; ++i) absl::StrAppend(&out, i > 0 ? "," : "", element);
@@ -70,6 +103,9 @@ TEST_F(BadInputTest, SamplingFields) {
             {R"("n": true)", 400, "n", "integer"},
             {R"("logprobs": 21)", 400, "logprobs", "[0, 20]"},
             {R"("logprobs": -1)", 400, "logprobs", "[0, 20]"},
+            {R"("logprobs": 64)", 400, "logprobs", "[0, 20]"},
+            {R"("logprob_token_ids": )" + list_of("1", 10000), 400, "logprob_token_ids",
+             "not supported"},
             {R"("logprobs": true)", 400, "logprobs", "integer"},
             {R"("max_tokens": 0)", 400, "max_tokens", "at least 1"},
             {R"("max_tokens": -1)", 400, "max_tokens", "at least 1"},
@@ -87,6 +123,7 @@ TEST_F(BadInputTest, SamplingFields) {
             {R"("seed": 1180591620717411303424)", 400, "seed", "integer"},
             {R"("seed": "x")", 400, "seed", "integer"},
             {R"("stop": )" + list_of("\"x\"", 17), 400, "stop", "at most 16"},
+            {R"("stop": )" + list_of("\"x\"", 1000), 400, "stop", "at most 16"},
             {R"("stop": ")" + std::string(1 << 20, 's') + "\"", 400, "stop", "256"},
             {R"("stop": "")", 400, "stop", "1 to 256"},
             {R"("stop": [1])", 400, "stop", "list of texts"},
@@ -119,6 +156,9 @@ TEST_F(BadInputTest, Prompts) {
             {R"("prompt": )" + list_of("\"a\"", 257), 400, "prompt", "at most 256"},
             {R"("prompt": )" + list_of("1", 1000000), 400, "prompt", "2048"},
             {R"("prompt": ")" + std::string(5000, 'p') + "\"", 400, "prompt", "5000 tokens"},
+            {R"("prompt": )" + list_of("\"a\"", 10000), 400, "prompt", "at most 256"},
+            {R"("prompt": [[[1]]])", 400, "prompt", "text"},
+            {R"("prompt": [[]])", 400, "prompt", "at least one token"},
             {R"("model": "other")", 404, "model", "\"letters\""},
             {R"("model": "../x")", 404, "model", "letters"},
             {R"("model": ")" + std::string(1 << 20, 'm') + "\"", 404, "model", "letters"},
@@ -132,6 +172,7 @@ TEST_F(BadInputTest, WhatChangesLogits) {
   check("/v1/completions", completion(),
         {
             {R"("presence_penalty": 2.5)", 400, "presence_penalty", "in [-2, 2]"},
+            {R"("presence_penalty": -1e9)", 400, "presence_penalty", "in [-2, 2]"},
             {R"("presence_penalty": "much")", 400, "presence_penalty", "number"},
             {R"("frequency_penalty": 1e9)", 400, "frequency_penalty", "in [-2, 2]"},
             {R"("frequency_penalty": -1e308)", 400, "frequency_penalty", "in [-2, 2]"},
@@ -169,11 +210,78 @@ TEST_F(BadInputTest, FieldsThatAreNotBuilt) {
             {R"("echo": true)", 400, "echo", "not supported"},
             {R"("suffix": "x")", 400, "suffix", "not supported"},
             {R"("prompt_logprobs": 1)", 400, "prompt_logprobs", "not supported"},
+            {R"("prompt_logprobs": -1)", 400, "prompt_logprobs", "not supported"},
             {R"("guided_json": {})", 400, "guided_json", "is not supported"},
             {R"("response_format": {"type": "json_object"})", 400, "response_format", "other than"},
             {R"("prompt_embeds": "gASV")", 400, "prompt_embeds", "not supported"},
             {R"("add_special_tokens": false)", 400, "add_special_tokens", "not supported"},
         });
+}
+
+// S11 and S13: what a server that had them would have to bound is refused before it is looked at,
+// by every endpoint.
+TEST_F(BadInputTest, TemplatesAndGrammarsOfRequests) {
+  std::string deep = "1";
+  for (int i = 0; i < 40; ++i) deep = R"({"type": "array", "items": )" + deep + "}";
+  const std::string type = R"("response_format": {"type": "json_schema", "json_schema": )";
+  const std::vector<Row> rows = {
+      {R"("chat_template": "{{ 1 }}")", 400, "chat_template", "not supported"},
+      {R"("chat_template_kwargs": {"chat_template": "x"})", 400, "chat_template_kwargs",
+       "not supported"},
+      {R"("chat_template_kwargs": {"tokenize": false})", 400, "chat_template_kwargs",
+       "not supported"},
+      {R"("chat_template_kwargs": {"add_generation_prompt": [1]})", 400, "chat_template_kwargs",
+       "not supported"},
+      {R"("guided_regex": "(a+)+$")", 400, "guided_regex", "not supported"},
+      {R"("guided_regex": "(a{1,9999}){1,9999}")", 400, "guided_regex", "not supported"},
+      {R"("guided_regex": ")" + std::string(30000, '(') + "\"", 400, "guided_regex",
+       "not supported"},
+      {R"("guided_grammar": "root ::= root")", 400, "guided_grammar", "not supported"},
+      {R"("guided_choice": )" + list_of("\"c\"", 100000), 400, "guided_choice", "not supported"},
+      {R"x("structured_outputs": {"regex": "(?=a)"})x", 400, "structured_outputs", "other than"},
+      {R"("guided_json": {"$ref": "#"})", 400, "guided_json", "not supported"},
+      {R"("guided_json": {"$ref": "http://169.254.169.254/"})", 400, "guided_json",
+       "not supported"},
+      {R"("guided_json": {"pattern": "(", "type": 5})", 400, "guided_json", "not supported"},
+      {type + R"({"schema": {"enum": )" + list_of("\"e\"", 100000) + "}}}", 400, "response_format",
+       "other than"},
+      {type + R"({"schema": )" + deep + "}}", 400, "response_format", "other than"},
+      {R"("tools": [{"type": "function", "function": {"parameters": {"type": 5}}}])", 400, "tools",
+       "not supported"},
+  };
+  check("/v1/completions", completion(), rows);
+  start({});
+  check("/v1/chat/completions", chat_body(), rows);
+}
+
+// S14: nothing of a schema is kept, so ten thousand different ones leave nothing behind.
+TEST_F(BadInputTest, ManySchemas) {
+  HttpClient client(port());
+  for (int i = 0; i < 10000; ++i) {
+    Json body = completion();
+    body["guided_json"] = {{"title", absl::StrCat("schema ", i)}};
+    ASSERT_TRUE(client.send(post("/v1/completions", body.dump())));
+    ASSERT_EQ(client.read_answer().status, 400);
+  }
+  EXPECT_EQ(complete(completion())["choices"][0]["text"], oracle_text("hello", 3));
+}
+
+// S15: nobody is called to fetch what a request names.
+TEST_F(BadInputTest, UrlsAreNotFetched) {
+  HttpServerProbe probe;
+  std::vector<Row> rows;
+  const std::string local = absl::StrCat("127.0.0.1:", probe.port(), "/x.png");
+  for (const std::string& url :
+       {"http://" + local, "https://" + local, "http://2130706433:" + absl::StrCat(probe.port()),
+        std::string("file:///etc/passwd"), std::string("http://169.254.169.254/latest/meta-data"),
+        std::string("data:image/png;base64,iVBORw0KGgo=")}) {
+    rows.push_back({R"("messages": [{"role": "user", "content": [{"type": "image_url", )"
+                    R"("image_url": {"url": ")" +
+                        url + R"("}}]}])",
+                    400, "messages", "reads text only"});
+  }
+  check("/v1/chat/completions", chat_body(), rows);
+  EXPECT_FALSE(probe.was_called());
 }
 
 TEST_F(BadInputTest, HowARequestWaits) {

@@ -184,11 +184,16 @@ TEST_F(GenerateTest, RefusesInvalidFieldsByName) {
       {"`temperature` is 3", [](auto& r) { r.set_temperature(3); }},
       {"`temperature` is nan", [](auto& r) { r.set_temperature(NAN); }},
       {"`top_p` is 0", [](auto& r) { r.set_top_p(0); }},
+      {"`top_p` is nan", [](auto& r) { r.set_top_p(NAN); }},
+      {"`min_p` is nan", [](auto& r) { r.set_min_p(NAN); }},
+      {"`temperature` is inf", [](auto& r) { r.set_temperature(INFINITY); }},
       {"`top_k` is -5", [](auto& r) { r.set_top_k(-5); }},
       {"`min_p` is 2", [](auto& r) { r.set_min_p(2); }},
       {"`n` is 0", [](auto& r) { r.set_n(0); }},
       {"`n` is 4294967295", [](auto& r) { r.set_n(0xFFFFFFFF); }},
       {"`logprobs` is 21", [](auto& r) { r.set_logprobs(21); }},
+      {"`logprobs` is 64", [](auto& r) { r.set_logprobs(64); }},  // the vocabulary
+      {"`logprobs` is 4294967295", [](auto& r) { r.set_logprobs(0xFFFFFFFF); }},
       {"`max_tokens` is 0", [](auto& r) { r.set_max_tokens(0); }},
       {"`max_tokens` is 4294967295", [](auto& r) { r.set_max_tokens(0xFFFFFFFF); }},
       {"`max_tokens` is 510 and the prompt has 5 tokens", [](auto& r) { r.set_max_tokens(510); }},
@@ -198,12 +203,25 @@ TEST_F(GenerateTest, RefusesInvalidFieldsByName) {
        [](auto& r) {
          for (int i = 0; i < 17; ++i) r.add_stop("a");
        }},
+      {"`stop` has 1000",
+       [](auto& r) {
+         for (int i = 0; i < 1000; ++i) r.add_stop("a");
+       }},
+      {"`stop` string 0", [](auto& r) { r.add_stop(std::string(1 << 20, 'a')); }},
       {"`stop_token_ids`", [](auto& r) { r.add_stop_token_ids(64); }},
       {"`stop_token_ids`", [](auto& r) { r.add_stop_token_ids(-1); }},
       {"`presence_penalty` is -3", [](auto& r) { r.set_presence_penalty(-3); }},
       {"`frequency_penalty` is nan", [](auto& r) { r.set_frequency_penalty(NAN); }},
       {"`repetition_penalty` is 0", [](auto& r) { r.set_repetition_penalty(0); }},
       {"`logit_bias` entry 0 is 64", [](auto& r) { (*r.mutable_logit_bias())[64] = 1; }},
+      {"`logit_bias` has 301",
+       [](auto& r) {
+         for (int i = 0; i < 301; ++i) (*r.mutable_logit_bias())[i] = 1;
+       }},
+      {"`logit_bias` entry 0 is -1", [](auto& r) { (*r.mutable_logit_bias())[-1] = 1; }},
+      {"`logit_bias` of id 5 is nan", [](auto& r) { (*r.mutable_logit_bias())[5] = NAN; }},
+      {"`presence_penalty` is 1e+09", [](auto& r) { r.set_presence_penalty(1e9f); }},
+      {"`repetition_penalty` is nan", [](auto& r) { r.set_repetition_penalty(NAN); }},
       {"`logit_bias` of id 5 is 101", [](auto& r) { (*r.mutable_logit_bias())[5] = 101; }},
       {"`min_tokens` is 11, but the answer has at most 10", [](auto& r) { r.set_min_tokens(11); }},
       {"`min_tokens` is 2147483647", [](auto& r) { r.set_min_tokens(0xFFFFFFFF); }},
@@ -215,6 +233,11 @@ TEST_F(GenerateTest, RefusesInvalidFieldsByName) {
        [](auto& r) {
          r.mutable_token_ids()->add_ids(1);
          r.mutable_token_ids()->add_ids(64);
+       }},
+      {"`token_ids` entry 0 is -1", [](auto& r) { r.mutable_token_ids()->add_ids(-1); }},
+      {"`token_ids` has 1000000 tokens",
+       [](auto& r) {
+         for (int i = 0; i < 1000000; ++i) r.mutable_token_ids()->add_ids(1);
        }},
       {"`input` is missing", [](auto& r) { r.clear_input(); }},
       {"`messages`", [](auto& r) { r.mutable_chat(); }},
@@ -232,6 +255,19 @@ TEST_F(GenerateTest, RefusesInvalidFieldsByName) {
     EXPECT_EQ(answer.messages, 0);
   }
   EXPECT_TRUE(generate(request("hello", 10)).status.ok());
+}
+
+// Larger than a message may be, and bytes that are no text: the call fails before anybody looks at
+// it, and the next one is served.
+TEST_F(GenerateTest, RefusesWhatIsNoMessageOfOurs) {
+  start_workers();
+  v1::GenerateRequest large = request("hello", 10);
+  large.mutable_token_ids()->mutable_ids()->Resize(10'000'000, 1);
+  EXPECT_EQ(generate(large).status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  v1::GenerateRequest no_text = request("hello", 10);
+  no_text.set_text("a\xff");
+  EXPECT_FALSE(generate(no_text).status.ok());
+  EXPECT_EQ(generate(request("hello", 10)).tokens[0], oracle("hello", 10));
 }
 
 TEST_F(GenerateTest, RefusesAnUnknownModelAndServesItsOwnName) {

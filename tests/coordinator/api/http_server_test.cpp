@@ -203,6 +203,32 @@ TEST_F(HttpServerTest, RefusesWhatBreaksLimitsAndRules) {
   EXPECT_TRUE(wait_no_connections());
 }
 
+// S8: a million chunks of one byte are a body like any other, up to its limit; and a length that is
+// too short makes what follows the next request, which it is not.
+TEST_F(HttpServerTest, TinyChunksAndShortLengths) {
+  HttpLimits limits;
+  limits.body_bytes = 1000000;
+  start(limits);
+  const std::string head = "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+  std::string chunks;
+  for (int i = 0; i < 1000000; ++i) chunks += "1\r\nb\r\n";
+  HttpClient client(port());
+  ASSERT_TRUE(client.send(head + chunks + "0\r\n\r\n"));
+  const HttpAnswer whole = client.read_answer();
+  EXPECT_EQ(whole.status, 200);
+  EXPECT_EQ(whole.body.size(), 1000000 + std::string("POST /echo ").size());
+  client.send(head + chunks + "1\r\nb\r\n0\r\n\r\n");
+  EXPECT_EQ(client.read_answer().status, 413);
+  EXPECT_TRUE(client.wait_closed());
+
+  HttpClient liar(port());
+  ASSERT_TRUE(
+      liar.send("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nabcdef\r\n\r\n"));
+  EXPECT_EQ(liar.read_answer().body, "POST /echo ab");
+  EXPECT_EQ(liar.read_answer().status, 400);
+  EXPECT_TRUE(liar.wait_closed());
+}
+
 TEST_F(HttpServerTest, EndsConnectionsThatDawdle) {
   HttpLimits limits;
   limits.header = limits.body = limits.idle = std::chrono::milliseconds(50);

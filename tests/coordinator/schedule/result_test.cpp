@@ -79,6 +79,45 @@ TEST_F(ResultTest, LogprobsThatWereAskedForMustBeThere) {
   EXPECT_EQ(gains[0].logprobs[0][0].token, gains[0].tokens[0]);
 }
 
+TEST_F(ResultTest, LogitsThatAreNoNumbersEndOneSequence) {
+  start(40);
+  NewRequest request = wish(4, 5);
+  request.params.logprobs = 2;
+  add(request);
+  add(4, 5);
+  StepResult result = run(plan());
+  result.rows[0].no_number = true;
+  result.rows[0].logprobs.clear();  // nothing can be said of them
+  const std::vector<Gain> gains = apply(result);
+  ASSERT_THAT(gains, SizeIs(2));
+  EXPECT_THAT(gains[0].tokens, SizeIs(0));
+  EXPECT_EQ(gains[0].end, EndReason::kNoNumber);
+  EXPECT_THAT(gains[1].tokens, SizeIs(1));
+  EXPECT_EQ(gains[1].end, EndReason::kNone);
+  EXPECT_EQ(scheduler_->num_running(), 1);
+  EXPECT_TRUE(scheduler_->verify().ok());
+}
+
+TEST_F(ResultTest, LogitsThatAreNoNumbersEndAllBeams) {
+  start(40);
+  NewRequest request = wish(4, 5);
+  request.n = 2;
+  request.beams.width = 3;
+  add(request);
+  StepResult result = run(plan());
+  apply(result);
+  result = run(plan());
+  ASSERT_THAT(result.rows, SizeIs(3));
+  result.rows[1].no_number = true;
+  result.rows[1].logprobs.clear();
+  const std::vector<Gain> gains = apply(result);
+  ASSERT_THAT(gains, SizeIs(2));
+  EXPECT_EQ(gains[0].end, EndReason::kNoNumber);
+  EXPECT_EQ(gains[1].end, EndReason::kNoNumber);
+  EXPECT_EQ(scheduler_->num_running(), 0);
+  EXPECT_TRUE(scheduler_->verify().ok());
+}
+
 TEST_F(ResultTest, EosEndsUnlessItIsIgnored) {
   const TokenId first = HashModel{config_.vocab}.next({{0, 1, 2, 3}}, /*seed=*/1, 0);
   config_.eos = {first};
