@@ -119,6 +119,7 @@ class Engine::Impl {
       : tenants_(tenants),
         limits_(request_limits(config, spec, tenants)),
         gate_(queue_limits(config)),
+        tenant_limits_(tenants),
         loop_(scheduler_config(config, spec, tenants),
               step_deadline > absl::ZeroDuration() ? step_deadline : step_deadline_of(config),
               &mailbox_) {}
@@ -134,6 +135,9 @@ class Engine::Impl {
       const std::string& name = tenants_[static_cast<std::size_t>(request.tenant)].name;
       request.cache_salt = absl::StrCat(name.size(), ":", name, ":", request.cache_salt);
     }
+    const RequestId id = next_id_.fetch_add(1);
+    request.id = id;
+    QUIRE_RETURN_IF_ERROR(tenant_limits_.enter(request));
     request.arrival = absl::Now();
     const auto prompt_tokens = static_cast<std::int64_t>(request.prompt.size());
     QUIRE_ASSIGN_OR_RETURN(
@@ -143,14 +147,17 @@ class Engine::Impl {
       request.deliver =
           watch_first_token(std::move(request.deliver), &gate_, prompt_tokens, request.arrival);
     }
-    const RequestId id = next_id_.fetch_add(1);
-    request.id = id;
     if (entry.is_doubtful) {
       QUIRE_RETURN_IF_ERROR(ask(std::move(request), entry.speeds));
       return id;
     }
     if (!mailbox_.push(std::move(request))) return stopping();
     return id;
+  }
+
+  void stop_choice(RequestId id, int choice) {
+    tenant_limits_.choice_ended(id, choice);
+    mailbox_.push(StopChoice{id, choice});
   }
 
   void on_ready(const GroupReady& ready) {
@@ -171,6 +178,7 @@ class Engine::Impl {
     stats.rejected_queued_reqs = refusals.requests;
     stats.rejected_queued_tokens = refusals.tokens;
     stats.rejected_deadline = refusals.deadline;
+    stats.rejected_tenant = tenant_limits_.refusals();
     return stats;
   }
 
@@ -222,6 +230,7 @@ class Engine::Impl {
   std::atomic<int> total_blocks_ = 0;  // of the last group that was ready
   std::atomic<RequestId> next_id_ = 1;
   QueueGate gate_;
+  TenantLimits tenant_limits_;  // outlives the requests of mailbox and loop
   Mailbox mailbox_;
   StepLoop loop_;
   std::thread thread_;
@@ -240,7 +249,7 @@ void Engine::cancel(RequestId id) {
   impl_->mailbox().push(CancelRequest{id});
 }
 void Engine::stop_choice(RequestId id, int choice) {
-  impl_->mailbox().push(StopChoice{id, choice});
+  impl_->stop_choice(id, choice);
 }
 absl::Duration Engine::retry_after() const {
   return impl_->retry_after();
