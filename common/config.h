@@ -51,16 +51,25 @@ struct EngineConfig {
   int prompt_lookup_max = 4;                // tokens that must repeat, at most
   int prompt_lookup_min = 2;
   // serving
-  std::string host = "127.0.0.1";
+  std::string host = "127.0.0.1";  // of HTTP
   int port = 8000;
+  std::string ssl_certfile, ssl_keyfile;  // HTTPS; empty: plain HTTP
+  std::string ssl_ca_certs;               // whose client certificates count
+  int ssl_cert_reqs = 0;                  // 0 none, 1 optional, 2 required
+  std::string grpc_host = "127.0.0.1";
   int grpc_port = 50051;
-  std::string api_key;               // required in Authorization: Bearer for /v1 and gRPC
-  std::string api_key_file;          // where it was read from; keeps it out of command lines
-  std::string tenants_file;          // keys, names and weights of several users
   std::string journal = "auto";      // a file; auto: one per port in the cache folder; none
   std::string journal_sync = "off";  // off, normal, full
   int resume_grace_s = 30;           // how long an unfinished answer waits for its client
-  int drain_timeout = 30;    // seconds that running requests get when the server is told to stop
+  int drain_timeout = 30;  // seconds that running requests get when the server is told to stop
+  // Mutual TLS on the gRPC port, all three or none: what this program presents there, and whose
+  // certificates it accepts.
+  std::string grpc_ssl_certfile, grpc_ssl_keyfile, grpc_ssl_ca_certs;
+  std::string grpc_ssl_server_name;  // in the coordinator's certificate; empty: what is dialled
+  bool grpc_insecure_private_network = false;  // plain gRPC beyond loopback, with a worker secret
+  std::string api_key;                         // required in Authorization: Bearer for /v1 and gRPC
+  std::string api_key_file;  // where it was read from; keeps it out of command lines
+  std::string tenants_file;  // keys, names and weights of several users
   std::string log_level = "info";
   std::string progress = "auto";  // auto, bar, lines, none
   // worker (set by the launcher, or by hand where no MPI is)
@@ -106,12 +115,20 @@ absl::StatusOr<ParsedConfig> parse_config(ProgramMask program, absl::Span<const 
 std::string help_text(ProgramMask program, const std::string& usage);
 
 // The command line that reproduces `config` for another program: only options that differ from
-// their defaults and that the program knows.
+// their defaults and that the program knows. Never a secret: see kApiKeyVariable.
 std::vector<std::string> to_arguments(const EngineConfig& config, ProgramMask program);
+
+// Whether only this machine can reach what listens on `host`, as far as its text tells: a name
+// other than localhost counts as one that others reach.
+bool is_loopback(const std::string& host);
 
 // $QUIRE_CACHE or ~/.cache/quire (config_environment.cpp, the only place that reads the
 // environment): what can be made again.
 std::string cache_folder();
+// The key that clients must send, where it comes neither by option nor by file: that is also how
+// one program hands it to the next, because command lines are for everybody to read. Empty: none.
+inline constexpr char kApiKeyVariable[] = "QUIRE_API_KEY";
+std::string api_key_of_environment();
 // Where deploy/setup.sh keeps the demo model.
 std::string demo_model_path();
 // The file that --journal means; empty: none. Where auto has no port to go by, none.

@@ -150,9 +150,9 @@ absl::Status set_api_key(EngineConfig& config, const std::string& value) {
   config.api_key = value;
   return absl::OkStatus();
 }
-// A key that came from a file is handed on as the file.
-std::string get_api_key(const EngineConfig& config) {
-  return config.api_key_file.empty() ? config.api_key : "";
+// Never told: command lines and help texts are for everybody to read.
+std::string get_api_key(const EngineConfig&) {
+  return "";
 }
 absl::Status set_api_key_file(EngineConfig& config, const std::string& value) {
   config.api_key.clear();
@@ -277,18 +277,48 @@ constexpr Option kOptions[] = {
     {"--prompt-lookup-min", "Scheduling", "N", "ngram: tokens that must repeat, at least", kApi,
      set_int<&C::prompt_lookup_min, 1, 16>, get_int<&C::prompt_lookup_min>},
 
-    {"--host", "Serving", "ADDRESS", "address to listen on; 0.0.0.0 lets other machines in", kApi,
-     set_text<&C::host>, get_text<&C::host>},
+    {"--host", "Serving", "ADDRESS", "address of the HTTP API; 0.0.0.0 lets other machines in",
+     kApi, set_text<&C::host>, get_text<&C::host>},
     {"--port", "Serving", "PORT", "HTTP port; 0 takes a free one", kApi,
      set_int<&C::port, 0, 65535>, get_int<&C::port>},
+    {"--ssl-certfile", "Serving", "FILE", "PEM certificate (and chain) of the HTTP API: HTTPS",
+     kApi, set_text<&C::ssl_certfile>, get_text<&C::ssl_certfile>},
+    {"--ssl-keyfile", "Serving", "FILE", "its private key, which only this user may read", kApi,
+     set_text<&C::ssl_keyfile>, get_text<&C::ssl_keyfile>},
+    {"--ssl-ca-certs", "Serving", "FILE", "authorities whose client certificates are accepted",
+     kApi, set_text<&C::ssl_ca_certs>, get_text<&C::ssl_ca_certs>},
+    {"--ssl-cert-reqs", "Serving", "N",
+     "client certificates over HTTPS: 0 asks for none, 1 checks those that come, 2 requires one",
+     kApi, set_int<&C::ssl_cert_reqs, 0, 2>, get_int<&C::ssl_cert_reqs>},
+    {"--grpc-host", "Serving", "ADDRESS",
+     "address of the gRPC port, for clients and workers; one that other machines reach needs the "
+     "three --grpc-ssl options, or --grpc-insecure-private-network",
+     kApi, set_text<&C::grpc_host>, get_text<&C::grpc_host>},
     {"--grpc-port", "Serving", "PORT", "gRPC port, for clients and workers; 0 takes a free one",
      kApi, set_int<&C::grpc_port, 0, 65535>, get_int<&C::grpc_port>},
     {"--drain-timeout", "Serving", "SECONDS",
      "what running requests get to finish when the server is told to stop; 0 ends them at once",
      kApi, set_int<&C::drain_timeout, 0, 86400>, get_int<&C::drain_timeout>},
+    {"--grpc-ssl-certfile", "Serving", "FILE",
+     "PEM certificate that this program presents on the gRPC port: mutual TLS, for clients and "
+     "workers alike",
+     kAll, set_text<&C::grpc_ssl_certfile>, get_text<&C::grpc_ssl_certfile>},
+    {"--grpc-ssl-keyfile", "Serving", "FILE", "its private key, which only this user may read",
+     kAll, set_text<&C::grpc_ssl_keyfile>, get_text<&C::grpc_ssl_keyfile>},
+    {"--grpc-ssl-ca-certs", "Serving", "FILE",
+     "authorities whose certificates are accepted there; every client and worker must have one",
+     kAll, set_text<&C::grpc_ssl_ca_certs>, get_text<&C::grpc_ssl_ca_certs>},
+    {"--grpc-ssl-server-name", "Serving", "NAME",
+     "name in the coordinator's certificate, where workers dial it by another", kRanks,
+     set_text<&C::grpc_ssl_server_name>, get_text<&C::grpc_ssl_server_name>},
+    {"--grpc-insecure-private-network", "Serving", nullptr,
+     "let --grpc-host be an address that other machines reach without TLS, because that network is "
+     "private; needs --worker-secret-file",
+     kApi, set_flag<&C::grpc_insecure_private_network>,
+     get_flag<&C::grpc_insecure_private_network>},
     {"--api-key", "Serving", "KEY",
-     "key that clients must send; others can read it in the list of processes: prefer "
-     "--api-key-file",
+     "key that clients must send; whoever lists processes just then can read it: prefer "
+     "--api-key-file, or QUIRE_API_KEY in the environment",
      kApi, set_api_key, get_api_key},
     {"--api-key-file", "Serving", "FILE", "file that holds the key that clients must send", kApi,
      set_api_key_file, get_text<&C::api_key_file>},

@@ -26,6 +26,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "deploy/quire/launch.h"
+#include "deploy/quire/own_journal.h"
 #include "deploy/quire/process.h"
 #include "deploy/quire/restart_budget.h"
 #include "deploy/quire/sweep.h"
@@ -292,6 +293,7 @@ class Supervisor {
   static constexpr int kAddressInUse = 69;
 
   EngineConfig config_;
+  const OwnJournal own_journal_{&config_};
   std::string bin_;
   std::optional<Process> coordinator_;
   std::optional<Process> group_;  // mpirun

@@ -21,7 +21,7 @@ class AddressForRanks : public testing::Test {
   EngineConfig config(const std::string& host, const std::string& hostfile) {
     std::ofstream(path_) << hostfile;
     EngineConfig config;
-    config.host = host;
+    config.grpc_host = host;
     config.hostfile = path_;
     return config;
   }
@@ -60,7 +60,24 @@ TEST_F(AddressForRanks, LoopbackIsRefusedWhereOthersAreNamed) {
   const auto refused = address_for_ranks(config("127.0.0.1", "a\n  b slots=2\n"), "a", "x:1");
   ASSERT_EQ(refused.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(refused.status().message()), HasSubstr("names b"));
-  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("--host 127.0.0.1"));
+  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("--grpc-host 127.0.0.1"));
+}
+
+TEST(LaunchTest, AKeyIsInNoCommandLineAndOnlyTheCoordinatorsEnvironment) {
+  EngineConfig config;
+  config.model = "m.gguf";
+  config.api_key = "sesame";
+  const Launch coordinator = coordinator_launch(config, "/bin");
+  const Launch group = group_launch(config, "/bin", "127.0.0.1:1");
+  EXPECT_THAT(coordinator.argv, testing::Each(testing::Not(HasSubstr("sesame"))));
+  EXPECT_THAT(coordinator.env, testing::Contains("QUIRE_API_KEY=sesame"));
+  EXPECT_THAT(group.argv, testing::Each(testing::Not(HasSubstr("sesame"))));
+  EXPECT_THAT(group.env, testing::Each(testing::Not(HasSubstr("sesame"))));
+  config.api_key_file = "/keys/one";
+  EXPECT_THAT(coordinator_launch(config, "/bin").argv,
+              testing::Contains("--api-key-file=/keys/one"));
+  EXPECT_THAT(coordinator_launch(config, "/bin").env,
+              testing::Each(testing::Not(HasSubstr("sesame"))));
 }
 
 }  // namespace

@@ -9,11 +9,13 @@
 
 namespace quire::test {
 
-FakeCoordinator::FakeCoordinator(Script script, int port) : script_(std::move(script)) {
+FakeCoordinator::FakeCoordinator(Script script, int port,
+                                 std::shared_ptr<grpc::ServerCredentials> credentials)
+    : script_(std::move(script)) {
+  if (credentials == nullptr) credentials = grpc::InsecureServerCredentials();
   grpc::ServerBuilder builder;
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  builder.AddListeningPort(absl::StrCat("127.0.0.1:", port), grpc::InsecureServerCredentials(),
-                           &port_);
+  builder.AddListeningPort(absl::StrCat("127.0.0.1:", port), credentials, &port_);
   builder.RegisterService(this);
   server_ = builder.BuildAndStart();
   QUIRE_CHECK(server_ != nullptr);
@@ -41,6 +43,7 @@ v1::Down welcome_message(int num_blocks, int lease_ms, std::uint64_t epoch = 7) 
   v1::Down down;
   v1::Welcome& welcome = *down.mutable_welcome();
   welcome.set_epoch(epoch);
+  welcome.set_nonce(kNonce);
   welcome.set_num_blocks(static_cast<std::uint32_t>(num_blocks));
   welcome.set_block_size(16);
   welcome.set_max_num_seqs(4);

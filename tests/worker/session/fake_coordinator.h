@@ -17,8 +17,9 @@ using Script = std::function<grpc::Status(const v1::Hello& hello, AttachStream& 
 
 class FakeCoordinator final : public v1::Fleet::Service {
  public:
-  // Port 0 takes a free one.
-  explicit FakeCoordinator(Script script, int port = 0);
+  // Port 0 takes a free one; without credentials it speaks in the clear.
+  explicit FakeCoordinator(Script script, int port = 0,
+                           std::shared_ptr<grpc::ServerCredentials> credentials = nullptr);
   ~FakeCoordinator() override;
   std::string address() const;
   int port() const { return port_; }
@@ -31,6 +32,7 @@ class FakeCoordinator final : public v1::Fleet::Service {
   std::unique_ptr<grpc::Server> server_;
 };
 
+inline constexpr std::uint64_t kNonce = 0x5eed;  // of every Welcome
 void send_welcome(AttachStream& stream, int num_blocks, int lease_ms = 5000,
                   std::uint64_t epoch = 7);
 void send_welcome_with_store(AttachStream& stream, int host_blocks, bool keep_saved);
