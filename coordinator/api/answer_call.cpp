@@ -62,6 +62,14 @@ int num_choices(const AnswerPlan& plan) {
   return count;
 }
 
+int max_tokens_of(const AnswerPlan& plan) {
+  int most = 0;
+  for (const Prepared& prompt : plan.prompts) {
+    most = std::max(most, prompt.request.params.max_tokens);
+  }
+  return most;
+}
+
 // What Last-Event-ID says of this answer; nothing where it was not sent.
 absl::StatusOr<EventId> had_of(const HttpRequest& request, const AnswerPlan& plan,
                                const KeptAnswer& kept) {
@@ -74,10 +82,9 @@ absl::StatusOr<EventId> had_of(const HttpRequest& request, const AnswerPlan& pla
     return absl::InvalidArgumentError("`Last-Event-ID` is of another answer.");
   }
   for (std::size_t i = 0; i < had.choices.size(); ++i) {
-    if (kept.covers(static_cast<int>(i), had.choices[i].num_tokens)) continue;
+    if (kept.covers(static_cast<int>(i), had.choices[i].num_tokens, max_tokens_of(plan))) continue;
     return absl::InvalidArgumentError(
-        "`Last-Event-ID` is beyond what the journal has of this answer: it could not be written "
-        "for a while. Ask again from the beginning, without Last-Event-ID.");
+        "`Last-Event-ID` says that more has come of this answer than there is of it.");
   }
   return had;
 }

@@ -331,7 +331,8 @@ class GenerationService::Impl final : public v1::Generation::CallbackService {
     for (const v1::Received& received : asked.received()) {
       const auto tokens = static_cast<int>(std::min(received.num_tokens(), 1u << 30));
       if (received.index() >= had.size() ||
-          !kept->covers(static_cast<int>(received.index()), tokens)) {
+          !kept->covers(static_cast<int>(received.index()), tokens,
+                        prepared.request.params.max_tokens)) {
         return absl::InvalidArgumentError(absl::StrCat(
             "`received` says that ", tokens, " tokens of choice ", received.index(),
             " have come, which is more than is known of it; ask again without `received`."));

@@ -100,12 +100,14 @@ void KeptAnswer::leave(int listener) {
   if (listeners_.erase(listener) > 0 && listeners_.empty()) left_at_ = absl::Now();
 }
 
-bool KeptAnswer::covers(int choice, int num_tokens) const {
+bool KeptAnswer::covers(int choice, int num_tokens, int max_tokens) const {
   std::lock_guard lock(mutex_);
   for (const std::vector<OutputDelta>& past : pasts_) {
     const int n = static_cast<int>(past.size());
     if (choice < n) {
-      return num_tokens <= static_cast<int>(past[static_cast<std::size_t>(choice)].tokens.size());
+      const OutputDelta& known = past[static_cast<std::size_t>(choice)];
+      const bool goes_on = known.finish == FinishReason::kNone;
+      return num_tokens <= (goes_on ? max_tokens : static_cast<int>(known.tokens.size()));
     }
     choice -= n;
   }

@@ -44,8 +44,10 @@ class KeptAnswer : public std::enable_shared_from_this<KeptAnswer> {
   int listen(Listener listener);  // a name for leave()
   void leave(int listener);
 
-  // Tokens so far; what a client claims to have beyond them it cannot have from us.
-  bool covers(int choice, int num_tokens) const;  // choices are counted over all prompts
+  // Whether a client can have so many tokens of a choice (counted over all prompts). One that goes
+  // on may be ahead of what is known here: a journal that could not be written, or that lost its
+  // end with the machine. Its tokens are then computed again, up to `max_tokens`.
+  bool covers(int choice, int num_tokens, int max_tokens) const;
   bool ended() const;
   std::vector<RequestId> requests() const;  // what to cancel
   // Since when nobody listens; InfiniteFuture while somebody does.

@@ -84,7 +84,8 @@ void Session::start_events(bool bounded) {
 
 void Session::send_event(absl::string_view data, absl::string_view id) {
   if (phase_ == Phase::kClosed || answer_complete_ || cut_) return;
-  absl::StrAppend(&pending_, "data: ", data, id.empty() ? "" : "\nid: ", id, "\n\n");
+  if (!id.empty()) absl::StrAppend(&pending_, "id: ", id, "\n");
+  absl::StrAppend(&pending_, "data: ", data, "\n\n");
   if (bounded_ && pending_.size() > limits_.unsent_bytes) {
     cut_ = true;
     return close_soon();  // not at once: the exchange's own code is below us on the stack

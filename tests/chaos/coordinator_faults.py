@@ -107,7 +107,10 @@ def kill_many_times(case):
         streams = case.streams(server, bodies)
         wait_tokens(streams, 1)
         for i in range(12):
-            time.sleep(0.05 + 0.13 * i % 0.5)
+            # Lives that do no step at all spend the supervisor's budget, as they should.
+            had = sum(s.num_tokens() for s in streams)
+            eventually(lambda: sum(s.num_tokens() for s in streams) > had, RESUME_WITHIN)
+            time.sleep(0.13 * i % 0.5)
             kill_the_coordinator(server)
             all_broken(streams)
             resume_all(streams)
@@ -159,8 +162,7 @@ def keys(case):
         wait_tokens([leaver], 20)
         leaver.leave()
         case.finish([leaver.post(leaver.last_id)], [right])
-        whole = complete(server.http, wish, {"Idempotency-Key": "leaver"})
-        assert whole == right, "a whole answer by the key of a stream is another one"
+        case.finish([Stream(server.http, wish, key="leaver")], [right])
 
 
 def drain(case):

@@ -151,10 +151,15 @@ std::optional<std::string> HttpClient::read_event(std::string* id) {
   }
   std::string event = events_.substr(0, end);
   events_.erase(0, end + 2);
+  std::string seen_id;
+  if (absl::StartsWith(event, "id: ")) {
+    const std::size_t line = event.find('\n');
+    seen_id = event.substr(4, line - 4);
+    event.erase(0, line + 1);
+  }
+  if (id != nullptr) *id = seen_id;
   EXPECT_TRUE(absl::StartsWith(event, "data: ")) << event;
-  const std::size_t id_at = event.find("\nid: ");
-  if (id != nullptr) *id = id_at == std::string::npos ? "" : event.substr(id_at + 5);
-  return event.substr(6, id_at == std::string::npos ? id_at : id_at - 6);
+  return event.substr(6);
 }
 
 bool HttpClient::wait_closed() {
