@@ -115,19 +115,12 @@ def flipped_bits(case):
 
 
 def rot_a_row(journal):
-    """One bit of one blob, with the row's checksum as it was."""
+    """One bit of one request, with the row's checksum as it was."""
     database = sqlite3.connect(journal)
-    for (table,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
-        columns = [row[1] for row in database.execute(f"PRAGMA table_info('{table}')")]
-        for rowid, *values in database.execute(f"SELECT rowid, * FROM '{table}'").fetchall():
-            for column, value in zip(columns, values):
-                if isinstance(value, bytes) and len(value) > 8:
-                    rotten = bytes([value[0] ^ 1]) + value[1:]
-                    database.execute(f"UPDATE '{table}' SET \"{column}\" = ? WHERE rowid = ?", (rotten, rowid))
-                    database.commit()
-                    database.close()
-                    return
-    raise AssertionError("the journal has no row with bytes")
+    row, blob = database.execute("SELECT id, blob FROM requests ORDER BY id LIMIT 1").fetchone()
+    database.execute("UPDATE requests SET blob = ? WHERE id = ?", (bytes([blob[0] ^ 1]) + blob[1:], row))
+    database.commit()
+    database.close()
 
 
 def torn_tail(case):
