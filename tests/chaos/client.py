@@ -163,7 +163,8 @@ class Stream:
             self.broken = not self.done and self.error is None
 
     def read_events(self, answer):
-        event_id = None
+        """An event is its fields, in any order, up to an empty line."""
+        event_id = data = None
         while (line := answer.readline()):
             line = line.rstrip(b"\r\n")
             if line.startswith(b":"):
@@ -172,11 +173,12 @@ class Stream:
                 event_id = line[3:].strip().decode()
             elif line.startswith(b"data:"):
                 data = line[5:].strip()
+            elif not line and data is not None:
                 if data == b"[DONE]":
                     self.done = True
                     return
                 self.take(json.loads(data), event_id)
-                event_id = None
+                event_id = data = None
 
     def take(self, chunk, event_id):
         if "error" in chunk:

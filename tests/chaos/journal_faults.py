@@ -115,11 +115,10 @@ def flipped_bits(case):
 
 
 def rot_a_row(journal):
-    """One bit of one blob, with the row's checksum as it was."""
+    """One bit of one request, with the row's checksum as it was."""
     database = sqlite3.connect(journal)
-    request, value = database.execute("SELECT id, blob FROM requests ORDER BY id LIMIT 1").fetchone()
-    rotten = bytes([value[0] ^ 1]) + value[1:]
-    database.execute("UPDATE requests SET blob = ? WHERE id = ?", (rotten, request))
+    row, blob = database.execute("SELECT id, blob FROM requests ORDER BY id LIMIT 1").fetchone()
+    database.execute("UPDATE requests SET blob = ? WHERE id = ?", (bytes([blob[0] ^ 1]) + blob[1:], row))
     database.commit()
     database.close()
 
