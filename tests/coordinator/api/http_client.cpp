@@ -143,18 +143,31 @@ HttpAnswer HttpClient::read_answer(bool has_body) {
 }
 
 std::optional<std::string> HttpClient::read_event(std::string* id) {
+  const auto event = read_block();
+  if (!event) return std::nullopt;
+  EXPECT_TRUE(absl::StartsWith(*event, "data: ")) << *event;
+  const std::size_t id_at = event->find("\nid: ");
+  if (id != nullptr) *id = id_at == std::string::npos ? "" : event->substr(id_at + 5);
+  return event->substr(6, id_at == std::string::npos ? id_at : id_at - 6);
+}
+
+std::optional<std::string> HttpClient::read_comment() {
+  const auto comment = read_block();
+  if (!comment) return std::nullopt;
+  EXPECT_TRUE(absl::StartsWith(*comment, ": ")) << *comment;
+  return comment->substr(2);
+}
+
+std::optional<std::string> HttpClient::read_block() {
   std::size_t end = 0;
   while ((end = events_.find("\n\n")) == std::string::npos) {
     const auto chunk = read_chunk();
     if (!chunk || chunk->empty()) return std::nullopt;
     events_ += *chunk;
   }
-  std::string event = events_.substr(0, end);
+  std::string block = events_.substr(0, end);
   events_.erase(0, end + 2);
-  EXPECT_TRUE(absl::StartsWith(event, "data: ")) << event;
-  const std::size_t id_at = event.find("\nid: ");
-  if (id != nullptr) *id = id_at == std::string::npos ? "" : event.substr(id_at + 5);
-  return event.substr(6, id_at == std::string::npos ? id_at : id_at - 6);
+  return block;
 }
 
 bool HttpClient::wait_closed() {
