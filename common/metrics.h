@@ -27,6 +27,8 @@ enum class Metric {
   kKvWasteRatio,
   kPlanUs,
   kStepUs,
+  kStepDeadlineSeconds,
+  kLastStepAgeSeconds,
   // counters
   kPromptTokens,
   kGenerationTokens,
@@ -34,6 +36,10 @@ enum class Metric {
   kRequestSuccess,  // label finished_reason: stop, length, abort, error
   kSteps,
   kGroupLosses,
+  kGroupRestarts,  // label cause: rank_gone, rank_silent, worker_error, step_deadline, protocol
+  kRequestsRecovered,
+  kTokensRecomputed,
+  kRequestsQuarantined,
   kStaleRepliesDropped,
   kPrefixCacheQueries,
   kPrefixCacheHits,

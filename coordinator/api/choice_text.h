@@ -35,7 +35,7 @@ class ChoiceText {
     std::string stop_string;  // the stop string that ended the choice, or empty
     TokenId stop_token = -1;  // the eos or stop token that ended it, or -1
     std::string error;        // with kError
-    std::string error_code;
+    std::string error_code;   // the same, if it has one
     // A stop string matched before the engine knew: call Engine::stop_choice(request, choice).
     bool stop_engine = false;
     bool empty() const { return text.empty() && tokens.empty() && finish == FinishReason::kNone; }

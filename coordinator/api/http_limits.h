@@ -16,7 +16,8 @@ struct HttpLimits {
   std::chrono::milliseconds body{60000};    // from there to the end of the body
   std::chrono::milliseconds idle{75000};    // between requests of a connection
   std::chrono::milliseconds write{30000};   // one write, then the client counts as not reading
-  std::chrono::milliseconds linger{2000};   // for the other side's close, after ours
+  std::chrono::milliseconds quiet{10000};  // of an event stream, then it gets a comment: see README
+  std::chrono::milliseconds linger{2000};  // for the other side's close, after ours
 };
 
 }  // namespace quire

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "common/metrics.h"
 #include "coordinator/api/api_error.h"
 #include "coordinator/api/endpoints.h"
@@ -14,6 +15,11 @@ namespace {
 
 double ratio(int part, int whole) {
   return whole == 0 ? 0.0 : static_cast<double>(part) / static_cast<double>(whole);
+}
+
+double last_step_age_s(const EngineStats& stats) {
+  if (stats.unfinished == 0 || stats.last_step == absl::InfinitePast()) return 0;
+  return absl::ToDoubleSeconds(absl::Now() - stats.last_step);
 }
 
 void copy_gauges(Metrics& metrics, const EngineStats& stats) {
@@ -28,6 +34,8 @@ void copy_gauges(Metrics& metrics, const EngineStats& stats) {
   metrics.set(Metric::kKvWasteRatio, stats.kv_waste);
   metrics.set(Metric::kPlanUs, stats.plan_us);
   metrics.set(Metric::kStepUs, stats.step_us);
+  metrics.set(Metric::kStepDeadlineSeconds, stats.step_deadline_s);
+  metrics.set(Metric::kLastStepAgeSeconds, last_step_age_s(stats));
 }
 
 void copy_counters(Metrics& metrics, const EngineStats& stats) {
@@ -43,6 +51,13 @@ void copy_counters(Metrics& metrics, const EngineStats& stats) {
   raise(Metric::kRequestSuccess, stats.finished_error, "error");
   raise(Metric::kSteps, stats.steps);
   raise(Metric::kGroupLosses, stats.group_losses);
+  for (int i = 0; i < kNumEndCauses; ++i) {
+    raise(Metric::kGroupRestarts, stats.group_ends[static_cast<std::size_t>(i)],
+          name_of(static_cast<EndCause>(i)));
+  }
+  raise(Metric::kRequestsRecovered, stats.requests_recovered);
+  raise(Metric::kTokensRecomputed, stats.tokens_recomputed);
+  raise(Metric::kRequestsQuarantined, stats.requests_quarantined);
   raise(Metric::kStaleRepliesDropped, stats.stale_replies_dropped);
   raise(Metric::kPrefixCacheQueries, stats.prefix_queries);
   raise(Metric::kPrefixCacheHits, stats.prefix_hits);

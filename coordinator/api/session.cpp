@@ -288,6 +288,7 @@ void Session::on_deadline() {
       phase_ == Phase::kLingering) {
     return close();
   }
+  if (phase_ == Phase::kAnswering && events_ && !answer_complete_) return send_comment();
   if (phase_ == Phase::kHeader || phase_ == Phase::kBody) {
     refuse(408, "request_timeout",
            phase_ == Phase::kHeader ? "The request's header did not arrive in time."

@@ -62,6 +62,7 @@ class Session : public std::enable_shared_from_this<Session> {
   void respond(HttpResponse response);
   void start_events(bool bounded);
   void send_event(absl::string_view data, absl::string_view id);
+  void send_comment();
   void end_events();
   void run_wake();
 
@@ -99,6 +100,7 @@ class Session : public std::enable_shared_from_this<Session> {
   bool head_only_ = false;  // HEAD: everything but the body
   bool chunked_ = false;    // the answer is a stream of unknown length
   bool answer_complete_ = false;
+  bool events_ = false;  // the answer is a stream of events, and its head is out
   bool bounded_ = true;  // what may wait for this client
   bool cut_ = false;     // the client does not read: close_soon() is on its way
   std::string request_id_;

@@ -79,6 +79,14 @@ void Session::start_events(bool bounded) {
            {.content_type = "text/event-stream; charset=utf-8",
             .headers = {{"Cache-Control", "no-cache"}, {"X-Accel-Buffering", "no"}}},
            false);
+  events_ = true;
+  flush();
+}
+
+// Nothing came for a while (no worker group is ready, or the queue is long): without a byte a proxy
+// would take the stream for dead. Clients skip comments.
+void Session::send_comment() {
+  pending_.append(": waiting\n\n");
   flush();
 }
 
@@ -135,14 +143,16 @@ void Session::on_written(ErrorCode error) {
   if (error) return close();
   if (phase_ == Phase::kBody) return set_deadline(limits_.body);  // that was a 100 Continue
   clear_deadline();
-  if (!head_.empty() || !pending_.empty() || chunked_) return flush();
-  if (answer_complete_) answer_done();
+  if (!head_.empty() || !pending_.empty() || (chunked_ && answer_complete_)) return flush();
+  if (answer_complete_) return answer_done();
+  if (events_) set_deadline(limits_.quiet);
 }
 
 // The whole answer is in the kernel's hands: on to the next request, or to the end.
 void Session::answer_done() {
   exchange_.reset();
   answer_complete_ = false;
+  events_ = false;
   chunked_ = false;
   if (stopping_) return close();
   if (!keep_alive_) return linger();

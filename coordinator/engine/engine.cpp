@@ -22,9 +22,10 @@
 namespace quire {
 namespace {
 
-// Long enough for a full budget of tokens on the slowest machine that is of any use (ten tokens a
-// second), and never so short that a page-in or a busy host ends a healthy epoch. A group that
-// really died is noticed by its streams long before; this only bounds a silent hang.
+// For a step of which nothing is known: long enough for a full budget of tokens on the slowest
+// machine that is of any use (ten tokens a second), and never so short that a page-in or a busy
+// host ends a healthy epoch. A group that really died is noticed by its streams long before; this
+// only bounds a silent hang.
 constexpr absl::Duration kMinStepDeadline = absl::Seconds(60);
 constexpr absl::Duration kStepDeadlinePerToken = absl::Milliseconds(100);
 
@@ -36,7 +37,7 @@ constexpr absl::Duration kVerdictPatience = absl::Milliseconds(200);
 constexpr absl::Duration kStuck = absl::Seconds(10);
 constexpr absl::Duration kOverdue = absl::Seconds(5);
 
-absl::Duration step_deadline_of(const EngineConfig& config) {
+absl::Duration longest_step_of(const EngineConfig& config) {
   return std::max(kMinStepDeadline, kStepDeadlinePerToken * config.max_num_batched_tokens);
 }
 
@@ -185,8 +186,7 @@ class Engine::Impl {
         gate_(queue_limits(config)),
         tenant_limits_(tenants),
         loop_(scheduler_config(config, spec, tenants),
-              step_deadline > absl::ZeroDuration() ? step_deadline : step_deadline_of(config),
-              &mailbox_) {}
+              StepDeadline(longest_step_of(config), step_deadline), &mailbox_) {}
   ~Impl() { stop(); }
 
   void set_journal(JournalPort* journal) {

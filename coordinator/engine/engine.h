@@ -40,6 +40,11 @@ struct EngineStats {
   std::uint64_t finished_stop = 0, finished_length = 0, finished_abort = 0, finished_error = 0;
   std::uint64_t stale_replies_dropped = 0, group_losses = 0;
   std::array<std::uint64_t, kNumEndCauses> group_ends = {};  // the losses by cause
+  // What ran when a group was lost and runs in the next one; what that computes again.
+  std::uint64_t requests_recovered = 0, tokens_recomputed = 0;
+  std::uint64_t requests_quarantined = 0;
+  double step_deadline_s = 0;                   // of the newest step; 0: there was none
+  absl::Time last_step = absl::InfinitePast();  // when one was applied
   // In tokens of prompts: looked up in the prefix cache, found there.
   std::uint64_t prefix_queries = 0, prefix_hits = 0;
   std::uint64_t offload_saved_blocks = 0, offload_loaded_blocks = 0;

@@ -43,8 +43,8 @@ constexpr int kSavesPerStep = 64;  // when the cache is saved as a whole: bounds
 
 }  // namespace
 
-StepLoop::StepLoop(SchedulerConfig config, absl::Duration step_deadline, Mailbox* mailbox)
-    : step_deadline_(step_deadline), mailbox_(mailbox), scheduler_(std::move(config)) {}
+StepLoop::StepLoop(SchedulerConfig config, StepDeadline deadline, Mailbox* mailbox)
+    : deadline_(deadline), mailbox_(mailbox), scheduler_(std::move(config)) {}
 
 void StepLoop::run(GroupPort* group) {
   group_ = group;
@@ -72,6 +72,7 @@ void StepLoop::take_all(std::vector<Message>* inbox) {
 }
 
 void StepLoop::send_plans() {
+  isolate_suspect();
   while (scheduler_.can_plan()) {
     const absl::Time start = absl::Now();
     const StepPlan plan = scheduler_.plan();
@@ -83,9 +84,23 @@ void StepLoop::send_plans() {
 }
 
 void StepLoop::send(const StepPlan& plan, absl::Time now) {
-  if (sent_.empty()) answer_due_ = now + step_deadline_;
-  sent_.push_back(now);
+  Sent sent{.time = now, .forecast = {}, .allowed = {}};
+  sent.forecast.us = scheduler_.newest_step_us(&sent.forecast.sure);
+  sent.allowed = deadline_.of(sent.forecast);
+  counted_.step_deadline_s = absl::ToDoubleSeconds(sent.allowed);
+  if (sent_.empty()) answer_due_ = now + sent.allowed;
+  sent_.push_back(sent);
   group_->send(plan);
+}
+
+// A suspect's steps are its own, until one has brought a token.
+void StepLoop::isolate_suspect() {
+  std::optional<RequestId> suspect = suspects_.alone();
+  while (suspect.has_value() && live_.find(*suspect) == nullptr) {  // it has ended
+    suspects_.forget(*suspect);
+    suspect = suspects_.alone();
+  }
+  scheduler_.run_alone(suspect);
 }
 
 // The last steps of a life: saves alone.
@@ -106,9 +121,12 @@ void StepLoop::take(StepResult result) {
     return end_epoch(EndCause::kProtocol, std::string(gains.status().message()));
   }
   const absl::Time now = absl::Now();
-  update_mean(&counted_.step_us, now - sent_.front());
+  const Sent& sent = sent_.front();
+  update_mean(&counted_.step_us, now - sent.time);
+  deadline_.observe(sent.forecast, now - std::max(sent.time, last_answer_));
   sent_.pop_front();
-  answer_due_ = sent_.empty() ? absl::InfiniteFuture() : now + step_deadline_;
+  answer_due_ = sent_.empty() ? absl::InfiniteFuture() : now + sent_.front().allowed;
+  counted_.last_step = last_answer_ = now;
   ++counted_.steps;
   tell_progress();
   for (Gain& gain : *gains) deliver(std::move(gain), FinishReason::kNone);
@@ -123,7 +141,7 @@ void StepLoop::expire(absl::Time now) {
   if (now >= answer_due_) {
     end_epoch(EndCause::kStepDeadline,
               absl::StrCat("the workers have not answered step ", scheduler_.oldest_step(),
-                           " within ", absl::FormatDuration(step_deadline_)));
+                           " within ", absl::FormatDuration(sent_.front().allowed)));
   }
   if (now < stood_due_) return;
   if (live_.empty()) tell_progress();
@@ -223,6 +241,9 @@ void StepLoop::tell_idle() {
 
 void StepLoop::take(const GroupReady& ready) {
   lose_group(EndCause::kRankGone);
+  deadline_.begin_group();
+  counted_.requests_recovered += std::exchange(to_recover_, 0);
+  counted_.tokens_recomputed += std::exchange(to_recompute_, 0);
   stood_due_ = absl::Now() + kStood;
   advanced_ = false;
   for (const RequestId gone : scheduler_.start_group(ready.epoch, ready.num_blocks, ready.next_step,
@@ -265,6 +286,7 @@ void StepLoop::deliver(Gain gain, FinishReason ends) {
   LiveRequest* live = live_.find(gain.request);
   if (live == nullptr || !live->is_open(gain.choice)) return;
   counted_.generation_tokens += gain.tokens.size();
+  if (!suspects_.empty() && !gain.tokens.empty()) suspects_.on_gain(gain.request);
   if (!live->answered && !gain.tokens.empty()) {
     live->answered = true;
     counted_.prompt_tokens += static_cast<std::uint64_t>(live->num_prompt_tokens);
@@ -294,7 +316,8 @@ void StepLoop::deliver(Gain gain, FinishReason ends) {
   live_.close(live, gain.choice);
 }
 
-void StepLoop::end_request(RequestId id, FinishReason reason, const std::string& error) {
+void StepLoop::end_request(RequestId id, FinishReason reason, const std::string& error,
+                           const std::string& code) {
   LiveRequest* live = live_.find(id);
   if (live == nullptr) return;
   // A search has something to show at its deadline; of others everything was delivered before.
@@ -307,16 +330,17 @@ void StepLoop::end_request(RequestId id, FinishReason reason, const std::string&
   for (int choice = 0; choice < live->request.n; ++choice) {
     if (live->is_open(choice)) open.push_back(choice);
   }
-  for (const int choice : open) end_choice(live, choice, reason, error);
+  for (const int choice : open) end_choice(live, choice, reason, error, code);
 }
 
 void StepLoop::end_choice(LiveRequest* live, int choice, FinishReason reason,
-                          const std::string& error) {
+                          const std::string& error, const std::string& code) {
   OutputDelta delta;
   delta.request = live->request.id;
   delta.choice = choice;
   delta.finish = reason;
   delta.error = error;
+  delta.error_code = code;
   const bool goes_on = stopping_ && reason == FinishReason::kCancelled;
   outbox_.push_back({live->deliver, std::move(delta), !goes_on});
   count(reason);
@@ -360,7 +384,19 @@ void StepLoop::end_epoch(EndCause cause, const std::string& why) {
 // One path for every end of an epoch; harmless if it has ended already.
 void StepLoop::lose_group(EndCause cause) {
   if (scheduler_.epoch() == 0) return;
+  const std::vector<RequestId> guilty = suspects_.on_death(scheduler_.requests_in_flight());
+  to_recover_ += static_cast<std::uint64_t>(scheduler_.num_running_requests());
+  to_recompute_ += static_cast<std::uint64_t>(scheduler_.num_computed_tokens());
   scheduler_.lose_group();
+  for (const RequestId id : guilty) {
+    if (live_.find(id) == nullptr) continue;
+    ++counted_.requests_quarantined;
+    spdlog::error("request {} is ended: three worker groups died while it was computed", id);
+    end_request(id, FinishReason::kError,
+                "The request was in the step in flight each time that three worker groups died, "
+                "the last time alone; it is not tried again.",
+                "request_quarantined");
+  }
   if (saving_ != nullptr) std::exchange(saving_, nullptr)->set_value("");
   sent_.clear();
   answer_due_ = stood_due_ = absl::InfiniteFuture();

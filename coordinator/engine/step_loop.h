@@ -16,14 +16,16 @@
 #include "coordinator/engine/journal_port.h"
 #include "coordinator/engine/live_requests.h"
 #include "coordinator/engine/mailbox.h"
+#include "coordinator/engine/step_deadline.h"
+#include "coordinator/engine/suspects.h"
 #include "coordinator/schedule/scheduler.h"
 
 namespace quire {
 
 class StepLoop {
  public:
-  // A plan that stays unanswered for `step_deadline` ends the epoch.
-  StepLoop(SchedulerConfig config, absl::Duration step_deadline, Mailbox* mailbox);
+  // A plan that stays unanswered for longer than `deadline` says ends the epoch.
+  StepLoop(SchedulerConfig config, StepDeadline deadline, Mailbox* mailbox);
 
   // See Engine. Before run().
   void set_saved_prefixes(std::string index) { saved_prefixes_ = std::move(index); }
@@ -57,28 +59,41 @@ class StepLoop {
   void deliver(Gain gain, FinishReason ends);
   void release();
   // Ends every open choice of a request; its sequences leave the scheduler.
-  void end_request(RequestId id, FinishReason reason, const std::string& error);
-  void end_choice(LiveRequest* live, int choice, FinishReason reason, const std::string& error);
+  void end_request(RequestId id, FinishReason reason, const std::string& error,
+                   const std::string& code = "");
+  void end_choice(LiveRequest* live, int choice, FinishReason reason, const std::string& error,
+                  const std::string& code);
   void count(FinishReason reason);
   void end_epoch(EndCause cause, const std::string& why);
   void lose_group(EndCause cause);
+  void isolate_suspect();
   void tell_progress();
   void tell_idle();
   void publish();
 
-  const absl::Duration step_deadline_;
+  struct Sent {  // a plan
+    absl::Time time;
+    StepForecast forecast;
+    absl::Duration allowed;
+  };
+
+  StepDeadline deadline_;
   Mailbox* const mailbox_;
   GroupPort* group_ = nullptr;
   JournalPort* journal_ = nullptr;
   EngineEvents events_;
   Scheduler scheduler_;
   LiveRequests live_;
-  std::deque<absl::Time> sent_;                     // of the plans in flight, oldest first
+  Suspects suspects_;
+  std::deque<Sent> sent_;  // the plans in flight, oldest first
+  absl::Time last_answer_ = absl::InfinitePast();
   absl::Time answer_due_ = absl::InfiniteFuture();  // of the oldest plan in flight
   std::vector<Delivery> outbox_;  // what this turn brought, until the next plan is on its way
   absl::Time stood_due_ = absl::InfiniteFuture();   // when standing ready counts as progress
   bool advanced_ = true;                            // progress was told of this epoch
   std::function<void()> tell_idle_;
+  // Of the lost group, for the next one.
+  std::uint64_t to_recover_ = 0, to_recompute_ = 0;
   EngineStats counted_;
   absl::Time prompt_seen_ = absl::InfinitePast();  // the last one that was computed
   absl::Time waste_due_ = absl::InfinitePast();    // to be counted again: it walks over what runs

@@ -9,7 +9,7 @@ namespace {
 
 constexpr double kLongestGap = 2.0;
 constexpr int kLeastTokens = 4;  // of the first prompt in a step: it always advances
-constexpr int kManySteps = 4;     // that a prompt may fill
+constexpr int kManySteps = 4;    // that a prompt may fill
 
 }  // namespace
 

@@ -3,6 +3,7 @@
 #include "coordinator/schedule/scheduler.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -265,6 +266,35 @@ std::vector<RequestId> Scheduler::start_group(EpochId epoch, int num_blocks, Ste
   std::sort(refused.begin(), refused.end());
   for (const RequestId id : refused) cancel(id);
   return refused;
+}
+
+std::vector<RequestId> Scheduler::requests_in_flight() const {
+  std::vector<RequestId> requests;
+  for (const StepInFlight& step : in_flight_) {
+    for (const RowInFlight& row : step.rows) {
+      const RequestId id = row.sequence->request->id;
+      if (std::find(requests.begin(), requests.end(), id) == requests.end()) requests.push_back(id);
+    }
+  }
+  return requests;
+}
+
+double Scheduler::newest_step_us(bool* sure) const {
+  const StepInFlight& step = in_flight_.back();
+  *sure = step.num_loads == 0 && step.num_saves == 0 && costs_.least_us(step.work) > 0;
+  return costs_.predict_us(step.work) + (step.num_loads + step.num_saves) * load_us_;
+}
+
+int Scheduler::num_running_requests() const {
+  std::set<RequestId> requests;
+  for (const Sequence* sequence : running_) requests.insert(sequence->request->id);
+  return static_cast<int>(requests.size());
+}
+
+std::int64_t Scheduler::num_computed_tokens() const {
+  std::int64_t tokens = 0;
+  for (const Sequence* sequence : running_) tokens += sequence->num_applied_tokens;
+  return tokens;
 }
 
 void Scheduler::lose_group() {

@@ -9,6 +9,7 @@
 
 #include <deque>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -126,6 +127,17 @@ class Scheduler {
   // Returns the requests that can never fit this group; they are forgotten.
   std::vector<RequestId> start_group(EpochId epoch, int num_blocks, StepId first_step,
                                      int num_host_blocks = 0);
+  // Plans have only rows of this request from now on; what else runs gives way once nothing of it
+  // is in flight. Nothing: of all. A request that has ended is nothing.
+  void run_alone(std::optional<RequestId> request) { alone_ = request; }
+  // Of the rows in flight, each once.
+  std::vector<RequestId> requests_in_flight() const;
+  // What the newest step in flight takes, if enough is known of steps; sure: steps like it have
+  // been measured.
+  double newest_step_us(bool* sure) const;
+  int num_running_requests() const;
+  // What a lost group has computed of unfinished requests and the next one computes again.
+  std::int64_t num_computed_tokens() const;
   // Forgets everything in flight; every unfinished sequence waits again with all its tokens, beam
   // searches begin anew.
   void lose_group();
@@ -203,6 +215,8 @@ class Scheduler {
   absl::Status check_fit(const ScheduledRequest& request) const;
 
   // plan (scheduler_plan.cpp)
+  bool make_way(Draft* draft);
+  bool may_run(const Sequence& sequence) const;
   void grant_decodes(Draft* draft);
   void add_drafts(Sequence* sequence, Draft* draft);
   PrefillShare prefill_share(const Draft& draft) const;
@@ -277,6 +291,7 @@ class Scheduler {
   std::vector<SlotId> releases_;    // slots given up since the last plan that was sent
   std::vector<Sequence*> window_;   // scratch of next_waiting()
   int plans_since_try_ = 0;         // of drafts that may not pay: only trying shows what they cost
+  std::optional<RequestId> alone_;
   SchedulerCounts counts_;
 };
 

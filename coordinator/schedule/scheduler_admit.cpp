@@ -42,6 +42,7 @@ int Scheduler::promised_blocks() const {
 // The first in line; with longest-prefix-match whoever of the next few has most of its prompt in
 // the cache, unless the first has been passed over too often.
 Sequence* Scheduler::next_waiting() {
+  if (alone_.has_value()) return waiting_.first_of(*alone_);
   if (config_.policy != Policy::kLpm) return waiting_.head();
   waiting_.first(kLpmWindow, &window_);
   if (window_.empty()) return nullptr;

@@ -26,11 +26,35 @@ StepPlan Scheduler::plan() {
   draft.budget_tokens = config_.max_num_batched_tokens;
   draft.budget_picks = std::max(config_.max_num_seqs, kMaxChoices);
   draft.grants.reserve(running_.size());
+  if (!make_way(&draft)) return StepPlan();
   grant_decodes(&draft);
   PrefillShare share = prefill_share(draft);
   grant_prefills(&share, &draft);
   admit_waiting(&share, &draft);
   return emit(std::move(draft));
+}
+
+bool Scheduler::may_run(const Sequence& sequence) const {
+  return !alone_.has_value() || sequence.request->id == *alone_;
+}
+
+// For the one that runs alone: false while rows of others are in flight; then those that run wait
+// again, as if blocks had run out, so that none holds what it needs.
+bool Scheduler::make_way(Draft* draft) {
+  if (alone_.has_value() && !requests_.contains(*alone_)) alone_.reset();
+  if (!alone_.has_value()) return true;
+  for (const StepInFlight& step : in_flight_) {
+    for (const RowInFlight& row : step.rows) {
+      if (row.sequence->request->id != *alone_) return false;
+    }
+  }
+  const auto other = [this] {
+    return std::find_if(running_.begin(), running_.end(),
+                        [this](const Sequence* sequence) { return !may_run(*sequence); });
+  };
+  for (auto found = other(); found != running_.end(); found = other()) preempt(*found, draft);
+  draft->preempted = false;  // it may be admitted
+  return true;
 }
 
 void Scheduler::grant_decodes(Draft* draft) {

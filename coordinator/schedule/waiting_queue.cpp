@@ -50,6 +50,15 @@ Sequence* WaitingQueue::head() const {
   return line == nullptr ? nullptr : *line->begin();
 }
 
+Sequence* WaitingQueue::first_of(RequestId request) const {
+  for (const Line& line : lines_) {
+    for (Sequence* sequence : line) {
+      if (sequence->request->id == request) return sequence;
+    }
+  }
+  return nullptr;
+}
+
 void WaitingQueue::first(int count, std::vector<Sequence*>* out) const {
   out->clear();
   const Line* line = next_line();

@@ -27,6 +27,8 @@ class WaitingQueue {
 
   // Who is next: null if nobody waits. Constant time beside the number of tenants.
   Sequence* head() const;
+  // The first in order of one request; null if nothing of it waits. Walks over all.
+  Sequence* first_of(RequestId request) const;
   // The first few in line where head() stands, at most `count`.
   void first(int count, std::vector<Sequence*>* out) const;
   // Of the prompts of those who are served before `order_us` in any case, without the first `skip`;

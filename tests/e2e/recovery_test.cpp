@@ -104,6 +104,33 @@ TEST_F(RecoveryTest, BothDieAtOnce) {
   EXPECT_TRUE(generate(*server_, request_of(5)).ok());
 }
 
+// Nothing ends by itself then: only a deadline tells, and only a kill helps.
+TEST_F(RecoveryTest, AStoppedRankIsKilledAndReplacedWithinItsDeadline) {
+  start();
+  const auto undisturbed = generate(*server_, request_of(600));
+  ASSERT_TRUE(undisturbed.ok()) << undisturbed.status();
+  for (const int rank : {0, 1}) {
+    Reading open(*server_, request_of(600));
+    ASSERT_TRUE(open.read(30));
+    const std::vector<int> workers = server_->workers();
+    kill(workers.at(static_cast<std::size_t>(rank)), SIGSTOP);
+    EXPECT_TRUE(open.finish().ok());
+    EXPECT_EQ(open.tokens(), undisturbed->tokens);
+    EXPECT_NE(server_->workers(), workers);
+  }
+  EXPECT_EQ(server_->metric("quire_group_losses_total"), 2);
+}
+
+TEST_F(RecoveryTest, AllRanksStoppedAreReplacedToo) {
+  start();
+  const std::vector<int> workers = server_->workers();
+  for (const int worker : workers) kill(worker, SIGSTOP);
+  EXPECT_TRUE(server_->eventually([&] {
+    const std::vector<int> now = server_->workers();
+    return now.size() == 2 && now != workers && server_->status_of("/ready") == 200;
+  }));
+}
+
 TEST_F(RecoveryTest, NothingOutlivesTheSupervisor) {
   start();
   Reading open(*server_, request_of(2000));

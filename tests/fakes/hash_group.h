@@ -2,10 +2,12 @@
 // and answers after an optional delay. It can be killed, made to hang, or made to lie.
 #pragma once
 
+#include <algorithm>
 #include <condition_variable>
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <thread>
 #include <utility>
@@ -69,6 +71,12 @@ class HashGroup final : public GroupPort {
     std::lock_guard lock(mutex_);
     hanging_ = true;
   }
+  // From now on every group dies when it is to compute anything of a request whose tokens include
+  // this one; another attaches at once.
+  void die_of(TokenId poison) {
+    std::lock_guard lock(mutex_);
+    poison_ = poison;
+  }
   // The next result names a row that no plan has.
   void lie_once() {
     std::lock_guard lock(mutex_);
@@ -92,6 +100,7 @@ class HashGroup final : public GroupPort {
   void start_life() {
     worker_ = std::make_unique<HashWorker>(config_);
     hanging_ = false;
+    poisoned_.clear();
     GroupReady ready;
     ready.epoch = config_.epoch;
     ready.num_blocks = config_.num_blocks;
@@ -119,6 +128,10 @@ class HashGroup final : public GroupPort {
         std::unique_lock lock(mutex_);
         changed_.wait(lock, [this] { return stopping_ || (!plans_.empty() && !hanging_); });
         if (stopping_) return;
+        if (is_deadly(plans_.front())) {
+          replace("died of a token");
+          continue;
+        }
         run_one(&result);
         engine = engine_;
       }
@@ -126,6 +139,18 @@ class HashGroup final : public GroupPort {
       if (delay_ > absl::ZeroDuration()) absl::SleepFor(delay_);
       engine->on_result(std::move(result));
     }
+  }
+
+  bool is_deadly(const StepPlan& plan) {
+    for (const SlotId slot : plan.releases) poisoned_.erase(slot);
+    for (const AdmitRow& admit : plan.admits) {
+      const auto& tokens = admit.tokens;
+      if (std::find(tokens.begin(), tokens.end(), poison_) != tokens.end()) {
+        poisoned_.insert(admit.slot);
+      }
+    }
+    return std::any_of(plan.rows.begin(), plan.rows.end(),
+                       [this](const PlanRow& row) { return poisoned_.contains(row.slot); });
   }
 
   void run_one(StepResult* result) {
@@ -150,6 +175,8 @@ class HashGroup final : public GroupPort {
   std::vector<std::string> ended_;
   std::string protocol_error_;
   std::uint64_t steps_ = 0;
+  TokenId poison_ = -1;        // none
+  std::set<SlotId> poisoned_;  // that hold it
   bool hanging_ = false;
   bool lying_ = false;
   bool stopping_ = false;

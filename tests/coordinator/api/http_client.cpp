@@ -143,23 +143,36 @@ HttpAnswer HttpClient::read_answer(bool has_body) {
 }
 
 std::optional<std::string> HttpClient::read_event(std::string* id) {
+  auto event = read_block();
+  if (!event) return std::nullopt;
+  std::string seen_id;
+  if (absl::StartsWith(*event, "id: ")) {
+    const std::size_t line = event->find('\n');
+    seen_id = event->substr(4, line - 4);
+    event->erase(0, line + 1);
+  }
+  if (id != nullptr) *id = seen_id;
+  EXPECT_TRUE(absl::StartsWith(*event, "data: ")) << *event;
+  return event->substr(6);
+}
+
+std::optional<std::string> HttpClient::read_comment() {
+  const auto comment = read_block();
+  if (!comment) return std::nullopt;
+  EXPECT_TRUE(absl::StartsWith(*comment, ": ")) << *comment;
+  return comment->substr(2);
+}
+
+std::optional<std::string> HttpClient::read_block() {
   std::size_t end = 0;
   while ((end = events_.find("\n\n")) == std::string::npos) {
     const auto chunk = read_chunk();
     if (!chunk || chunk->empty()) return std::nullopt;
     events_ += *chunk;
   }
-  std::string event = events_.substr(0, end);
+  std::string block = events_.substr(0, end);
   events_.erase(0, end + 2);
-  std::string seen_id;
-  if (absl::StartsWith(event, "id: ")) {
-    const std::size_t line = event.find('\n');
-    seen_id = event.substr(4, line - 4);
-    event.erase(0, line + 1);
-  }
-  if (id != nullptr) *id = seen_id;
-  EXPECT_TRUE(absl::StartsWith(event, "data: ")) << event;
-  return event.substr(6);
+  return block;
 }
 
 bool HttpClient::wait_closed() {

@@ -280,6 +280,30 @@ TEST_F(HttpServerTest, StreamsEventsAndKeepsTheConnection) {
   EXPECT_EQ(aborted_, 0);
 }
 
+// So that no proxy cuts a stream that waits.
+TEST_F(HttpServerTest, AQuietStreamGetsComments) {
+  HttpLimits limits;
+  limits.quiet = std::chrono::milliseconds(20);
+  start(limits);
+  HttpClient client(port());
+  ASSERT_TRUE(client.send(get("/stream")));
+  EXPECT_EQ(client.read_head().status, 200);
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(client.read_comment(), "waiting");
+  // One that has ended gets none: the next bytes are the next answer's.
+  HttpClient other(port());
+  ASSERT_TRUE(other.send(get("/stream")));
+  EXPECT_EQ(other.read_head().status, 200);
+  ASSERT_TRUE(wait_for_streams(2));
+  end_on_wake_ = true;
+  events_per_wake_ = 0;
+  wake_all();
+  while (other.read_comment().has_value()) {
+  }
+  std::this_thread::sleep_for(3 * limits.quiet);
+  ASSERT_TRUE(other.send(get("/echo")));
+  EXPECT_EQ(other.read_answer().status, 200);
+}
+
 TEST_F(HttpServerTest, StreamsToHttp10UntilItCloses) {
   start();
   HttpClient client(port());

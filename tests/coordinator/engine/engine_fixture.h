@@ -24,7 +24,7 @@ class Client {
     std::vector<TokenId> tokens;
     FinishReason finish = FinishReason::kNone;
     TokenId stop_token = -1;
-    std::string error;
+    std::string error, error_code;
     bool late = false;    // something came after the end: always a bug
     bool closed = false;  // the reader has stopped it and waits for nothing more
   };
@@ -42,6 +42,7 @@ class Client {
     choice.finish = delta.finish;
     choice.stop_token = delta.stop_token;
     choice.error = delta.error;
+    choice.error_code = delta.error_code;
     open_ -= choice.closed ? 0 : 1;
   }
   // Beside Engine::stop_choice(): no end is delivered, unless it was already on its way.

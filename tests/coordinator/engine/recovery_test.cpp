@@ -99,5 +99,50 @@ TEST_F(RecoveryTest, AGroupWithTooFewBlocksEndsOnlyWhatCannotFit) {
   EXPECT_THAT(status.message(), HasSubstr("only 3 blocks"));
 }
 
+TEST_F(RecoveryTest, ARequestOfWhichGroupsDieIsEndedAndTheOthersGoOn) {
+  make_and_attach(absl::ZeroDuration(), absl::Microseconds(300));
+  group_->die_of(4999);
+  std::vector<std::shared_ptr<Client>> good;
+  for (TokenId first = 10; first < 14; ++first) {
+    ASSERT_TRUE(
+        submit(request({first, 1}, 50), good.emplace_back(std::make_shared<Client>())).ok());
+  }
+  ASSERT_TRUE(good[0]->wait_for_tokens(3));
+  auto poison = std::make_shared<Client>();
+  ASSERT_TRUE(submit(request({7, 4999}, 50), poison).ok());
+  for (TokenId first = 14; first < 16; ++first) {
+    ASSERT_TRUE(
+        submit(request({first, 1}, 50), good.emplace_back(std::make_shared<Client>())).ok());
+  }
+  ASSERT_TRUE(poison->wait());
+  EXPECT_EQ(poison->choice(0).finish, FinishReason::kError);
+  EXPECT_EQ(poison->choice(0).error_code, "request_quarantined");
+  EXPECT_THAT(poison->choice(0).tokens, IsEmpty());
+  for (std::size_t i = 0; i < good.size(); ++i) {
+    ASSERT_TRUE(good[i]->wait()) << i;
+    EXPECT_EQ(good[i]->choice(0).tokens, oracle({static_cast<TokenId>(10 + i), 1}, 50, 0)) << i;
+  }
+  engine_->stop();
+  EXPECT_EQ(engine_->stats().group_losses, 3u) << "twice in company, once alone";
+  EXPECT_EQ(engine_->stats().requests_quarantined, 1u);
+  EXPECT_GT(engine_->stats().requests_recovered, 0u);
+  EXPECT_GT(engine_->stats().tokens_recomputed, 0u);
+}
+
+TEST_F(RecoveryTest, EveryChoiceOfAGuiltyRequestEnds) {
+  make_and_attach(absl::ZeroDuration(), absl::Microseconds(300));
+  group_->die_of(4999);
+  auto poison = std::make_shared<Client>(3);
+  auto other = std::make_shared<Client>(3);
+  ASSERT_TRUE(submit(request({4999, 4}, 50, 3), poison).ok());
+  ASSERT_TRUE(submit(request({5, 4}, 50, 3), other).ok());
+  ASSERT_TRUE(poison->wait());
+  ASSERT_TRUE(other->wait());
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(poison->choice(i).error_code, "request_quarantined");
+    EXPECT_EQ(other->choice(i).tokens, oracle({5, 4}, 50, i));
+  }
+}
+
 }  // namespace
 }  // namespace quire::test

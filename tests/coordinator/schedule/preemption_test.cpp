@@ -110,5 +110,46 @@ TEST_F(PreemptionTest, ASmallerGroupRefusesWhatWaitsAndNoLongerFits) {
   EXPECT_EQ(scheduler_->num_waiting(), 1);
 }
 
+TEST_F(PreemptionTest, OneThatRunsAloneHasEveryRowUntilTheOthersMayRunAgain) {
+  config_.steps_in_flight = 2;
+  start(15);
+  const RequestId first = add(5, 20);
+  const RequestId second = add(5, 20);
+  const RequestId third = add(5, 20);
+  StepPlan in_flight = plan();
+  ASSERT_THAT(in_flight.rows, SizeIs(3));
+  EXPECT_THAT(scheduler_->requests_in_flight(), ElementsAre(first, second, third));
+  scheduler_->run_alone(second);
+  EXPECT_THAT(plan().rows, IsEmpty()) << "others' rows are in flight";
+  apply(run(in_flight));
+  for (int i = 0; i < 3; ++i) {
+    const StepPlan next = plan();
+    EXPECT_THAT(next.rows, SizeIs(1));
+    EXPECT_THAT(scheduler_->requests_in_flight(), ElementsAre(second));
+    apply(run(next));
+  }
+  EXPECT_EQ(scheduler_->num_running(), 1);
+  scheduler_->run_alone(std::nullopt);
+  std::set<RequestId> ended;
+  for (const Gain& gain : finish()) {
+    if (gain.end != EndReason::kNone) ended.insert(gain.request);
+  }
+  EXPECT_EQ(ended, (std::set<RequestId>{first, second, third}));
+}
+
+TEST_F(PreemptionTest, OneThatWasToRunAloneAndHasEndedHoldsBackNobody) {
+  start(15);
+  const RequestId first = add(5, 3);
+  const RequestId second = add(5, 3);
+  scheduler_->run_alone(first);
+  step();
+  scheduler_->cancel(first);
+  std::set<RequestId> ended;
+  for (const Gain& gain : finish()) {
+    if (gain.end != EndReason::kNone) ended.insert(gain.request);
+  }
+  EXPECT_EQ(ended, (std::set<RequestId>{second}));
+}
+
 }  // namespace
 }  // namespace quire::test
