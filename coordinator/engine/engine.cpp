@@ -184,7 +184,7 @@ class Engine::Impl {
       : tenants_(tenants),
         limits_(request_limits(config, spec, tenants)),
         gate_(queue_limits(config)),
-        tenant_limits_(tenants),
+        tenant_limits_(std::make_shared<TenantLimits>(tenants)),
         loop_(scheduler_config(config, spec, tenants),
               StepDeadline(longest_step_of(config), step_deadline), &mailbox_) {}
   ~Impl() { stop(); }
@@ -218,7 +218,7 @@ class Engine::Impl {
     }
     const RequestId id = next_id_.fetch_add(1);
     request.id = id;
-    QUIRE_RETURN_IF_ERROR(tenant_limits_.enter(request));
+    QUIRE_RETURN_IF_ERROR(tenant_limits_->enter(request));
     request.arrival = absl::Now();
     const auto prompt_tokens = static_cast<std::int64_t>(request.prompt.size());
     QUIRE_ASSIGN_OR_RETURN(
@@ -242,7 +242,7 @@ class Engine::Impl {
   }
 
   void stop_choice(RequestId id, int choice) {
-    tenant_limits_.choice_ended(id, choice);
+    tenant_limits_->choice_ended(id, choice);
     mailbox_.push(StopChoice{id, choice});
   }
 
@@ -264,7 +264,7 @@ class Engine::Impl {
     stats.rejected_queued_reqs = refusals.requests;
     stats.rejected_queued_tokens = refusals.tokens;
     stats.rejected_deadline = refusals.deadline;
-    stats.rejected_tenant = tenant_limits_.refusals();
+    stats.rejected_tenant = tenant_limits_->refusals();
     return stats;
   }
 
@@ -368,7 +368,7 @@ class Engine::Impl {
   std::atomic<int> total_blocks_ = 0;  // of the last group that was ready
   std::atomic<RequestId> next_id_ = 1;
   QueueGate gate_;
-  TenantLimits tenant_limits_;  // outlives the requests of mailbox and loop
+  const std::shared_ptr<TenantLimits> tenant_limits_;
   Mailbox mailbox_;
   StepLoop loop_;
   JournalPort* journal_ = nullptr;

@@ -32,7 +32,7 @@ bool is_rate_limited(const absl::Status& status) {
 // request has.
 class TenantLimits::Watch {
  public:
-  Watch(TenantLimits* limits, RequestId id) : limits_(limits), id_(id) {}
+  Watch(std::shared_ptr<TenantLimits> limits, RequestId id) : limits_(std::move(limits)), id_(id) {}
   ~Watch() { limits_->gone(id_); }
   Watch(const Watch&) = delete;
   Watch& operator=(const Watch&) = delete;
@@ -44,8 +44,8 @@ class TenantLimits::Watch {
   }
 
  private:
-  TenantLimits* limits_;
-  RequestId id_;
+  const std::shared_ptr<TenantLimits> limits_;
+  const RequestId id_;
 };
 
 TenantLimits::TenantLimits(const std::vector<Tenant>& tenants) {
@@ -67,7 +67,7 @@ absl::Status TenantLimits::enter(Request& request) {
     entry.waiting_tokens = prompt_tokens;
     for (int choice = 0; choice < request.n; ++choice) entry.open.insert(choice);
   }
-  request.deliver = [watch = std::make_shared<const Watch>(this, request.id),
+  request.deliver = [watch = std::make_shared<const Watch>(shared_from_this(), request.id),
                      deliver = std::move(request.deliver)](OutputDelta delta) {
     watch->see(delta);
     deliver(std::move(delta));

@@ -27,7 +27,8 @@ struct Tenant {
 // A ResourceExhausted that is the client's own doing, not the server's load.
 bool is_rate_limited(const absl::Status& status);
 
-class TenantLimits {
+// Shared: a request may be delivered, by the journal, after its engine has gone.
+class TenantLimits : public std::enable_shared_from_this<TenantLimits> {
  public:
   explicit TenantLimits(const std::vector<Tenant>& tenants);
 
