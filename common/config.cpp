@@ -129,9 +129,7 @@ absl::Status apply_file(ProgramMask program, const std::string& file, EngineConf
 }
 
 absl::Status check_together(const EngineConfig& config) {
-  if (config.port != 0 && config.port == config.grpc_port) {
-    return refuse("--port and --grpc-port are both ", config.port, "; they must differ.");
-  }
+  QUIRE_RETURN_IF_ERROR(check_network(config));
   if (!config.kv_offload_path.empty() && config.kv_offload_bytes == 0) {
     return refuse("--kv-offload-path is ", config.kv_offload_path,
                   ", but --kv-offload-bytes is 0; give the bytes that each rank may use there.");
@@ -145,12 +143,6 @@ absl::Status check_together(const EngineConfig& config) {
     return refuse("--prompt-lookup-min is ", config.prompt_lookup_min,
                   ", but must be at most --prompt-lookup-max, which is ", config.prompt_lookup_max,
                   ".");
-  }
-  if (!config.tenants_file.empty() && !config.api_key.empty()) {
-    return refuse(
-        "--tenants and --api-key (or --api-key-file) are both given; the keys of --tenants are the "
-        "ones that are asked for: make the other one a tenant in ",
-        config.tenants_file, ", or leave it out.");
   }
   if ((config.rank < 0) != (config.world_size < 1)) {
     return refuse("--rank is ", config.rank, " and --world-size is ", config.world_size,

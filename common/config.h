@@ -51,9 +51,18 @@ struct EngineConfig {
   int prompt_lookup_max = 4;                // tokens that must repeat, at most
   int prompt_lookup_min = 2;
   // serving
-  std::string host = "127.0.0.1";
+  std::string host = "127.0.0.1";  // of HTTP
   int port = 8000;
+  std::string ssl_certfile, ssl_keyfile;  // HTTPS; empty: plain HTTP
+  std::string ssl_ca_certs;               // whose client certificates count
+  int ssl_cert_reqs = 0;                  // 0 none, 1 optional, 2 required
+  std::string grpc_host = "127.0.0.1";
   int grpc_port = 50051;
+  // Mutual TLS on the gRPC port, all three or none: what this program presents there, and whose
+  // certificates it accepts.
+  std::string grpc_ssl_certfile, grpc_ssl_keyfile, grpc_ssl_ca_certs;
+  std::string grpc_ssl_server_name;  // in the coordinator's certificate; empty: what is dialled
+  bool grpc_insecure_private_network = false;  // plain gRPC beyond loopback, with a worker secret
   std::string api_key;               // required in Authorization: Bearer for /v1 and gRPC
   std::string api_key_file;          // where it was read from; keeps it out of command lines
   std::string tenants_file;          // keys, names and weights of several users
@@ -108,6 +117,10 @@ std::string help_text(ProgramMask program, const std::string& usage);
 // The command line that reproduces `config` for another program: only options that differ from
 // their defaults and that the program knows.
 std::vector<std::string> to_arguments(const EngineConfig& config, ProgramMask program);
+
+// Whether only this machine can reach what listens on `host`, as far as its text tells: a name
+// other than localhost counts as one that others reach.
+bool is_loopback(const std::string& host);
 
 // $QUIRE_CACHE or ~/.cache/quire (config_environment.cpp, the only place that reads the
 // environment): what can be made again.

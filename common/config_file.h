@@ -18,6 +18,10 @@ absl::StatusOr<std::vector<std::pair<std::string, std::string>>> read_yaml(const
 // and never its content.
 absl::StatusOr<std::string> read_secret(const std::string& file);
 
+// What must hold between the options of who listens where and who is let in; see
+// config_network.cpp.
+absl::Status check_network(const EngineConfig& config);
+
 // The row of "--name" ("name" with - or _), or nullptr.
 const Option* find_option(const std::string& name);
 

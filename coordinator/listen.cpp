@@ -29,7 +29,8 @@ int try_bind(const addrinfo& address) {
 
 }  // namespace
 
-absl::Status check_can_listen(const std::string& host, int port, const char* option) {
+absl::Status check_can_listen(const std::string& host, int port, const char* host_option,
+                              const char* port_option) {
   if (port == 0) return absl::OkStatus();
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
@@ -37,8 +38,9 @@ absl::Status check_can_listen(const std::string& host, int port, const char* opt
   addrinfo* found = nullptr;
   const int failed = getaddrinfo(host.c_str(), absl::StrCat(port).c_str(), &hints, &found);
   if (failed != 0) {
-    return absl::UnavailableError(absl::StrCat(
-        "--host ", host, " is not an address of this machine (", gai_strerror(failed), ")."));
+    return absl::UnavailableError(absl::StrCat(host_option, " ", host,
+                                               " is not an address of this machine (",
+                                               gai_strerror(failed), ")."));
   }
   const absl::Cleanup release = [found] { freeaddrinfo(found); };
   const int error = try_bind(*found);
@@ -46,11 +48,11 @@ absl::Status check_can_listen(const std::string& host, int port, const char* opt
   if (error == EADDRINUSE) {
     return absl::UnavailableError(absl::StrCat(
         "Port ", port, " on ", host, " is in use by another program; stop that, or choose ",
-        "another port with ", option, " (0 takes any free one)."));
+        "another port with ", port_option, " (0 takes any free one)."));
   }
   return absl::UnavailableError(absl::StrCat("Cannot listen on ", join_host_port(host, port), " (",
-                                             std::strerror(error), "); choose another --host or ",
-                                             option, "."));
+                                             std::strerror(error), "); choose another ",
+                                             host_option, " or ", port_option, "."));
 }
 
 std::string join_host_port(const std::string& host, int port) {

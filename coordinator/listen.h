@@ -7,9 +7,10 @@
 
 namespace quire {
 
-// Unavailable, naming `option`, address and reason, when `host`:`port` cannot be listened on. Port
-// 0 is always free.
-absl::Status check_can_listen(const std::string& host, int port, const char* option);
+// Unavailable, naming the two options, address and reason, when `host`:`port` cannot be listened
+// on. Port 0 is always free.
+absl::Status check_can_listen(const std::string& host, int port, const char* host_option,
+                              const char* port_option);
 
 // "127.0.0.1:8000", "[::1]:8000".
 std::string join_host_port(const std::string& host, int port);

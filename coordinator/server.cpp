@@ -20,6 +20,7 @@
 #include "common/shard.h"
 #include "common/status.h"
 #include "common/tenants.h"
+#include "common/tls.h"
 #include "coordinator/api/answer_book.h"
 #include "coordinator/api/grpc_generate.h"
 #include "coordinator/api/http_server.h"
@@ -59,6 +60,16 @@ void set_connection_arguments(grpc::ServerBuilder& builder) {
   builder.SetMaxReceiveMessageSize(kMaxReceiveBytes);
 }
 
+// Mutual: who has no certificate of the authority never gets as far as HTTP/2.
+std::shared_ptr<grpc::ServerCredentials> credentials_of(const TlsPem& tls) {
+  if (tls.cert.empty()) return grpc::InsecureServerCredentials();
+  grpc::SslServerCredentialsOptions options(
+      GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
+  options.pem_root_certs = tls.ca;
+  options.pem_key_cert_pairs = {{tls.key, tls.cert}};
+  return grpc::SslServerCredentials(options);
+}
+
 }  // namespace
 
 class Server::Impl {
@@ -74,6 +85,7 @@ class Server::Impl {
     if (!config_.tenants_file.empty()) {
       QUIRE_ASSIGN_OR_RETURN(tenants_, read_tenants(config_.tenants_file));
     }
+    QUIRE_RETURN_IF_ERROR(read_certificates());
     QUIRE_RETURN_IF_ERROR(load_model());
     QUIRE_RETURN_IF_ERROR(open_journal());
     QUIRE_RETURN_IF_ERROR(make_fleet());
@@ -90,7 +102,8 @@ class Server::Impl {
     take_up();
     generation_ = std::make_unique<GenerationService>(api_);
     QUIRE_RETURN_IF_ERROR(start_grpc());
-    QUIRE_ASSIGN_OR_RETURN(http_, HttpServer::start(api_, config_.host, config_.port));
+    QUIRE_ASSIGN_OR_RETURN(http_,
+                           HttpServer::start(api_, config_.host, config_.port, {}, http_tls_));
     engine_->start(fleet_.get());
     return absl::OkStatus();
   }
@@ -126,9 +139,10 @@ class Server::Impl {
   }
 
   std::string http_url() const {
-    return absl::StrCat("http://", reachable_address(config_.host, http_->port()));
+    return absl::StrCat(config_.ssl_certfile.empty() ? "http://" : "https://",
+                        reachable_address(config_.host, http_->port()));
   }
-  std::string grpc_address() const { return reachable_address(config_.host, grpc_port_); }
+  std::string grpc_address() const { return reachable_address(config_.grpc_host, grpc_port_); }
   bool ready() const { return engine_->stats().ready; }
 
  private:
@@ -137,6 +151,15 @@ class Server::Impl {
     const absl::Duration patience = absl::Seconds(hurried_ ? 0 : config_.drain_timeout);
     if (engine_->drain(patience) || engine_->stats().unfinished == 0) return;
     spdlog::warn("ending {} requests that are not finished", engine_->stats().unfinished);
+  }
+
+  absl::Status read_certificates() {
+    QUIRE_ASSIGN_OR_RETURN(
+        http_tls_.pem, read_tls({config_.ssl_certfile, config_.ssl_keyfile, config_.ssl_ca_certs},
+                                {"--ssl-certfile", "--ssl-keyfile", "--ssl-ca-certs"}));
+    http_tls_.client_certificates = static_cast<ClientCertificates>(config_.ssl_cert_reqs);
+    QUIRE_ASSIGN_OR_RETURN(grpc_tls_, read_tls(grpc_files(config_), kGrpcTlsNames));
+    return absl::OkStatus();
   }
 
   absl::Status load_model() {
@@ -239,20 +262,21 @@ class Server::Impl {
   }
 
   absl::Status start_grpc() {
-    QUIRE_RETURN_IF_ERROR(check_can_listen(config_.host, config_.grpc_port, "--grpc-port"));
+    QUIRE_RETURN_IF_ERROR(
+        check_can_listen(config_.grpc_host, config_.grpc_port, "--grpc-host", "--grpc-port"));
     grpc::EnableDefaultHealthCheckService(true);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
     grpc::ServerBuilder builder;
     set_connection_arguments(builder);
-    builder.AddListeningPort(join_host_port(config_.host, config_.grpc_port),
-                             grpc::InsecureServerCredentials(), &grpc_port_);
+    builder.AddListeningPort(join_host_port(config_.grpc_host, config_.grpc_port),
+                             credentials_of(grpc_tls_), &grpc_port_);
     builder.RegisterService(fleet_->service());
     builder.RegisterService(generation_->service());
     grpc_ = builder.BuildAndStart();
     if (grpc_ == nullptr || grpc_port_ == 0) {
-      return absl::UnavailableError(absl::StrCat("Cannot listen for gRPC on ",
-                                                 join_host_port(config_.host, config_.grpc_port),
-                                                 "; choose another --host or --grpc-port."));
+      return absl::UnavailableError(absl::StrCat(
+          "Cannot listen for gRPC on ", join_host_port(config_.grpc_host, config_.grpc_port),
+          "; choose another --grpc-host or --grpc-port."));
     }
     absl::MutexLock lock(&health_mutex_);
     health_ = grpc_->GetHealthCheckService();
@@ -276,6 +300,8 @@ class Server::Impl {
 
   EngineConfig config_;
   const ServerEvents events_;
+  HttpTls http_tls_;
+  TlsPem grpc_tls_;
   std::uint64_t model_hash_ = 0;
   ServedModel model_;
   std::vector<TenantEntry> tenants_;

@@ -14,6 +14,7 @@
 #include "common/log.h"
 #include "common/shard.h"
 #include "common/status.h"
+#include "common/tls.h"
 #include "spdlog/spdlog.h"
 #include "worker/session/exit_code.h"
 #include "worker/session/process_group.h"
@@ -59,7 +60,9 @@ DeviceOptions device_options(const EngineConfig& config, const RankPlace& place)
 absl::StatusOr<SessionOptions> session_options(const EngineConfig& config, const ModelSpec& spec,
                                                const std::string& instance_id) {
   SessionOptions options;
-  options.coordinator = config.coordinator;
+  options.coordinator.host_port = config.coordinator;
+  options.coordinator.tls_name = config.grpc_ssl_server_name;
+  QUIRE_ASSIGN_OR_RETURN(options.coordinator.tls, read_tls(grpc_files(config), kGrpcTlsNames));
   options.instance_id = instance_id;
   options.block_size = config.block_size;
   options.kv_cache_memory_bytes = config.kv_cache_memory_bytes;

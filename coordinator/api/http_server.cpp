@@ -22,6 +22,7 @@
 #include "common/status.h"
 #include "coordinator/api/routes.h"
 #include "coordinator/api/session.h"
+#include "coordinator/api/tls_context.h"
 
 namespace quire {
 
@@ -48,8 +49,8 @@ void raise_descriptor_limit() {
 
 class HttpServer::Impl {
  public:
-  Impl(HttpHandler handler, const HttpLimits& limits)
-      : handler_(std::move(handler)), limits_(limits) {}
+  Impl(HttpHandler handler, const HttpLimits& limits, std::unique_ptr<asio::ssl::context> tls)
+      : handler_(std::move(handler)), limits_(limits), tls_(std::move(tls)) {}
 
   absl::Status listen(const std::string& host, int port) {
     boost::system::error_code error;
@@ -121,7 +122,7 @@ class HttpServer::Impl {
   void open(Tcp::socket socket) {
     if (num_connections() >= limits_.connections) return;  // closes the socket
     const auto executor = socket.get_executor();
-    auto session = std::make_shared<Session>(std::move(socket), limits_, handler_,
+    auto session = std::make_shared<Session>(std::move(socket), tls_.get(), limits_, handler_,
                                              [this](Session* gone) { forget(gone); });
     {
       const std::lock_guard lock(mutex_);
@@ -158,6 +159,7 @@ class HttpServer::Impl {
 
   const HttpHandler handler_;
   const HttpLimits limits_;
+  const std::unique_ptr<asio::ssl::context> tls_;  // null: plain HTTP
   asio::io_context context_{kIoThreads};
   asio::executor_work_guard<asio::io_context::executor_type> guard_{context_.get_executor()};
   asio::strand<asio::io_context::executor_type> strand_{context_.get_executor()};
@@ -178,16 +180,19 @@ HttpServer::~HttpServer() {
 
 absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::start(const Api& api,
                                                               const std::string& host, int port,
-                                                              const HttpLimits& limits) {
-  return start_with(make_routes(api), host, port, limits);
+                                                              const HttpLimits& limits,
+                                                              const HttpTls& tls) {
+  return start_with(make_routes(api), host, port, limits, tls);
 }
 
 absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::start_with(HttpHandler handler,
                                                                    const std::string& host,
                                                                    int port,
-                                                                   const HttpLimits& limits) {
+                                                                   const HttpLimits& limits,
+                                                                   const HttpTls& tls) {
   raise_descriptor_limit();
-  auto impl = std::make_unique<Impl>(std::move(handler), limits);
+  QUIRE_ASSIGN_OR_RETURN(std::unique_ptr<asio::ssl::context> context, make_tls_context(tls));
+  auto impl = std::make_unique<Impl>(std::move(handler), limits, std::move(context));
   QUIRE_RETURN_IF_ERROR(impl->listen(host, port));
   impl->run();
   return std::unique_ptr<HttpServer>(new HttpServer(std::move(impl)));

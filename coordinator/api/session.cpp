@@ -32,10 +32,11 @@ bool acceptable_id(absl::string_view id) {
 
 }  // namespace
 
-Session::Session(Tcp::socket socket, const HttpLimits& limits, const HttpHandler& handler,
+Session::Session(SocketStream::Tcp::socket socket, asio::ssl::context* tls,
+                 const HttpLimits& limits, const HttpHandler& handler,
                  std::function<void(Session*)> on_close)
-    : socket_(std::move(socket)),
-      timer_(socket_.get_executor()),
+    : stream_(std::move(socket), tls),
+      timer_(stream_.get_executor()),
       limits_(limits),
       handler_(handler),
       on_close_(std::move(on_close)) {}
@@ -47,13 +48,22 @@ Session::~Session() {
 
 void Session::start() {
   if (phase_ == Phase::kClosed) return;
-  ErrorCode ignored;
-  socket_.set_option(Tcp::no_delay(true), ignored);
+  stream_.set_no_delay();
+  if (!stream_.is_tls()) return next_request();
+  phase_ = Phase::kHandshake;
+  set_deadline(limits_.header);
+  stream_.async_handshake(
+      [self = shared_from_this()](ErrorCode error) { self->on_handshake(error); });
+}
+
+void Session::on_handshake(ErrorCode error) {
+  if (phase_ == Phase::kClosed) return;
+  if (error) return close();
   next_request();
 }
 
 void Session::finish_soon() {
-  asio::post(socket_.get_executor(), [self = shared_from_this()] {
+  asio::post(stream_.get_executor(), [self = shared_from_this()] {
     self->stopping_ = true;
     self->keep_alive_ = false;
     if (self->phase_ != Phase::kAnswering) self->close();
@@ -61,7 +71,7 @@ void Session::finish_soon() {
 }
 
 void Session::close_soon() {
-  asio::post(socket_.get_executor(), [self = shared_from_this()] { self->close(); });
+  asio::post(stream_.get_executor(), [self = shared_from_this()] { self->close(); });
 }
 
 void Session::read() {
@@ -70,7 +80,7 @@ void Session::read() {
   reading_ = true;
   const std::size_t size = phase_ == Phase::kBody ? kBodyReadBytes : kReadBytes;
   if (incoming_.size() != size) incoming_ = std::string(size, '\0');
-  socket_.async_read_some(asio::buffer(incoming_),
+  stream_.async_read_some(asio::buffer(incoming_),
                           [self = shared_from_this()](ErrorCode error, std::size_t num_bytes) {
                             self->on_read(error, num_bytes);
                           });
@@ -79,7 +89,10 @@ void Session::read() {
 void Session::on_read(ErrorCode error, std::size_t num_bytes) {
   reading_ = false;
   if (phase_ == Phase::kClosed) return;
-  if (error) return client_gone();
+  if (error) {
+    if (phase_ == Phase::kLingering && stream_.leave_tls()) return read();
+    return client_gone();
+  }
   buffer_.append(incoming_, 0, num_bytes);
   switch (phase_) {
     case Phase::kIdle:
@@ -92,6 +105,7 @@ void Session::on_read(ErrorCode error, std::size_t num_bytes) {
       return read();
     case Phase::kAnswering:
       return read();
+    case Phase::kHandshake:
     case Phase::kClosed:
       return;
   }
@@ -235,8 +249,8 @@ void Session::run_wake() {
 void Session::close() {
   if (phase_ == Phase::kClosed) return;
   phase_ = Phase::kClosed;
+  stream_.close();
   ErrorCode ignored;
-  socket_.close(ignored);
   timer_.cancel(ignored);
   if (!exchange_) return;
   if (!answer_complete_ && exchange_->on_abort_) exchange_->on_abort_();
@@ -270,7 +284,10 @@ void Session::on_timer() {
 
 void Session::on_deadline() {
   clear_deadline();
-  if (!writing_.empty() || phase_ == Phase::kIdle || phase_ == Phase::kLingering) return close();
+  if (!writing_.empty() || phase_ == Phase::kHandshake || phase_ == Phase::kIdle ||
+      phase_ == Phase::kLingering) {
+    return close();
+  }
   if (phase_ == Phase::kHeader || phase_ == Phase::kBody) {
     refuse(408, "request_timeout",
            phase_ == Phase::kHeader ? "The request's header did not arrive in time."

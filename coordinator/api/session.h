@@ -1,5 +1,5 @@
 // One TCP connection of the HTTP server: reads requests, hands each to the handler as an Exchange,
-// writes its answer. Beast parses; reading and writing are plain Asio.
+// writes its answer. Beast parses; reading and writing are plain Asio, through SocketStream.
 //
 // Invariants: at most one read and one write are in flight; a read is always in flight while a
 // request is being answered (that is how a client's leaving is seen), unless the client has sent
@@ -7,7 +7,6 @@
 // Everything runs on the connection's strand except finish_soon() and close_soon().
 #pragma once
 
-#include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/beast/http/parser.hpp>
 #include <boost/beast/http/string_body.hpp>
@@ -19,15 +18,16 @@
 
 #include "coordinator/api/http.h"
 #include "coordinator/api/http_limits.h"
+#include "coordinator/api/socket_stream.h"
 
 namespace quire {
 
 class Session : public std::enable_shared_from_this<Session> {
  public:
-  using Tcp = boost::asio::ip::tcp;
-
-  // `limits` and `handler` outlive the session; `on_close` runs once, in the destructor.
-  Session(Tcp::socket socket, const HttpLimits& limits, const HttpHandler& handler,
+  // `tls` (null: plain HTTP), `limits` and `handler` outlive the session; `on_close` runs once, in
+  // the destructor.
+  Session(SocketStream::Tcp::socket socket, boost::asio::ssl::context* tls,
+          const HttpLimits& limits, const HttpHandler& handler,
           std::function<void(Session*)> on_close);
   ~Session();
 
@@ -40,12 +40,13 @@ class Session : public std::enable_shared_from_this<Session> {
   friend class Exchange;
   using Parser = boost::beast::http::request_parser<boost::beast::http::string_body>;
   using ErrorCode = boost::system::error_code;
-  // kIdle: no byte of the next request yet. kAnswering: an exchange exists, or its last bytes are
-  // being written. kLingering: everything is written and the sending side is shut; what still
-  // arrives is thrown away, so that a reset does not destroy an answer on its way.
-  enum class Phase { kIdle, kHeader, kBody, kAnswering, kLingering, kClosed };
+  // kHandshake: TLS only. kIdle: no byte of the next request yet. kAnswering: an exchange exists,
+  // or its last bytes are being written. kLingering: everything is written and the sending side is
+  // shut; what still arrives is thrown away, so that a reset does not destroy an answer on its way.
+  enum class Phase { kHandshake, kIdle, kHeader, kBody, kAnswering, kLingering, kClosed };
 
   // reading
+  void on_handshake(ErrorCode error);
   void read();
   void on_read(ErrorCode error, std::size_t num_bytes);
   void next_request();
@@ -79,7 +80,7 @@ class Session : public std::enable_shared_from_this<Session> {
   void on_timer();
   void on_deadline();
 
-  Tcp::socket socket_;
+  SocketStream stream_;
   boost::asio::steady_timer timer_;
   const HttpLimits& limits_;
   const HttpHandler& handler_;

@@ -2,7 +2,6 @@
 // either Content-Length or chunks; whatever has gathered while a write was in flight becomes one
 // chunk.
 #include <boost/asio/post.hpp>
-#include <boost/asio/write.hpp>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -37,7 +36,7 @@ std::shared_ptr<Waker> Exchange::keep_running(std::function<void()> on_wake,
   on_wake_ = std::move(on_wake);
   on_abort_ = std::move(on_abort);
   waker_ = std::make_shared<Waker>(
-      [weak = session_->weak_from_this(), executor = session_->socket_.get_executor()] {
+      [weak = session_->weak_from_this(), executor = session_->stream_.get_executor()] {
         // Posting with a weak pointer: a wake never keeps a closed connection alive.
         asio::post(executor, [weak] {
           if (const auto session = weak.lock()) session->run_wake();
@@ -98,7 +97,7 @@ void Session::end_events() {
   answer_complete_ = true;
   if (!chunked_ && writing_.empty() && head_.empty() && pending_.empty()) {
     // HTTP/1.0 and nothing left to write. Not at once, as above.
-    return asio::post(socket_.get_executor(), [self = shared_from_this()] {
+    return asio::post(stream_.get_executor(), [self = shared_from_this()] {
       if (self->phase_ == Phase::kAnswering) self->answer_done();
     });
   }
@@ -124,8 +123,8 @@ void Session::flush() {
   pending_.clear();
   if (writing_.empty()) return;
   set_deadline(limits_.write);
-  asio::async_write(
-      socket_, asio::buffer(writing_),
+  stream_.async_write(
+      asio::buffer(writing_),
       [self = shared_from_this()](ErrorCode error, std::size_t) { self->on_written(error); });
 }
 
@@ -151,8 +150,10 @@ void Session::answer_done() {
 
 void Session::linger() {
   phase_ = Phase::kLingering;
-  ErrorCode ignored;
-  socket_.shutdown(Tcp::socket::shutdown_send, ignored);
+  // On an error more may still come to be thrown away: the read in flight goes on.
+  stream_.finish_sending([self = shared_from_this()](ErrorCode error) {
+    if (!error) self->close();
+  });
   buffer_.clear();
   set_deadline(limits_.linger);
   read();

@@ -95,18 +95,18 @@ absl::StatusOr<std::string> address_for_ranks(const EngineConfig& config, const 
                                               const std::string& grpc) {
   if (config.hostfile.empty()) return grpc;
   QUIRE_ASSIGN_OR_RETURN(const std::vector<std::string> hosts, hosts_in(config.hostfile));
-  if (config.host == "0.0.0.0" || config.host == "::") {
+  if (config.grpc_host == "0.0.0.0" || config.grpc_host == "::") {
     return absl::StrCat(self, grpc.substr(grpc.rfind(':')));
   }
   const auto is_here = [&self](const std::string& host) {
     return host == self || host == "localhost" || host == "::1" || absl::StartsWith(host, "127.");
   };
-  if (config.host == self || !is_here(config.host)) return grpc;
+  if (config.grpc_host == self || !is_here(config.grpc_host)) return grpc;
   for (const std::string& host : hosts) {
     if (is_here(host)) continue;
-    return absl::InvalidArgumentError(
-        absl::StrCat("--hostfile names ", host, ", whose ranks cannot reach --host ", config.host,
-                     "; give an address of this machine that the other hosts reach, or 0.0.0.0"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--hostfile names ", host, ", whose ranks cannot reach --grpc-host ", config.grpc_host,
+        "; give an address of this machine that the other hosts reach, or 0.0.0.0"));
   }
   return grpc;
 }

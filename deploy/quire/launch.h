@@ -25,8 +25,8 @@ std::string random_instance();
 // The hosts that mpirun's hostfile names, in order. InvalidArgument: none.
 absl::StatusOr<std::vector<std::string>> hosts_in(const std::string& hostfile);
 // What ranks dial, given where the coordinator listens: over several hosts an address of `self`
-// (this machine's name). InvalidArgument: a hostfile that names other machines, and a --host that
-// they cannot reach.
+// (this machine's name). InvalidArgument: a hostfile that names other machines, and a
+// --grpc-host that they cannot reach.
 absl::StatusOr<std::string> address_for_ranks(const EngineConfig& config, const std::string& self,
                                               const std::string& grpc);
 std::string host_name();

@@ -21,7 +21,7 @@ class AddressForRanks : public testing::Test {
   EngineConfig config(const std::string& host, const std::string& hostfile) {
     std::ofstream(path_) << hostfile;
     EngineConfig config;
-    config.host = host;
+    config.grpc_host = host;
     config.hostfile = path_;
     return config;
   }
@@ -60,7 +60,7 @@ TEST_F(AddressForRanks, LoopbackIsRefusedWhereOthersAreNamed) {
   const auto refused = address_for_ranks(config("127.0.0.1", "a\n  b slots=2\n"), "a", "x:1");
   ASSERT_EQ(refused.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(refused.status().message()), HasSubstr("names b"));
-  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("--host 127.0.0.1"));
+  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("--grpc-host 127.0.0.1"));
 }
 
 }  // namespace

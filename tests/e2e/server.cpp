@@ -100,7 +100,8 @@ absl::Status Server::wait_until_ready(int seconds) {
     if (!readable(process_.output(), 100)) continue;
     for (const std::string& line : process_.read_lines()) {
       if (!absl::StartsWith(line, "quire-coordinator ready ")) continue;
-      http_ = value_of(line, "http=http://");
+      http_ = value_of(line, "http=");
+      http_.erase(0, http_.find("://") + 3);
       grpc_ = value_of(line, "grpc=");
       return absl::OkStatus();
     }

@@ -121,11 +121,15 @@ class TwoHosts:
         hostfile = os.path.join(folder, "hosts")
         with open(hostfile, "w") as file:
             file.writelines(f"{a} slots={n}\n" for a, n in zip(ADDRESSES, slots) if n > 0)
-        # Workers of another host must reach the coordinator: --host is an address they know.
+        secret = os.path.join(folder, "secret")
+        with open(secret, "w") as file:
+            file.write("between us\n")
+        # Workers of another host must reach the coordinator, over a cable that nobody else is on.
         self.process = subprocess.Popen(
             inside(0, os.path.join(BIN, "quire"), "serve", MODEL, "--served-model-name", "smollm2",
                    "--tensor-parallel-size", str(sum(slots)), "--hostfile", hostfile, "--host", ADDRESSES[0], "--port", "0",
-                   "--grpc-port", "0", "--max-model-len", "1536", "--max-num-seqs", "8", *options),
+                   "--grpc-host", ADDRESSES[0], "--grpc-port", "0", "--grpc-insecure-private-network",
+                   "--worker-secret-file", secret, "--max-model-len", "1536", "--max-num-seqs", "8", *options),
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env={**os.environ, "OMPI_MCA_plm_rsh_agent": agent, "TMPDIR": folder})  # Open MPI's files too
         self.log, self.http = [], None

@@ -12,6 +12,7 @@
 #include <thread>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
@@ -97,6 +98,20 @@ absl::StatusOr<Admission> read_welcome(const v1::Welcome& in) {
     *field.out = static_cast<int>(field.value);
   }
   return out;
+}
+
+// Not there yet is worth another try; somebody else at that address is not. gRPC tells them apart
+// in words only.
+bool is_impostor(const std::string& why) {
+  return absl::StrContains(why, "certificate verify failed") ||
+         absl::StrContains(why, "CERTIFICATE_VERIFY_FAILED") ||
+         absl::StrContains(why, "Hostname Verification Check failed") ||
+         absl::StrContains(why, "is not in peer certificate");
+}
+
+std::shared_ptr<grpc::ChannelCredentials> credentials_of(const TlsPem& tls) {
+  if (tls.cert.empty()) return grpc::InsecureChannelCredentials();
+  return grpc::SslCredentials({tls.ca, tls.key, tls.cert});
 }
 
 absl::Status ended(const grpc::Status& status) {
@@ -366,7 +381,7 @@ class Link::Impl {
   std::unique_ptr<Stream> stream_;  // last: its callbacks use all of the above
 };
 
-absl::StatusOr<std::unique_ptr<Link>> Link::attach(const std::string& address,
+absl::StatusOr<std::unique_ptr<Link>> Link::attach(const CoordinatorAddress& to,
                                                    const Introduction& introduction,
                                                    absl::Duration patience) {
   grpc::ChannelArguments arguments;
@@ -379,8 +394,9 @@ absl::StatusOr<std::unique_ptr<Link>> Link::attach(const std::string& address,
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   // Or a new channel would wait as long as the last one's failures made it.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  if (!to.tls_name.empty()) arguments.SetSslTargetNameOverride(to.tls_name);
   const std::unique_ptr<v1::Fleet::Stub> stub = v1::Fleet::NewStub(
-      grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments));
+      grpc::CreateCustomChannel(to.host_port, credentials_of(to.tls), arguments));
   const absl::Time deadline = absl::Now() + patience;
   absl::Duration pause = kFirstPause;
   for (;;) {
@@ -388,9 +404,16 @@ absl::StatusOr<std::unique_ptr<Link>> Link::attach(const std::string& address,
     const absl::Status status = impl->await_admission();
     if (status.ok()) return std::unique_ptr<Link>(new Link(std::move(impl)));
     if (!absl::IsUnavailable(status)) return status;
+    if (is_impostor(std::string(status.message()))) {
+      return absl::UnauthenticatedError(absl::StrCat(
+          "whoever answers at ", to.host_port,
+          " has no certificate for that name from "
+          "--grpc-ssl-ca-certs; if its certificate has another name, give --grpc-ssl-server-name (",
+          status.message(), ")"));
+    }
     if (absl::Now() + pause > deadline) {
       return absl::UnavailableError(absl::StrCat(
-          "no coordinator took us in at ", address, " within ", absl::FormatDuration(patience),
+          "no coordinator took us in at ", to.host_port, " within ", absl::FormatDuration(patience),
           "; check --coordinator and that it runs (", status.message(), ")"));
     }
     absl::SleepFor(pause);

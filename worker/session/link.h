@@ -16,8 +16,16 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "common/step.h"
+#include "common/tls.h"
 
 namespace quire {
+
+// Whom to dial.
+struct CoordinatorAddress {
+  std::string host_port;
+  TlsPem tls;            // without a certificate: in the clear
+  std::string tls_name;  // in its certificate; empty: the host that is dialled
+};
 
 // Hello, see proto/fleet.proto.
 struct Introduction {
@@ -67,12 +75,12 @@ using Event = std::variant<PlanMessage, DrainMessage>;
 
 class Link {
  public:
-  // Dials `address` and presents this rank, again and again with a growing pause for as long as
+  // Dials `to` and presents this rank, again and again with a growing pause for as long as
   // nobody answers, at most `patience`; then waits to be admitted with the rest of the group, for
   // as long as the stream holds. FailedPrecondition: refused, with the coordinator's reason.
   // Unavailable: nobody answered in time. Aborted: the coordinator ended what was to be the epoch.
-  // Cancelled: drained instead.
-  static absl::StatusOr<std::unique_ptr<Link>> attach(const std::string& address,
+  // Unauthenticated: it is not who we trust. Cancelled: drained instead.
+  static absl::StatusOr<std::unique_ptr<Link>> attach(const CoordinatorAddress& to,
                                                       const Introduction& introduction,
                                                       absl::Duration patience);
   ~Link();

@@ -8,11 +8,12 @@
 #include "absl/time/time.h"
 #include "common/config.h"
 #include "worker/runner/rank.h"
+#include "worker/session/link.h"
 
 namespace quire {
 
 struct SessionOptions {
-  std::string coordinator;  // host:port
+  CoordinatorAddress coordinator;
   std::string instance_id;
   std::string secret;
   int block_size = 16;  // offered; Welcome decides

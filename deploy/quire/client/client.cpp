@@ -66,8 +66,13 @@ struct Client::Impl {
     grpc::ChannelArguments arguments;
     arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
     arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-    stub = v1::Generation::NewStub(
-        grpc::CreateCustomChannel(options.server, grpc::InsecureChannelCredentials(), arguments));
+    if (!options.server_name.empty()) arguments.SetSslTargetNameOverride(options.server_name);
+    const TlsPem& tls = options.tls;
+    stub = v1::Generation::NewStub(grpc::CreateCustomChannel(
+        options.server,
+        tls.ca.empty() ? grpc::InsecureChannelCredentials()
+                       : grpc::SslCredentials({tls.ca, tls.key, tls.cert}),
+        arguments));
   }
 
   absl::StatusOr<Answer> call(const v1::GenerateRequest& request,

@@ -9,13 +9,16 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/tls.h"
 
 namespace quire {
 
 struct ClientOptions {
   std::string server = "127.0.0.1:50051";
   std::string api_key;
-  int wait_seconds = 0;  // keep trying for so long until the server is ready
+  TlsPem tls;               // without `ca`: in the clear
+  std::string server_name;  // in its certificate; empty: the host of `server`
+  int wait_seconds = 0;     // keep trying for so long until the server is ready
 };
 
 struct Prompt {

@@ -25,6 +25,24 @@ absl::Status set_key_file(ClientCommand& c, const std::string& path) {
   return absl::OkStatus();
 }
 
+template <std::string TlsFiles::*File>
+absl::Status set_tls_file(ClientCommand& c, const std::string& path) {
+  c.tls_files.*File = path;
+  return absl::OkStatus();
+}
+
+absl::Status read_certificates(ClientCommand& c) {
+  const TlsFiles& files = c.tls_files;
+  if (files.ca.empty() && (!files.cert.empty() || !c.client.server_name.empty())) {
+    return absl::InvalidArgumentError(
+        "--cert, --key and --server-name are of TLS: give --ca, the authorities that the server's "
+        "certificate may be from, too");
+  }
+  absl::StatusOr<TlsPem> pem = read_tls(files, {"--cert", "--key", "--ca"});
+  if (pem.ok()) c.client.tls = *std::move(pem);
+  return pem.status();
+}
+
 struct Row {
   const char* name;
   const char* value;  // null for a flag
@@ -45,12 +63,23 @@ const Row kRows[] = {
                   ? absl::OkStatus()
                   : bad("--wait", v, "a number of seconds");
      }},
-    {"--api-key", "KEY", "if the server asks for one", false,
+    {"--api-key", "KEY", "if the server asks for one; others see it in the list of processes",
+     false,
      [](ClientCommand& c, const std::string& v) {
        c.client.api_key = v;
        return absl::OkStatus();
      }},
     {"--api-key-file", "FILE", "read the key from the first line of a file", false, set_key_file},
+    {"--ca", "FILE", "use TLS; whose certificates the server may have", false,
+     set_tls_file<&TlsFiles::ca>},
+    {"--cert", "FILE", "our certificate, if the server asks for one (mutual TLS)", false,
+     set_tls_file<&TlsFiles::cert>},
+    {"--key", "FILE", "its private key", false, set_tls_file<&TlsFiles::key>},
+    {"--server-name", "NAME", "name in the server's certificate, if it is not the host's", false,
+     [](ClientCommand& c, const std::string& v) {
+       c.client.server_name = v;
+       return absl::OkStatus();
+     }},
     {"--system", "TEXT", "a system message", false,
      [](ClientCommand& c, const std::string& v) {
        c.system = v;
@@ -171,6 +200,7 @@ absl::StatusOr<ClientCommand> parse_client(const std::vector<std::string>& argum
   if (command.prompt.beams > 0 && command.prompt.best_of > 1) {
     return absl::InvalidArgumentError("--beams and --best-of are two ways to choose; give one");
   }
+  if (absl::Status status = read_certificates(command); !status.ok()) return status;
   if (takes_prompt && !has_text) {
     return absl::InvalidArgumentError(
         "the prompt is missing: quire generate \"prompt\", or `-` to read it from standard input");

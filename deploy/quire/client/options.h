@@ -11,6 +11,7 @@ namespace quire {
 
 struct ClientCommand {
   ClientOptions client;
+  TlsFiles tls_files;
   Prompt prompt;
   std::string system;        // a system message, or empty
   std::string text;          // generate's PROMPT

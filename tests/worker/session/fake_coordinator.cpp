@@ -9,11 +9,13 @@
 
 namespace quire::test {
 
-FakeCoordinator::FakeCoordinator(Script script, int port) : script_(std::move(script)) {
+FakeCoordinator::FakeCoordinator(Script script, int port,
+                                 std::shared_ptr<grpc::ServerCredentials> credentials)
+    : script_(std::move(script)) {
+  if (credentials == nullptr) credentials = grpc::InsecureServerCredentials();
   grpc::ServerBuilder builder;
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  builder.AddListeningPort(absl::StrCat("127.0.0.1:", port), grpc::InsecureServerCredentials(),
-                           &port_);
+  builder.AddListeningPort(absl::StrCat("127.0.0.1:", port), credentials, &port_);
   builder.RegisterService(this);
   server_ = builder.BuildAndStart();
   QUIRE_CHECK(server_ != nullptr);

@@ -17,8 +17,9 @@ using Script = std::function<grpc::Status(const v1::Hello& hello, AttachStream& 
 
 class FakeCoordinator final : public v1::Fleet::Service {
  public:
-  // Port 0 takes a free one.
-  explicit FakeCoordinator(Script script, int port = 0);
+  // Port 0 takes a free one; without credentials it speaks in the clear.
+  explicit FakeCoordinator(Script script, int port = 0,
+                           std::shared_ptr<grpc::ServerCredentials> credentials = nullptr);
   ~FakeCoordinator() override;
   std::string address() const;
   int port() const { return port_; }

@@ -59,7 +59,7 @@ class SessionTest : public testing::Test {
   SessionOptions options(const std::string& coordinator) {
     static std::atomic<int> counter{0};
     SessionOptions options;
-    options.coordinator = coordinator;
+    options.coordinator.host_port = coordinator;
     options.instance_id = absl::StrCat("test-", ::getpid(), "-", counter++);
     options.secret = "pst";
     options.kv_cache_memory_bytes = 8 << 20;
