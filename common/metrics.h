@@ -41,7 +41,8 @@ enum class Metric {
   kDrafts,
   kDraftTokens,
   kAcceptedDraftTokens,
-  kAdmissionRejections,  // label reason: max_num_queued_reqs, max_num_queued_tokens, deadline
+  kAdmissionRejections,  // label reason: max_num_queued_reqs, max_num_queued_tokens, deadline,
+                         // tenant
   kOffloadSavedBlocks,
   kOffloadLoadedBlocks,
   // histograms

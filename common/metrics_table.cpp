@@ -7,7 +7,7 @@ namespace {
 constexpr const char* kFinishedReasons[] = {"stop", "length", "abort", "error"};
 
 constexpr const char* kRejectionReasons[] = {"max_num_queued_reqs", "max_num_queued_tokens",
-                                             "deadline"};
+                                             "deadline", "tenant"};
 
 constexpr double kFirstTokenSeconds[] = {0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1,
                                          0.25,  0.5,   0.75, 1,    2.5,  5,    7.5,  10,

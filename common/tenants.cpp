@@ -52,6 +52,13 @@ class TenantReader {
   std::vector<TenantEntry> take() { return std::move(tenants_); }
 
  private:
+  template <typename Int>
+  absl::Status set_limit(const std::string& field, const std::string& value, Int& limit) {
+    if (absl::SimpleAtoi(value, &limit) && limit >= 1) return absl::OkStatus();
+    return refuse("`", field, "` is ", value.substr(0, 40),
+                  "; it must be an integer of at least 1 (leave it out for no limit).");
+  }
+
   absl::Status set(const std::string& field, const std::string& value, TenantEntry& tenant) {
     if (field == "name") {
       if (value.empty() || value.size() > kMaxNameBytes) {
@@ -74,9 +81,13 @@ class TenantReader {
         return refuse("`weight` is ", value.substr(0, 40), "; it must be a number in [", kMinWeight,
                       ", ", kMaxWeight, "].");
       }
+    } else if (field == "max_requests") {
+      return set_limit(field, value, tenant.max_requests);
+    } else if (field == "max_waiting_tokens") {
+      return set_limit(field, value, tenant.max_waiting_tokens);
     } else {
       return refuse("there is no field `", field.substr(0, 40),
-                    "`; the fields are name, key and weight.");
+                    "`; the fields are name, key, weight, max_requests and max_waiting_tokens.");
     }
     return absl::OkStatus();
   }

@@ -207,7 +207,9 @@ class Server::Impl {
       QUIRE_ASSIGN_OR_RETURN(options.secret, read_secret(config_.worker_secret_file));
     }
     std::vector<Tenant> tenants;
-    for (const TenantEntry& entry : tenants_) tenants.push_back({entry.name, entry.weight});
+    for (const TenantEntry& entry : tenants_) {
+      tenants.push_back({entry.name, entry.weight, entry.max_requests, entry.max_waiting_tokens});
+    }
     engine_ =
         std::make_unique<Engine>(config_, model_.spec, absl::ZeroDuration(), std::move(tenants));
     options.known_saved_prefixes = find_saved_prefixes();

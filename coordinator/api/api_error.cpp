@@ -28,6 +28,11 @@ constexpr Mapping kMappings[] = {
     {absl::StatusCode::kDeadlineExceeded, 504, "deadline_exceeded"},
 };
 
+const char* type_of(int status) {
+  if (status == 429) return "rate_limit_error";
+  return status >= 500 ? "server_error" : "invalid_request_error";
+}
+
 nlohmann::ordered_json or_null(const std::string& text) {
   if (text.empty()) return nullptr;
   return text;
@@ -36,18 +41,17 @@ nlohmann::ordered_json or_null(const std::string& text) {
 }  // namespace
 
 std::string error_json(const ApiError& error) {
-  const nlohmann::ordered_json body = {
-      {"error",
-       {{"message", error.message},
-        {"type", error.status >= 500 ? "server_error" : "invalid_request_error"},
-        {"param", or_null(error.param)},
-        {"code", or_null(error.code)}}}};
+  const nlohmann::ordered_json body = {{"error",
+                                        {{"message", error.message},
+                                         {"type", type_of(error.status)},
+                                         {"param", or_null(error.param)},
+                                         {"code", or_null(error.code)}}}};
   return body.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
 HttpResponse error_response(const ApiError& error) {
   HttpResponse response{.status = error.status, .body = error_json(error)};
-  if (error.status == 503) {
+  if (error.status == 429 || error.status == 503) {
     response.headers.emplace_back("Retry-After", absl::StrCat(error.retry_after_s));
   }
   return response;
@@ -62,6 +66,10 @@ ApiError to_api_error(const absl::Status& status) {
     if (mapping.status != status.code()) continue;
     error.status = mapping.http;
     error.code = mapping.code;
+  }
+  if (is_rate_limited(status)) {
+    error.status = 429;
+    error.code = "rate_limited";
   }
   return error;
 }

@@ -13,7 +13,7 @@ struct ApiError {
   std::string message{};
   std::string param{};    // the field that is wrong; empty: null
   std::string code{};     // for programs ("model_not_found"); empty: null
-  int retry_after_s = 1;  // told with status 503
+  int retry_after_s = 1;  // told with status 429 and 503
 };
 
 std::string error_json(const ApiError& error);  // {"error": {...}}

@@ -53,6 +53,7 @@ void copy_counters(Metrics& metrics, const EngineStats& stats) {
   raise(Metric::kAdmissionRejections, stats.rejected_queued_reqs, "max_num_queued_reqs");
   raise(Metric::kAdmissionRejections, stats.rejected_queued_tokens, "max_num_queued_tokens");
   raise(Metric::kAdmissionRejections, stats.rejected_deadline, "deadline");
+  raise(Metric::kAdmissionRejections, stats.rejected_tenant, "tenant");
   raise(Metric::kOffloadSavedBlocks, stats.offload_saved_blocks);
   raise(Metric::kOffloadLoadedBlocks, stats.offload_loaded_blocks);
 }

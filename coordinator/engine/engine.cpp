@@ -183,6 +183,7 @@ class Engine::Impl {
       : tenants_(tenants),
         limits_(request_limits(config, spec, tenants)),
         gate_(queue_limits(config)),
+        tenant_limits_(std::make_shared<TenantLimits>(tenants)),
         loop_(scheduler_config(config, spec, tenants),
               step_deadline > absl::ZeroDuration() ? step_deadline : step_deadline_of(config),
               &mailbox_) {}
@@ -215,6 +216,9 @@ class Engine::Impl {
       const std::string& name = tenants_[static_cast<std::size_t>(request.tenant)].name;
       request.cache_salt = absl::StrCat(name.size(), ":", name, ":", request.cache_salt);
     }
+    const RequestId id = next_id_.fetch_add(1);
+    request.id = id;
+    QUIRE_RETURN_IF_ERROR(tenant_limits_->enter(request));
     request.arrival = absl::Now();
     const auto prompt_tokens = static_cast<std::int64_t>(request.prompt.size());
     QUIRE_ASSIGN_OR_RETURN(
@@ -224,8 +228,6 @@ class Engine::Impl {
       request.deliver =
           watch_first_token(std::move(request.deliver), &gate_, prompt_tokens, request.arrival);
     }
-    const RequestId id = next_id_.fetch_add(1);
-    request.id = id;
     const bool is_journaled = journal_ != nullptr && request.answer != nullptr;
     if (is_journaled) {
       if (absl::Status written = journal_->accept(request); !written.ok()) {
@@ -237,6 +239,11 @@ class Engine::Impl {
     if (!taken.ok() && is_journaled) journal_->withdraw(id);
     QUIRE_RETURN_IF_ERROR(taken);
     return id;
+  }
+
+  void stop_choice(RequestId id, int choice) {
+    tenant_limits_->choice_ended(id, choice);
+    mailbox_.push(StopChoice{id, choice});
   }
 
   void on_ready(const GroupReady& ready) {
@@ -257,6 +264,7 @@ class Engine::Impl {
     stats.rejected_queued_reqs = refusals.requests;
     stats.rejected_queued_tokens = refusals.tokens;
     stats.rejected_deadline = refusals.deadline;
+    stats.rejected_tenant = tenant_limits_->refusals();
     return stats;
   }
 
@@ -360,6 +368,7 @@ class Engine::Impl {
   std::atomic<int> total_blocks_ = 0;  // of the last group that was ready
   std::atomic<RequestId> next_id_ = 1;
   QueueGate gate_;
+  const std::shared_ptr<TenantLimits> tenant_limits_;
   Mailbox mailbox_;
   StepLoop loop_;
   JournalPort* journal_ = nullptr;
@@ -383,7 +392,7 @@ void Engine::cancel(RequestId id) {
   impl_->mailbox().push(CancelRequest{id});
 }
 void Engine::stop_choice(RequestId id, int choice) {
-  impl_->mailbox().push(StopChoice{id, choice});
+  impl_->stop_choice(id, choice);
 }
 absl::Duration Engine::retry_after() const {
   return impl_->retry_after();

@@ -14,6 +14,7 @@
 #include "common/model_spec.h"
 #include "coordinator/engine/journal_port.h"
 #include "coordinator/engine/request.h"
+#include "coordinator/engine/tenant_limits.h"
 
 namespace quire {
 
@@ -44,7 +45,8 @@ struct EngineStats {
   std::uint64_t offload_saved_blocks = 0, offload_loaded_blocks = 0;
   std::uint64_t drafts = 0, draft_tokens = 0, accepted_draft_tokens = 0;
   std::uint64_t rejected_queued_reqs = 0, rejected_queued_tokens = 0, rejected_deadline = 0;
-  std::int64_t waiting_tokens = 0;  // of prompts
+  std::uint64_t rejected_tenant = 0;  // by what one tenant may have in the server
+  std::int64_t waiting_tokens = 0;    // of prompts
   // Everything that the loop has taken from the mailbox since the start: requests, their prompts.
   std::uint64_t taken_requests = 0, taken_tokens = 0;
   int cached_blocks = 0;            // unreferenced, of the prefix cache; not in used_blocks
@@ -83,12 +85,6 @@ struct EngineEvents {
   std::function<void(EpochId)> on_progress = [](EpochId) {};
 };
 
-// One of the users that share the server.
-struct Tenant {
-  std::string name;
-  double weight = 1.0;
-};
-
 class Engine {
  public:
   // A step that stays unanswered for `step_deadline` ends the epoch; zero = the engine's own rule.
@@ -100,8 +96,9 @@ class Engine {
   // --- any thread ---
   // Checks what needs no state (validate(params), prompt ids, prompt + 1 <= max_model_len, n) and
   // that the request can ever fit the cache; sets id and arrival. Unavailable when stopping;
-  // ResourceExhausted when a queue limit is reached, DeadlineExceeded when the request's deadline
-  // cannot be kept: retry_after() says when to come again.
+  // ResourceExhausted when a queue limit is reached, or one of the tenant's own
+  // (is_rate_limited()); DeadlineExceeded when the request's deadline cannot be kept: retry_after()
+  // says when to come again.
   absl::StatusOr<RequestId> submit(Request request);
   absl::Duration retry_after() const;  // by the measured drain rate; at least one second
   void cancel(RequestId id);           // no further delta after the kCancelled one

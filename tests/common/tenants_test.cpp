@@ -46,6 +46,20 @@ TEST_F(TenantsTest, AreReadInOrder) {
   EXPECT_EQ((*tenants)[1].weight, 1.0);
 }
 
+TEST_F(TenantsTest, MayHaveLimits) {
+  const auto tenants = read(
+      "- {name: a, key: k, max_requests: 8, max_waiting_tokens: 100000}\n- {name: b, key: l}\n");
+  ASSERT_TRUE(tenants.ok()) << tenants.status();
+  EXPECT_EQ((*tenants)[0].max_requests, 8);
+  EXPECT_EQ((*tenants)[0].max_waiting_tokens, 100000);
+  EXPECT_EQ((*tenants)[1].max_requests, 0);
+  EXPECT_EQ((*tenants)[1].max_waiting_tokens, 0);
+  for (const char* value : {"0", "-1", "1.5", "many", "99999999999"}) {
+    const auto bad = read(std::string("- {name: a, key: k, max_requests: ") + value + "}\n");
+    EXPECT_THAT(std::string(bad.status().message()), HasSubstr("an integer of at least 1"));
+  }
+}
+
 TEST_F(TenantsTest, WhatIsWrongIsNamed) {
   const struct {
     std::string text;
@@ -68,7 +82,8 @@ TEST_F(TenantsTest, WhatIsWrongIsNamed) {
       {"- {name: a, key: secret, weight: nan}\n", "`weight` is nan"},
       {"- {name: a, key: secret, weight: inf}\n", "`weight` is inf"},
       {"- {name: a, key: secret, weight: much}\n", "`weight` is much"},
-      {"- {name: a, key: secret, wieght: 2}\n", "no field `wieght`; the fields are name, key and"},
+      {"- {name: a, key: secret, wieght: 2}\n",
+       "no field `wieght`; the fields are name, key, weight,"},
       {"- {name: a, key: secret, key: secret2}\n", "`key` is given twice"},
       {"- {name: a, key: secret}\n- {name: a, key: x}\n",
        "entry 2 (a): another entry has the same "

@@ -66,7 +66,10 @@ class OpenAiTest : public ::testing::Test {
     metrics_ = std::make_unique<Metrics>(model_.name, options.max_model_len);
     tenants_ = options.tenants;
     std::vector<Tenant> shares;
-    for (const TenantEntry& tenant : tenants_) shares.push_back({tenant.name, tenant.weight});
+    for (const TenantEntry& tenant : tenants_) {
+      shares.push_back(
+          {tenant.name, tenant.weight, tenant.max_requests, tenant.max_waiting_tokens});
+    }
     engine_ = std::make_unique<Engine>(config_, model_.spec, absl::ZeroDuration(), shares);
     HashWorkerConfig worker;
     worker.num_blocks = 1024;

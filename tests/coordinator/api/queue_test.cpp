@@ -122,6 +122,70 @@ TEST_F(QueueTest, EveryTenantHasItsKey) {
   EXPECT_EQ(fetch(port(), get("/health")).status, 200);
 }
 
+// A key that floods is turned away; another key's request is served meanwhile.
+TEST_F(QueueTest, ATenantMayHaveSoManyRequests) {
+  start({.tenants = {{"flood", "key-a", 1.0, /*max_requests=*/3}, {"calm", "key-b", 1.0}}});
+  const std::string a = "Authorization: Bearer key-a\r\n", b = "Authorization: Bearer key-b\r\n";
+  const std::string json = "Content-Type: application/json\r\n";
+  group_->hang();
+  std::vector<HttpClient> clients;
+  for (int i = 0; i < 3; ++i) {
+    clients.emplace_back(port());
+    ASSERT_TRUE(clients.back().send(post("/v1/completions", body("hello", 5).dump(), json + a)));
+    ASSERT_TRUE(
+        wait_until([&] { return engine_->stats().running + engine_->stats().waiting == i + 1; }));
+  }
+  for (int i = 0; i < 20; ++i) {
+    HttpAnswer answer = ask("/v1/completions", body("more", 5), a);
+    ASSERT_EQ(answer.status, 429) << answer.body;
+    int seconds = 0;
+    EXPECT_TRUE(absl::SimpleAtoi(answer.headers["retry-after"], &seconds));
+    EXPECT_GE(seconds, 1);
+    const Json error = answer.json()["error"];
+    EXPECT_EQ(error["code"], "rate_limited");
+    EXPECT_EQ(error["type"], "rate_limit_error");
+    EXPECT_THAT(error["message"].get<std::string>(), HasSubstr("at most 3"));
+  }
+  EXPECT_THAT(fetch(port(), get("/metrics")).body, HasSubstr("reason=\"tenant\"} 20"));
+  HttpClient calm(port());
+  ASSERT_TRUE(calm.send(post("/v1/completions", body("calm", 5).dump(), json + b)));
+  ASSERT_TRUE(wait_until([&] { return engine_->stats().running + engine_->stats().waiting == 4; }));
+  group_->kill();  // a new group serves all that was let in
+  EXPECT_EQ(calm.read_answer().json()["choices"][0]["text"], oracle_text("calm", 5));
+  for (HttpClient& client : clients) EXPECT_EQ(client.read_answer().status, 200);
+  // Whoever has its answer may come again at once, also when a stop string was its end.
+  for (int i = 0; i < 50; ++i) {
+    Json request = body("hello", 5);
+    if (i % 2 == 1) request["stop"] = oracle_text("hello", 5).substr(0, 1);
+    request["n"] = 1 + i % 3;
+    ASSERT_EQ(ask("/v1/completions", request, a).status, 200) << i;
+  }
+  Json list = body("", 5);
+  list["prompt"] = std::vector<std::string>(4, "a");
+  EXPECT_EQ(ask("/v1/completions", list, a).status, 429) << "four requests, and none is kept";
+  list["prompt"] = std::vector<std::string>(3, "a");
+  EXPECT_TRUE(wait_idle());
+  EXPECT_EQ(ask("/v1/completions", list, a).status, 200);
+}
+
+TEST_F(QueueTest, ATenantMayLetSoManyTokensWait) {
+  start({.tenants = {{"a", "key-a", 1.0, 0, /*max_waiting_tokens=*/20}, {"b", "key-b", 1.0}}});
+  const std::string a = "Authorization: Bearer key-a\r\n";
+  const std::string json = "Content-Type: application/json\r\n";
+  group_->hang();
+  HttpClient long_one(port());  // longer than the limit, but alone
+  ASSERT_TRUE(
+      long_one.send(post("/v1/completions", body(std::string(30, 'x'), 5).dump(), json + a)));
+  ASSERT_TRUE(wait_until([&] { return engine_->stats().running == 1; }));
+  const HttpAnswer refused = ask("/v1/completions", body("hello", 5), a);
+  EXPECT_EQ(refused.status, 429);
+  EXPECT_THAT(refused.json()["error"]["message"].get<std::string>(),
+              HasSubstr("Prompts of 30 tokens of this key wait, and with the 5 of this one"));
+  group_->kill();
+  EXPECT_EQ(long_one.read_answer().status, 200);
+  EXPECT_EQ(ask("/v1/completions", body("hello", 5), a).status, 200);
+}
+
 TEST_F(QueueTest, PriorityIsTakenWhereThePolicyIs) {
   start({.policy = "priority"});
   Json request = body("hello", 5);
