@@ -210,10 +210,11 @@ void Group::begin_epoch(Instance instance, absl::Time now, GroupActions& out) {
   live_->num_blocks = static_cast<int>(blocks);
   live_->num_host_blocks = static_cast<int>(host_blocks);
   live_->saved_prefixes = saved;
-  live_->digests = {0};
+  const std::uint64_t nonce = rules_.nonce();
+  live_->digests = {nonce};  // whoever was not told it cannot confirm a step
   live_->awaits_id = !live_->instance.ranks.at(0).hello.collective.empty();
   live_->id_due = now + rules_.id_deadline;
-  out.push_back(action::Welcome{live_links(), live_->epoch, rules_.nonce(), live_->num_blocks,
+  out.push_back(action::Welcome{live_links(), live_->epoch, nonce, live_->num_blocks,
                                 live_->num_host_blocks, saved != 0});
   advance_proof(now, out);
 }

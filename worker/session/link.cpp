@@ -70,6 +70,7 @@ v1::Up hello_message(const Introduction& in) {
 absl::StatusOr<Admission> read_welcome(const v1::Welcome& in) {
   Admission out;
   out.epoch = in.epoch();
+  out.nonce = in.nonce();
   out.keep_saved = in.keep_saved();
   struct Field {
     const char* name;
@@ -300,6 +301,7 @@ class Link::Impl {
     absl::StatusOr<Admission> admission = read_welcome(welcome);
     if (!admission.ok()) return admission.status();
     admission_ = *admission;
+    digest_ = admission->nonce;
     return absl::OkStatus();
   }
 

@@ -53,6 +53,7 @@ struct Introduction {
 // Welcome, see proto/fleet.proto.
 struct Admission {
   EpochId epoch = 0;
+  std::uint64_t nonce = 0;  // where the digest of this epoch's plans begins
   int num_blocks = 0;
   int block_size = 0;
   int max_num_seqs = 0;

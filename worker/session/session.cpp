@@ -142,7 +142,8 @@ absl::Status start(Rank& rank, Link& link, const SessionOptions& options) {
 // Plans are enqueued as they come and as the runner has room; results leave in order.
 class StepLoop {
  public:
-  StepLoop(Rank& rank, Link& link) : rank_(rank), runner_(rank.runner()), link_(link) {}
+  StepLoop(Rank& rank, Link& link)
+      : rank_(rank), runner_(rank.runner()), link_(link), digest_(link.admission().nonce) {}
 
   // Until Drain (OK) or an error.
   absl::Status run() {
@@ -223,8 +224,8 @@ class StepLoop {
   Runner& runner_;
   Link& link_;
   StepId enqueued_ = 0, finished_ = 0;
-  std::uint64_t digest_ = 0;  // of all plans up to enqueued_
-  std::deque<Sent> sent_;     // of the steps in flight
+  std::uint64_t digest_;   // of the nonce and all plans up to enqueued_
+  std::deque<Sent> sent_;  // of the steps in flight
 };
 
 // The link's reason explains more than the exchange that was given up because of it. Plans that

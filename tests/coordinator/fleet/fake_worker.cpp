@@ -121,7 +121,7 @@ bool FakeWorker::take(const v1::Down& down) {
       absl::MutexLock lock(&mutex_);
       welcome_ = down.welcome();
     }
-      digest_ = 0;
+      digest_ = welcome_.nonce();
       if (rank_ == 0 && !script_.collective_id.empty()) {
         v1::Up up;
         up.mutable_collective_id()->set_epoch(welcome_.epoch());

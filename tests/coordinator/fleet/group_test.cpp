@@ -28,6 +28,7 @@ struct Mirror {
   StepId step = 0;
   std::uint64_t digest = 0;
   void take(const GroupActions& actions) {
+    for (const auto& welcome : only<action::Welcome>(actions)) digest = welcome.nonce;
     for (const auto& sent : only<action::Broadcast>(actions)) {
       digest = wire::plan_digest(digest, sent.plan);
       step = wire::decode_plan(sent.plan).value().step;
@@ -289,7 +290,9 @@ class CollectiveGroupTest : public GroupTest {
   }
   GroupActions welcome_both() {
     group_.hello(1, over("nccl", 0), now_);
-    return group_.hello(2, over("nccl", 1), now_);
+    GroupActions out = group_.hello(2, over("nccl", 1), now_);
+    mirror_.take(out);
+    return out;
   }
 };
 
@@ -331,8 +334,7 @@ TEST_F(CollectiveGroupTest, EveryEpochNeedsAnIdOfItsOwn) {
 TEST_F(CollectiveGroupTest, AnIdThatDoesNotComeEndsTheEpoch) {
   welcome_both();
   const auto beat = [&] {
-    group_.heartbeat(1, 1, 0, 0, now_);
-    group_.heartbeat(2, 1, 0, 0, now_);
+    for (const LinkId link : {1, 2}) group_.heartbeat(link, 1, 0, mirror_.digest, now_);
     return group_.tick(now_);
   };
   for (int i = 0; i < 10; ++i) {
@@ -488,6 +490,22 @@ TEST_F(GroupTest, ADigestMismatchEndsTheEpoch) {
       only<action::Lost>(group_.heartbeat(2, 1, mirror_.step, mirror_.digest + 1, now_));
   ASSERT_THAT(lost, SizeIs(1));
   EXPECT_THAT(lost[0].why, HasSubstr("rank 1 on host0 was given other plans"));
+}
+
+// The same epoch number and the same plans, but of another life of the coordinator.
+TEST_F(GroupTest, WhoWasNotToldTheNonceCannotConfirmAStep) {
+  group_.hello(1, hello(0), now_);
+  mirror_.take(group_.hello(2, hello(1), now_));
+  Mirror stranger;
+  GroupActions sent = group_.result(1, answer(1), now_);
+  mirror_.take(sent);
+  for (const auto& plan : only<action::Broadcast>(sent)) {
+    stranger.digest = wire::plan_digest(stranger.digest, plan.plan);
+  }
+  EXPECT_NE(stranger.digest, mirror_.digest);
+  EXPECT_THAT(only<action::Close>(group_.heartbeat(2, 1, mirror_.step, stranger.digest, now_)),
+              SizeIs(1));
+  EXPECT_FALSE(group_.ready());
 }
 
 TEST_F(GroupTest, HeartbeatsMayConfirmLateAndOutOfStep) {

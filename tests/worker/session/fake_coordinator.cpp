@@ -43,6 +43,7 @@ v1::Down welcome_message(int num_blocks, int lease_ms, std::uint64_t epoch = 7) 
   v1::Down down;
   v1::Welcome& welcome = *down.mutable_welcome();
   welcome.set_epoch(epoch);
+  welcome.set_nonce(kNonce);
   welcome.set_num_blocks(static_cast<std::uint32_t>(num_blocks));
   welcome.set_block_size(16);
   welcome.set_max_num_seqs(4);

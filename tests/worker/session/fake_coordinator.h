@@ -32,6 +32,7 @@ class FakeCoordinator final : public v1::Fleet::Service {
   std::unique_ptr<grpc::Server> server_;
 };
 
+inline constexpr std::uint64_t kNonce = 0x5eed;  // of every Welcome
 void send_welcome(AttachStream& stream, int num_blocks, int lease_ms = 5000,
                   std::uint64_t epoch = 7);
 void send_welcome_with_store(AttachStream& stream, int host_blocks, bool keep_saved);

@@ -22,7 +22,7 @@ TEST_F(SessionTest, RunsPlansInOrderAndDrains) {
   v1::Hello seen;
   std::vector<StepResult> results;
   v1::Heartbeat last;
-  std::uint64_t digest = 0;
+  std::uint64_t digest = kNonce;
   const absl::Status status = run([&](const v1::Hello& hello, AttachStream& stream) {
     seen = hello;
     send_welcome(stream, 8);
