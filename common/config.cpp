@@ -194,6 +194,9 @@ absl::StatusOr<ParsedConfig> parse_config(ProgramMask program, absl::Span<const 
   if (!parsed.config.api_key_file.empty()) {
     QUIRE_ASSIGN_OR_RETURN(parsed.config.api_key, read_secret(parsed.config.api_key_file));
   }
+  if (parsed.config.api_key.empty() && (program & kWorker) == 0) {
+    parsed.config.api_key = api_key_of_environment();
+  }
   QUIRE_RETURN_IF_ERROR(check_together(parsed.config));
   return parsed;
 }

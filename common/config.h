@@ -115,7 +115,7 @@ absl::StatusOr<ParsedConfig> parse_config(ProgramMask program, absl::Span<const 
 std::string help_text(ProgramMask program, const std::string& usage);
 
 // The command line that reproduces `config` for another program: only options that differ from
-// their defaults and that the program knows.
+// their defaults and that the program knows. Never a secret: see kApiKeyVariable.
 std::vector<std::string> to_arguments(const EngineConfig& config, ProgramMask program);
 
 // Whether only this machine can reach what listens on `host`, as far as its text tells: a name
@@ -125,6 +125,10 @@ bool is_loopback(const std::string& host);
 // $QUIRE_CACHE or ~/.cache/quire (config_environment.cpp, the only place that reads the
 // environment): what can be made again.
 std::string cache_folder();
+// The key that clients must send, where it comes neither by option nor by file: that is also how
+// one program hands it to the next, because command lines are for everybody to read. Empty: none.
+inline constexpr char kApiKeyVariable[] = "QUIRE_API_KEY";
+std::string api_key_of_environment();
 // Where deploy/setup.sh keeps the demo model.
 std::string demo_model_path();
 // The file that --journal means; empty: none. Where auto has no port to go by, none.

@@ -14,6 +14,11 @@ std::string cache_folder() {
   return std::string(home != nullptr ? home : "/tmp") + "/.cache/quire";
 }
 
+std::string api_key_of_environment() {
+  const char* key = std::getenv(kApiKeyVariable);
+  return key != nullptr ? key : "";
+}
+
 std::string demo_model_path() {
   return cache_folder() + "/SmolLM2-135M-Instruct.Q4_1.gguf";
 }

@@ -80,7 +80,8 @@ absl::Status check_network(const EngineConfig& config) {
   QUIRE_RETURN_IF_ERROR(check_grpc(config));
   if (!config.tenants_file.empty() && !config.api_key.empty()) {
     return refuse(
-        "--tenants and --api-key (or --api-key-file) are both given; the keys of --tenants are the "
+        "--tenants and --api-key (or --api-key-file, or QUIRE_API_KEY) are both given; the keys of "
+        "--tenants are the "
         "ones that are asked for: make the other one a tenant in ",
         config.tenants_file, ", or leave it out.");
   }

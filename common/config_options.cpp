@@ -150,9 +150,9 @@ absl::Status set_api_key(EngineConfig& config, const std::string& value) {
   config.api_key = value;
   return absl::OkStatus();
 }
-// A key that came from a file is handed on as the file.
-std::string get_api_key(const EngineConfig& config) {
-  return config.api_key_file.empty() ? config.api_key : "";
+// Never told: command lines and help texts are for everybody to read.
+std::string get_api_key(const EngineConfig&) {
+  return "";
 }
 absl::Status set_api_key_file(EngineConfig& config, const std::string& value) {
   config.api_key.clear();
@@ -317,8 +317,8 @@ constexpr Option kOptions[] = {
      "what running requests get to finish when the server is told to stop; 0 ends them at once",
      kApi, set_int<&C::drain_timeout, 0, 86400>, get_int<&C::drain_timeout>},
     {"--api-key", "Serving", "KEY",
-     "key that clients must send; others can read it in the list of processes: prefer "
-     "--api-key-file",
+     "key that clients must send; whoever lists processes just then can read it: prefer "
+     "--api-key-file, or QUIRE_API_KEY in the environment",
      kApi, set_api_key, get_api_key},
     {"--api-key-file", "Serving", "FILE", "file that holds the key that clients must send", kApi,
      set_api_key_file, get_text<&C::api_key_file>},

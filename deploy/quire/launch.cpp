@@ -20,6 +20,9 @@ Launch coordinator_launch(const EngineConfig& config, const std::string& bin) {
   for (std::string& argument : to_arguments(config, kCoordinator)) {
     launch.argv.push_back(std::move(argument));
   }
+  if (config.api_key_file.empty() && !config.api_key.empty()) {
+    launch.env.push_back(absl::StrCat(kApiKeyVariable, "=", config.api_key));
+  }
   return launch;
 }
 

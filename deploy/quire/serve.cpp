@@ -92,6 +92,9 @@ int serve_command(const std::vector<std::string>& arguments) {
   const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe");
   std::vector<std::string> next = {(self.parent_path() / "quire-supervisor").string()};
   for (std::string& argument : to_arguments(config, kServe)) next.push_back(std::move(argument));
+  if (config.api_key_file.empty() && !config.api_key.empty()) {
+    setenv(kApiKeyVariable, config.api_key.c_str(), 1);
+  }
   std::vector<char*> raw;
   for (std::string& argument : next) raw.push_back(argument.data());
   raw.push_back(nullptr);

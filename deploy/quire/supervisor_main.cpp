@@ -5,6 +5,7 @@
 
 #include <climits>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 
 #include "common/config.h"
@@ -29,6 +30,7 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "quire: mpirun is not installed; install Open MPI 4.1 (openmpi-bin)\n");
     return 69;
   }
+  unsetenv(quire::kApiKeyVariable);  // the coordinator is told, mpirun and its ranks are not
   sigset_t blocked;
   sigemptyset(&blocked);
   for (int s : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&blocked, s);

@@ -234,6 +234,18 @@ TEST(ConfigTest, ArgumentsRoundTrip) {
   EXPECT_THAT(to_arguments(config, kWorker), Not(Contains(HasSubstr("api-key"))));
 }
 
+TEST(ConfigTest, AKeyIsHandedOnByTheEnvironment) {
+  const EngineConfig given = good(kServe, {"m.gguf", "--api-key", "sesame"});
+  EXPECT_THAT(to_arguments(given, kCoordinator), Not(Contains(HasSubstr("sesame"))));
+  ASSERT_EQ(setenv(kApiKeyVariable, "from outside", 1), 0);
+  EXPECT_EQ(good(kServe, {"m.gguf", "--api-key", "sesame"}).api_key, "sesame");
+  EXPECT_EQ(good(kCoordinator, {"m.gguf"}).api_key, "from outside");
+  EXPECT_EQ(good(kWorker, {"m.gguf"}).api_key, "");
+  EXPECT_THAT(error(kServe, {"m.gguf", "--tenants", "t.yaml"}), HasSubstr("QUIRE_API_KEY"));
+  EXPECT_THAT(help_text(kServe, "x"), Not(HasSubstr("from outside")));
+  unsetenv(kApiKeyVariable);
+}
+
 TEST_F(ConfigFileTest, CommandLineWinsOverFile) {
   const std::string file = write(
       "model: m.gguf\nport: 1111\nmax_num_seqs: 7\nmax-model-len: 4096\nrank: 0\n# comment\n");

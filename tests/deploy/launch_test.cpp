@@ -63,5 +63,22 @@ TEST_F(AddressForRanks, LoopbackIsRefusedWhereOthersAreNamed) {
   EXPECT_THAT(std::string(refused.status().message()), HasSubstr("--grpc-host 127.0.0.1"));
 }
 
+TEST(LaunchTest, AKeyIsInNoCommandLineAndOnlyTheCoordinatorsEnvironment) {
+  EngineConfig config;
+  config.model = "m.gguf";
+  config.api_key = "sesame";
+  const Launch coordinator = coordinator_launch(config, "/bin");
+  const Launch group = group_launch(config, "/bin", "127.0.0.1:1");
+  EXPECT_THAT(coordinator.argv, testing::Each(testing::Not(HasSubstr("sesame"))));
+  EXPECT_THAT(coordinator.env, testing::Contains("QUIRE_API_KEY=sesame"));
+  EXPECT_THAT(group.argv, testing::Each(testing::Not(HasSubstr("sesame"))));
+  EXPECT_THAT(group.env, testing::Each(testing::Not(HasSubstr("sesame"))));
+  config.api_key_file = "/keys/one";
+  EXPECT_THAT(coordinator_launch(config, "/bin").argv,
+              testing::Contains("--api-key-file=/keys/one"));
+  EXPECT_THAT(coordinator_launch(config, "/bin").env,
+              testing::Each(testing::Not(HasSubstr("sesame"))));
+}
+
 }  // namespace
 }  // namespace quire
