@@ -1,6 +1,7 @@
 // Who listens where, and who is let in. HTTP is for the open network once it has TLS and keys. gRPC
-// is not: a header can end this release of it before any of our code runs (SECURITY.md), so its
-// port is on loopback, behind mutual TLS, or on a network that the operator calls private.
+// is not: this release of it lacks fixes for what strangers can do before any of our code runs
+// (SECURITY.md), so its port is on loopback, behind mutual TLS, or on a network that the operator
+// calls private.
 #include <arpa/inet.h>
 
 #include "absl/strings/str_cat.h"

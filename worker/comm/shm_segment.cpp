@@ -56,9 +56,13 @@ absl::StatusOr<int> open_file(const std::string& name, std::size_t bytes, absl::
   for (;;) {
     const int fd = shm_open(name.c_str(), O_RDWR | O_CLOEXEC, 0600);
     struct stat info {};
-    if (fd >= 0 && fstat(fd, &info) == 0 && static_cast<std::size_t>(info.st_size) == bytes) {
-      return fd;
+    const bool known = fd >= 0 && fstat(fd, &info) == 0;
+    if (known && info.st_uid != geteuid()) {
+      close(fd);
+      return absl::PermissionDeniedError(absl::StrCat(
+          "shared memory ", name, " belongs to another user (", info.st_uid, ") and is not used"));
     }
+    if (known && static_cast<std::size_t>(info.st_size) == bytes) return fd;
     if (fd >= 0) close(fd);
     if (absl::Now() > deadline) {
       return absl::DeadlineExceededError(absl::StrCat(

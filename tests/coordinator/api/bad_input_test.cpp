@@ -402,6 +402,25 @@ TEST_F(BadInputTest, ContextLengthHasItsCode) {
   EXPECT_EQ(ask("/v1/completions", request).json()["error"]["code"], "model_not_found");
 }
 
+TEST_F(BadInputTest, AnotherModelIsNotLookedFor) {
+  for (const std::string& name :
+       {std::string("../x"), std::string("/etc/passwd"), std::string("test.gguf"),
+        std::string("a\nb\x1b[2J"), std::string(1 << 20, 'm')}) {
+    for (const char* path : {"/v1/completions", "/v1/chat/completions"}) {
+      Json request = completion();
+      request["messages"] = {{{"role", "user"}, {"content", "x"}}};
+      request["model"] = name;
+      const HttpAnswer answer = ask(path, request);
+      EXPECT_EQ(answer.status, 404) << name.substr(0, 20);
+      EXPECT_EQ(answer.json()["error"]["code"], "model_not_found");
+      EXPECT_LT(answer.body.size(), 1000u);
+      EXPECT_EQ(answer.body.find('\x1b'), std::string::npos);
+    }
+  }
+  EXPECT_EQ(fetch(port(), get("/v1/models/..%2f..%2fetc%2fpasswd")).status, 400);
+  EXPECT_EQ(fetch(port(), get("/v1/models/etc%2fpasswd")).status, 404);
+}
+
 TEST_F(BadInputTest, Bodies) {
   const std::pair<std::string, const char*> cases[] = {
       {"", "at byte"},

@@ -122,6 +122,26 @@ TEST_F(QueueTest, EveryTenantHasItsKey) {
   EXPECT_EQ(fetch(port(), get("/health")).status, 200);
 }
 
+// Nobody learns by the time to a first token, or by the count of cached ones, what another asked.
+TEST_F(QueueTest, ATenantNeverHitsAnothersPrefix) {
+  start({.tenants = {{"a", "key-a", 1.0}, {"b", "key-b", 1.0}}});
+  const auto cached = [this](const std::string& key, const std::string& salt) {
+    Json request = body(std::string(200, 'p'), 2);
+    if (!salt.empty()) request["cache_salt"] = salt;
+    const HttpAnswer answer =
+        ask("/v1/completions", request, "Authorization: Bearer " + key + "\r\n");
+    EXPECT_EQ(answer.status, 200) << answer.body;
+    EXPECT_TRUE(wait_idle());
+    return answer.json()["usage"]["prompt_tokens_details"]["cached_tokens"].get<int>();
+  };
+  EXPECT_EQ(cached("key-a", ""), 0);
+  EXPECT_GT(cached("key-a", ""), 100);
+  EXPECT_EQ(cached("key-b", ""), 0);
+  EXPECT_EQ(cached("key-a", "of my own"), 0);
+  EXPECT_EQ(cached("key-b", "1:a:"), 0) << "a salt that looks like the other's scope";
+  EXPECT_GT(cached("key-b", ""), 100);
+}
+
 // A key that floods is turned away; another key's request is served meanwhile.
 TEST_F(QueueTest, ATenantMayHaveSoManyRequests) {
   start({.tenants = {{"flood", "key-a", 1.0, /*max_requests=*/3}, {"calm", "key-b", 1.0}}});

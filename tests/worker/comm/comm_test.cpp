@@ -2,7 +2,9 @@
 // times, plus the ways in which a peer can fail to come.
 #include "worker/comm/comm.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -12,6 +14,7 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "worker/comm/shm_segment.h"
 
 namespace quire {
 namespace {
@@ -228,6 +231,36 @@ TEST(CommFailure, TooLittleSharedMemoryIsSaidWithBothNumbers) {
   EXPECT_NE(comm.status().message().find("bytes of shared memory and /dev/shm has"),
             absl::string_view::npos)
       << comm.status();
+}
+
+// Somebody else made a segment of that name before us.
+TEST(CommFailure, ASegmentThatIsNotOursIsNotJoined) {
+  constexpr std::size_t kHalf = 4096;
+  const std::string name = absl::StrCat("/quire.", unique_name(), ".0");
+  const std::size_t bytes = [&] {
+    auto own = ShmSegment::open(name, /*create=*/true, 1, kHalf, 1000);
+    EXPECT_TRUE(own.ok()) << own.status();
+    return (sizeof(SegmentHeader) + 4095) / 4096 * 4096 + 2 * kHalf;
+  }();
+  const auto join = [&] {
+    return ShmSegment::open(name, /*create=*/false, 1, kHalf, 100).status();
+  };
+  const int fd = shm_open(name.c_str(), O_CREAT | O_RDWR, 0600);
+  ASSERT_GE(fd, 0);
+  ASSERT_EQ(ftruncate(fd, static_cast<off_t>(bytes - 4096)), 0);
+  EXPECT_EQ(join().code(), absl::StatusCode::kDeadlineExceeded) << "of another size";
+  ASSERT_EQ(ftruncate(fd, static_cast<off_t>(bytes)), 0);
+  EXPECT_EQ(join().code(), absl::StatusCode::kDeadlineExceeded) << "of the size, without the mark";
+  const std::uint64_t other_version = 0x5175697265316501ull;
+  ASSERT_EQ(pwrite(fd, &other_version, sizeof other_version, 0), 8);
+  EXPECT_EQ(join().code(), absl::StatusCode::kDeadlineExceeded) << "of another layout";
+  EXPECT_EQ(ShmSegment::open(name, /*create=*/true, 1, kHalf, 100).status().code(),
+            absl::StatusCode::kAlreadyExists);
+  if (fchown(fd, 12345, static_cast<gid_t>(-1)) == 0) {  // as root
+    EXPECT_EQ(join().code(), absl::StatusCode::kPermissionDenied);
+  }
+  close(fd);
+  shm_unlink(name.c_str());
 }
 
 TEST(CommFailure, NothingStaysInDevShm) {
