@@ -58,6 +58,9 @@ class TwoHosts:
             file.write(AGENT % "".join(f"  {address}) name={name} ;;\n"
                                        for name, address in zip(self.names, ADDRESSES)))
         os.chmod(self.agent, 0o755)
+        self.secret = os.path.join(folder, "secret")
+        with open(self.secret, "w") as file:
+            file.write("between us\n")
         self.hostfile = os.path.join(folder, "hosts")
         with open(self.hostfile, "w") as file:
             file.writelines(f"{address} slots={n}\n" for address, n in zip(ADDRESSES, slots))
@@ -74,7 +77,8 @@ class TwoHosts:
 
     def serve(self):
         """Options and environment of a server on host 0 with ranks on both."""
-        return (["--hostfile", self.hostfile, "--host", ADDRESSES[0]],
+        return (["--hostfile", self.hostfile, "--host", ADDRESSES[0], "--grpc-host", ADDRESSES[0],
+                 "--grpc-insecure-private-network", "--worker-secret-file", self.secret],
                 {"OMPI_MCA_plm_rsh_agent": self.agent})
 
     @contextlib.contextmanager

@@ -174,9 +174,14 @@ def addresses(case):
     hosts = os.path.join(case.folder, "hosts")
     with open(hosts, "w") as file:
         file.write("no-such-host.invalid slots=2\n")
-    expect_end(case, case.start("--hostfile", hosts, "--host", "0.0.0.0", wait=False), ANY_FAILURE,
+    secret = os.path.join(case.folder, "secret")
+    with open(secret, "w") as file:
+        file.write("between us\n")
+    for_hosts = ("--hostfile", hosts, "--grpc-host", "0.0.0.0", "--grpc-insecure-private-network",
+                 "--worker-secret-file", secret)
+    expect_end(case, case.start(*for_hosts, wait=False), ANY_FAILURE,
                "no-such-host.invalid|mpirun could not launch|giving up|budget")
-    expect_end(case, case.start("--hostfile", hosts, "--host", "0.0.0.0", wait=False,
+    expect_end(case, case.start(*for_hosts, wait=False,
                                 env={"OMPI_MCA_plm_rsh_agent": "/bin/false"}), ANY_FAILURE,
                "mpirun could not launch|giving up|budget|host")
 
