@@ -29,6 +29,9 @@ enum class Metric {
   kStepUs,
   kStepDeadlineSeconds,
   kLastStepAgeSeconds,
+  kJournalBytes,
+  kJournalLagSeconds,
+  kJournalWritable,
   // counters
   kPromptTokens,
   kGenerationTokens,
@@ -41,6 +44,7 @@ enum class Metric {
   kTokensRecomputed,
   kRequestsQuarantined,
   kStaleRepliesDropped,
+  kJournalErrors,
   kPrefixCacheQueries,
   kPrefixCacheHits,
   kPromptTokensCached,

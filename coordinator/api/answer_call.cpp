@@ -110,6 +110,16 @@ void attach(const Api& api, const std::shared_ptr<KeptAnswer>& kept, Exchange& e
              {kept->shared_record(), kept, true, *std::move(had)}, exchange);
 }
 
+void respond_gone(Exchange& exchange, const std::string& name) {
+  exchange.respond(error_response(
+      {.status = 404,
+       .message = absl::StrCat("There is no answer ", name.substr(0, 200), name.empty() ? "" : " ",
+                               "to resume: it ended with its connection (send an Idempotency-Key "
+                               "to keep one), or its time has passed. Ask again without "
+                               "Last-Event-ID."),
+       .code = "stream_not_found"}));
+}
+
 }  // namespace
 
 absl::string_view json_id(const AnswerRecord& record) {
@@ -124,6 +134,10 @@ void answer_call(const Api& api, const Door& door, Exchange& exchange) {
   if (!key->empty() && api.book == nullptr) {
     return respond_error(
         exchange, absl::InvalidArgumentError("`Idempotency-Key` is not supported by this server."));
+  }
+  const bool resumes = !exchange.request().header("last-event-id").empty();
+  if (resumes && (key->empty() || api.book->find_by_key(exchange.tenant(), *key) == nullptr)) {
+    return respond_gone(exchange, "");  // a new answer from the beginning would be no rest
   }
   auto plan = door.plan(api, exchange.request());
   if (!plan.ok()) return respond_error(exchange, plan.status());
@@ -156,12 +170,7 @@ void handle_stream(const Api& api, Exchange& exchange) {
   const std::shared_ptr<KeptAnswer> kept =
       api.book != nullptr ? api.book->find(exchange.tenant(), name) : nullptr;
   if (kept != nullptr) return attach(api, kept, exchange);
-  exchange.respond(error_response(
-      {.status = 404,
-       .message = absl::StrCat("There is no answer ", name.substr(0, 200),
-                               " to resume: it ended with its connection (send an Idempotency-Key "
-                               "to keep one), or its time has passed."),
-       .code = "stream_not_found"}));
+  respond_gone(exchange, name);
 }
 
 }  // namespace quire

@@ -36,6 +36,9 @@ void copy_gauges(Metrics& metrics, const EngineStats& stats) {
   metrics.set(Metric::kStepUs, stats.step_us);
   metrics.set(Metric::kStepDeadlineSeconds, stats.step_deadline_s);
   metrics.set(Metric::kLastStepAgeSeconds, last_step_age_s(stats));
+  metrics.set(Metric::kJournalBytes, static_cast<double>(stats.journal.bytes));
+  metrics.set(Metric::kJournalLagSeconds, stats.journal.lag_s);
+  metrics.set(Metric::kJournalWritable, stats.journal.writable ? 1.0 : 0.0);
 }
 
 void copy_counters(Metrics& metrics, const EngineStats& stats) {
@@ -59,6 +62,7 @@ void copy_counters(Metrics& metrics, const EngineStats& stats) {
   raise(Metric::kTokensRecomputed, stats.tokens_recomputed);
   raise(Metric::kRequestsQuarantined, stats.requests_quarantined);
   raise(Metric::kStaleRepliesDropped, stats.stale_replies_dropped);
+  raise(Metric::kJournalErrors, stats.journal.errors);
   raise(Metric::kPrefixCacheQueries, stats.prefix_queries);
   raise(Metric::kPrefixCacheHits, stats.prefix_hits);
   raise(Metric::kPromptTokensCached, stats.prefix_hits);

@@ -55,7 +55,11 @@ void handle_health(const Api& api, Exchange& exchange) {
 }
 
 void handle_ready(const Api& api, Exchange& exchange) {
-  answer_for(check_ready(*api.engine), api, exchange);
+  absl::Status verdict = check_ready(*api.engine);
+  if (verdict.ok() && !api.engine->stats().journal.writable) {
+    verdict = absl::UnavailableError("The journal cannot be written: new requests are refused.");
+  }
+  answer_for(verdict, api, exchange);
 }
 
 void handle_version(const Api&, Exchange& exchange) {

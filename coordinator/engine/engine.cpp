@@ -126,7 +126,7 @@ absl::StatusOr<std::vector<ChoicePast>> past_of(const SavedRequest& saved,
     if (!in_vocab || (!ended && !has_room)) {
       return absl::DataLossError("its tokens cannot be those of this model.");
     }
-    past.push_back({ended ? std::vector<TokenId>() : choice.tokens, ended});
+    past.push_back({choice.tokens, ended});
   }
   return past;
 }
@@ -265,6 +265,7 @@ class Engine::Impl {
     stats.rejected_queued_tokens = refusals.tokens;
     stats.rejected_deadline = refusals.deadline;
     stats.rejected_tenant = tenant_limits_->refusals();
+    if (journal_ != nullptr) stats.journal = journal_->stats();
     return stats;
   }
 

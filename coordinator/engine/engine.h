@@ -43,6 +43,7 @@ struct EngineStats {
   // What ran when a group was lost and runs in the next one; what that computes again.
   std::uint64_t requests_recovered = 0, tokens_recomputed = 0;
   std::uint64_t requests_quarantined = 0;
+  JournalStats journal;                         // as if all were well where there is none
   double step_deadline_s = 0;                   // of the newest step; 0: there was none
   absl::Time last_step = absl::InfinitePast();  // when one was applied
   // In tokens of prompts: looked up in the prefix cache, found there.

@@ -2,6 +2,7 @@
 // The order is: apply a result, write what it brought, deliver it. The next plan does not wait.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <vector>
 
@@ -16,6 +17,13 @@ struct Delivery {
   bool is_written = true;  // false: the server stops; in its next life the choice goes on
 };
 
+struct JournalStats {
+  std::int64_t bytes = 0;    // of the file and its write-ahead log
+  std::uint64_t errors = 0;  // commits that failed
+  double lag_s = 0;          // from a result to its commit: exponential mean
+  bool writable = true;
+};
+
 class JournalPort {
  public:
   virtual ~JournalPort() = default;
@@ -25,6 +33,7 @@ class JournalPort {
   virtual void withdraw(RequestId id) = 0;
   // The engine's thread; never blocks. Delivers in order, from one thread, what has been written.
   virtual void release(std::vector<Delivery> deliveries) = 0;
+  virtual JournalStats stats() const = 0;  // any thread
 };
 
 }  // namespace quire

@@ -89,8 +89,8 @@ class StepLoop {
   absl::Time last_answer_ = absl::InfinitePast();
   absl::Time answer_due_ = absl::InfiniteFuture();  // of the oldest plan in flight
   std::vector<Delivery> outbox_;  // what this turn brought, until the next plan is on its way
-  absl::Time stood_due_ = absl::InfiniteFuture();   // when standing ready counts as progress
-  bool advanced_ = true;                            // progress was told of this epoch
+  absl::Time stood_due_ = absl::InfiniteFuture();  // when standing ready counts as progress
+  bool advanced_ = true;                           // progress was told of this epoch
   std::function<void()> tell_idle_;
   // Of the lost group, for the next one.
   std::uint64_t to_recover_ = 0, to_recompute_ = 0;

@@ -26,13 +26,6 @@
 
 namespace quire {
 
-struct JournalStats {
-  std::int64_t bytes = 0;    // of the file and its write-ahead log
-  std::uint64_t errors = 0;  // commits that failed
-  double lag_s = 0;          // from a result to its commit: exponential mean
-  bool writable = true;
-};
-
 class Journal final : public JournalPort {
  public:
   // Reads what is left of an earlier life. Errors: see JournalFile::open.
@@ -52,7 +45,7 @@ class Journal final : public JournalPort {
   void withdraw(RequestId id) override;
   void release(std::vector<Delivery> deliveries) override;
   void note_epoch(EpochId epoch);  // any thread; does not wait
-  JournalStats stats() const;      // any thread
+  JournalStats stats() const override;
 
  private:
   struct Acceptance;

@@ -24,13 +24,16 @@ namespace fs = std::filesystem;
 constexpr std::int64_t kApplication = 0x51756a31;  // in SQLite's header: a journal of ours
 constexpr std::int64_t kVersion = 1;
 constexpr std::int64_t kPageBytes = 4096;  // SQLite's default
+constexpr std::int64_t kMaxIdleLives = 5;  // as many as the supervisor tries in a row
 constexpr std::uint64_t kSumSeed = 0x6a6f75726e616c;
 
 constexpr const char* kTables =
     "CREATE TABLE IF NOT EXISTS answers(name BLOB PRIMARY KEY, blob BLOB NOT NULL, sum INTEGER NOT "
     "NULL) WITHOUT ROWID;"
     "CREATE TABLE IF NOT EXISTS requests(id INTEGER PRIMARY KEY, answer BLOB NOT NULL, blob BLOB "
-    "NOT NULL, sum INTEGER NOT NULL, past BLOB, past_sum INTEGER, ended INTEGER);"
+    "NOT NULL, sum INTEGER NOT NULL, past BLOB, past_sum INTEGER, ended INTEGER, lives INTEGER NOT "
+    "NULL "
+    "DEFAULT 0);"
     "CREATE INDEX IF NOT EXISTS requests_of_answer ON requests(answer);"
     "CREATE TABLE IF NOT EXISTS steps(step INTEGER PRIMARY KEY, blob BLOB NOT NULL, sum INTEGER "
     "NOT NULL);"
@@ -74,6 +77,8 @@ struct JournalFile::Row {
   Request request;
   std::vector<OutputDelta> past;
   bool ended = false;
+  bool advanced = false;   // in the last life
+  std::int64_t lives = 0;  // that it has been in without advancing
 };
 
 absl::StatusOr<JournalFile> JournalFile::open(const JournalOptions& options) {
@@ -138,6 +143,7 @@ absl::Status JournalFile::prepare_all() {
       {&add_step_, "INSERT INTO steps(step, blob, sum) VALUES(?, ?, ?)"},
       {&end_, "UPDATE requests SET past=?, past_sum=?, ended=? WHERE id=?"},
       {&set_past_, "UPDATE requests SET past=?, past_sum=? WHERE id=?"},
+      {&set_lives_, "UPDATE requests SET lives=? WHERE id=?"},
       {&remove_, "DELETE FROM requests WHERE id=?"},
       {&remove_answer_,
        "DELETE FROM answers WHERE name = (SELECT answer FROM requests WHERE id=?) AND (SELECT "
@@ -182,9 +188,10 @@ absl::StatusOr<JournalFile::Contents> JournalFile::load() {
 
 // The damaged one stays beside the new one, for whoever wants to look.
 absl::Status JournalFile::replace_file() {
-  for (Statement* statement : {&begin_, &commit_, &rollback_, &add_answer_, &add_request_,
-                               &add_step_, &end_, &remove_, &remove_answer_, &forget_answers_,
-                               &forget_steps_, &forget_ended_, &note_epoch_, &set_past_}) {
+  for (Statement* statement :
+       {&begin_, &commit_, &rollback_, &add_answer_, &add_request_, &add_step_, &end_, &remove_,
+        &remove_answer_, &forget_answers_, &forget_steps_, &forget_ended_, &note_epoch_, &set_past_,
+        &set_lives_}) {
     *statement = Statement();
   }
   database_ = Database();
@@ -204,6 +211,7 @@ absl::Status JournalFile::read(Contents* out) {
   std::map<RequestId, Row> rows;
   absl::Status status = read_requests(&rows, out);
   if (status.ok()) status = read_steps(&rows, out);
+  if (status.ok()) status = drop_deadly(&rows, out);
   // Answers can be read even where steps cannot.
   const absl::Status answers = read_answers(&rows, out);
   if (auto epoch = database_.integer("SELECT value FROM facts WHERE name='last_epoch'");
@@ -216,7 +224,7 @@ absl::Status JournalFile::read(Contents* out) {
 absl::Status JournalFile::read_requests(std::map<RequestId, Row>* rows, Contents* out) {
   QUIRE_ASSIGN_OR_RETURN(Statement all,
                          database_.prepare("SELECT id, answer, blob, sum, past, past_sum, ended IS "
-                                           "NOT NULL FROM requests ORDER BY id"));
+                                           "NOT NULL, lives FROM requests ORDER BY id"));
   int of_another_model = 0;
   while (true) {
     QUIRE_ASSIGN_OR_RETURN(const bool more, all.next());
@@ -248,6 +256,7 @@ absl::Status JournalFile::read_requests(std::map<RequestId, Row>* rows, Contents
     }
     Row row{stored->answer, std::move(stored->request), {}, all.integer(6) != 0};
     row.request.id = id;
+    row.lives = all.integer(7);
     row.request.tenant =
         options_.tenants.empty() ? 0 : static_cast<int>(tenant - options_.tenants.begin());
     row.past.resize(static_cast<std::size_t>(row.request.n));
@@ -291,8 +300,29 @@ absl::Status JournalFile::read_steps(std::map<RequestId, Row>* rows, Contents* o
       if (row == rows->end() || row->second.ended || delta.choice >= row->second.request.n)
         continue;
       row->second.past[static_cast<std::size_t>(delta.choice)].append(delta);
+      row->second.advanced = true;
     }
   }
+}
+
+// A request that lets coordinator after coordinator die would let the next one die, too.
+absl::Status JournalFile::drop_deadly(std::map<RequestId, Row>* rows, Contents* out) {
+  for (auto it = rows->begin(); it != rows->end();) {
+    const Row& row = it->second;
+    const std::int64_t lives = row.advanced ? 1 : row.lives + 1;
+    if (!row.ended) {
+      QUIRE_RETURN_IF_ERROR(
+          set_lives_.bind(1, lives).bind(2, static_cast<std::int64_t>(it->first)).run());
+    }
+    if (row.ended || lives <= kMaxIdleLives) {
+      ++it;
+      continue;
+    }
+    out->problems.push_back(absl::StrCat("request ", it->first, ": ", kMaxIdleLives,
+                                         " coordinators in a row ended without a token of it"));
+    it = rows->erase(it);
+  }
+  return absl::OkStatus();
 }
 
 // A call that was not accepted with all its prompts was never heard of by its client.

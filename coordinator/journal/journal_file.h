@@ -1,9 +1,12 @@
 // The journal's file: tables, who may have it, and what can be read of it after a crash.
 //
 //   answers(name, blob, sum)                            a client's call
-//   requests(id, answer, blob, sum, past, past_sum, ended)  one of its prompts; `past`: what it had
+//   requests(id, answer, blob, sum, past, past_sum, ended, lives)
+//                                                       one of its prompts; `past`: what it had
 //                                                       gained at the last start, or in all;
-//                                                       `ended`: unix seconds, null while it runs
+//                                                       `ended`: unix seconds, null while it
+//                                                       runs; `lives`: starts in a row that
+//                                                       brought it no token
 //   steps(step, blob, sum)                              what all requests gained, a commit each
 //   facts(name, value)                                  last_epoch
 //
@@ -74,6 +77,7 @@ class JournalFile {
   absl::Status read(Contents* out);
   absl::Status read_requests(std::map<RequestId, Row>* rows, Contents* out);
   absl::Status read_steps(std::map<RequestId, Row>* rows, Contents* out);
+  absl::Status drop_deadly(std::map<RequestId, Row>* rows, Contents* out);
   absl::Status read_answers(std::map<RequestId, Row>* rows, Contents* out);
   absl::Status rewrite(const Contents& contents);
   absl::Status replace_file();
@@ -81,7 +85,8 @@ class JournalFile {
   JournalOptions options_;
   Database database_;
   Statement begin_, commit_, rollback_, add_answer_, add_request_, add_step_, end_, remove_,
-      remove_answer_, forget_answers_, forget_steps_, forget_ended_, note_epoch_, set_past_;
+      remove_answer_, forget_answers_, forget_steps_, forget_ended_, note_epoch_, set_past_,
+      set_lives_;
   std::int64_t last_step_ = 0;
 };
 

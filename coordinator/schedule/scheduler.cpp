@@ -108,6 +108,7 @@ void Scheduler::go_on(const Request& request, const NewRequest& wish) {
   QUIRE_CHECK_EQ(wish.past.size(), static_cast<std::size_t>(request->n));
   for (int choice = 0; choice < request->n; ++choice) {
     const ChoicePast& past = wish.past[static_cast<std::size_t>(choice)];
+    request->gained = request->gained || !past.tokens.empty();
     if (past.ended) {
       request->choices.push_back(nullptr);
       continue;
@@ -121,7 +122,6 @@ void Scheduler::go_on(const Request& request, const NewRequest& wish) {
       sequence->state = SequenceState::kHeld;
       request->held.push_back(sequence);
     } else {
-      request->gained = true;
       enqueue(sequence);
     }
   }

@@ -31,6 +31,7 @@ void SimulationCounts::add(const SimulationCounts& more) {
   cached_tokens += more.cached_tokens;
   losses += more.losses;
   restarts += more.restarts;
+  crashes += more.crashes;
   late_picks += more.late_picks;
   scheduler.preemptions += more.scheduler.preemptions;
   scheduler.accepted_draft_tokens += more.scheduler.accepted_draft_tokens;
@@ -48,9 +49,9 @@ std::string SimulationCounts::text() const {
       " cancelled, ", early, " ended early, ", refused, " refused), ", stopped,
       " stopped choices, ", plans.steps, " steps, ", tokens, " tokens, ", cached_tokens,
       " cached, ", scheduler.preemptions, " preemptions, ", losses, " group losses, ", restarts,
-      " restarts, ", late_picks, " late picks, ", plans.forks, " forks, ", plans.copies,
-      " copies, ", plans.saves, " saves, ", plans.loads, " loads, ", plans.draft_tokens,
-      " drafts, ", scheduler.accepted_draft_tokens, " of them right");
+      " restarts, ", crashes, " crashes, ", late_picks, " late picks, ", plans.forks, " forks, ",
+      plans.copies, " copies, ", plans.saves, " saves, ", plans.loads, " loads, ",
+      plans.draft_tokens, " drafts, ", scheduler.accepted_draft_tokens, " of them right");
 }
 
 SchedulerSimulation::SchedulerSimulation(std::uint64_t seed)
@@ -77,6 +78,7 @@ absl::Status SchedulerSimulation::tick(bool draining) {
   if (worker_ == nullptr ? world_.chance(0.2) : !draining && world_.chance(world_.loss_rate)) {
     QUIRE_RETURN_IF_ERROR(change_group());
   }
+  if (!draining && world_.chance(world_.crash_rate)) QUIRE_RETURN_IF_ERROR(crash());
   if (scheduler_->can_plan() && world_.chance(0.7)) QUIRE_RETURN_IF_ERROR(plan());
   if (!sent_.empty() && world_.chance(0.7)) QUIRE_RETURN_IF_ERROR(work());
   if (!results_.empty() && world_.chance(0.7)) QUIRE_RETURN_IF_ERROR(apply());
@@ -325,6 +327,28 @@ absl::Status SchedulerSimulation::restart() {
   worker_->inherit_store(dead.get());
   QUIRE_RETURN_IF_ERROR(scheduler_->restore_index(index));
   ++counts_.restarts;
+  return scheduler_->verify();
+}
+
+// The coordinator dies and another takes up what the journal has: of every request what its client
+// was given. Its group attaches later.
+absl::Status SchedulerSimulation::crash() {
+  worker_.reset();
+  sent_.clear();
+  results_.clear();
+  watch_.forget();
+  add_counts(scheduler_->counts());
+  scheduler_ = std::make_unique<Scheduler>(world_.config);
+  for (const auto& [id, client] : clients_) {
+    NewRequest wish = client.wish();
+    for (int choice = 0; !client.is_beam() && choice < wish.n; ++choice) {
+      const std::vector<TokenId>& tokens = client.tokens(choice);
+      wish.past.push_back(
+          {{tokens.begin() + client.num_prompt_tokens(), tokens.end()}, !client.is_open(choice)});
+    }
+    QUIRE_RETURN_IF_ERROR(scheduler_->add(std::move(wish)));
+  }
+  ++counts_.crashes;
   return scheduler_->verify();
 }
 

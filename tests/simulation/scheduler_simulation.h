@@ -1,6 +1,6 @@
 // One seeded life of a scheduler with a fake worker group: random arrivals, cancels, deadlines,
-// group losses, tiny pools, every policy. Everything is checked against the hash oracle; every
-// event is followed by verify().
+// losses of the group and of the coordinator, tiny pools, every policy. Everything is checked
+// against the hash oracle; every event is followed by verify().
 #pragma once
 
 #include <deque>
@@ -22,7 +22,7 @@ namespace quire::test {
 struct SimulationCounts {
   std::int64_t requests = 0, finished = 0, cancelled = 0, stopped = 0, early = 0, refused = 0;
   std::int64_t searches = 0, tokens = 0, cached_tokens = 0, losses = 0, restarts = 0,
-               late_picks = 0;
+               late_picks = 0, crashes = 0;
   SchedulerCounts scheduler;
   PlanCounts plans;
   void add(const SimulationCounts& more);
@@ -54,6 +54,7 @@ class SchedulerSimulation {
   absl::Status check_use() const;
   absl::Status drain();
   absl::Status restart();
+  absl::Status crash();
   absl::Status save_prefixes();
   absl::Status begin_group(const HashWorkerConfig& group);
   void add_counts(const SchedulerCounts& more);

@@ -43,6 +43,7 @@ TEST_P(SchedulerSimulationTest, EveryOutputIsRight) {
            {"cached tokens", sum.cached_tokens},
            {"group losses", sum.losses},
            {"restarts", sum.restarts},
+           {"crashes of the coordinator", sum.crashes},
            {"late picks", sum.late_picks},
            {"preemptions", static_cast<std::int64_t>(sum.scheduler.preemptions)},
            {"right drafts", static_cast<std::int64_t>(sum.scheduler.accepted_draft_tokens)},

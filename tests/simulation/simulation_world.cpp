@@ -44,6 +44,7 @@ void SimulationWorld::make_config() {
     model.period = pick(0, 5);
   }
   loss_rate = chance(0.5) ? 0.0 : 0.01;
+  crash_rate = chance(0.5) ? 0.0 : 0.01;
   cancel_rate = chance(0.3) ? 0.0 : 0.03;
   arrival_rate = chance(0.5) ? 0.1 : 0.4;
   beam_rate = chance(0.5) ? 0.0 : 0.2;

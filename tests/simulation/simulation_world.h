@@ -31,7 +31,8 @@ class SimulationWorld {
 
   SchedulerConfig config;
   HashModel model;
-  double loss_rate = 0, cancel_rate = 0, arrival_rate = 0, beam_rate = 0, deadline_rate = 0;
+  double loss_rate = 0, crash_rate = 0, cancel_rate = 0, arrival_rate = 0, beam_rate = 0,
+         deadline_rate = 0;
 
  private:
   void make_config();

@@ -2,8 +2,11 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <chrono>
 #include <mutex>
+#include <random>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -53,6 +56,25 @@ absl::Status check_utf8(const Prompt& prompt) {
   return absl::OkStatus();
 }
 
+// What has come of an answer.
+struct Progress {
+  Answer answer;
+  int num_tokens = 0;
+};
+
+constexpr absl::Duration kResumeWithin = absl::Seconds(30);
+
+// The connection or the server is gone, and may come back. One that stops says so.
+bool is_lost(const absl::Status& status) {
+  return absl::IsUnavailable(status) && !absl::StrContains(status.message(), "stopping");
+}
+
+std::string random_id() {
+  std::random_device device;
+  const std::uint64_t high = device(), low = device();
+  return absl::StrCat("cli-", absl::Hex((high << 32) | low, absl::kZeroPad16));
+}
+
 }  // namespace
 
 struct Client::Impl {
@@ -60,6 +82,12 @@ struct Client::Impl {
   std::unique_ptr<v1::Generation::Stub> stub;
   std::mutex mutex;
   grpc::ClientContext* running = nullptr;  // guarded by mutex
+  bool cancelled = false;                  // guarded by mutex
+
+  void begin() {
+    std::lock_guard<std::mutex> lock(mutex);
+    cancelled = false;
+  }
 
   // A new channel with connections of its own: one that failed resolves again only after 30 s.
   void connect() {
@@ -75,40 +103,73 @@ struct Client::Impl {
         arguments));
   }
 
-  absl::StatusOr<Answer> call(const v1::GenerateRequest& request,
-                              const std::function<void(const std::string&)>& on_text) {
+  void authorize(grpc::ClientContext& context) const {
+    if (options.api_key.empty()) return;
+    context.AddMetadata("authorization", absl::StrCat("Bearer ", options.api_key));
+  }
+
+  // Reads what comes into `progress`. `start` makes the call on the context it is given.
+  template <typename Start>
+  absl::Status read(const Start& start, Progress* progress,
+                    const std::function<void(const std::string&)>& on_text) {
     grpc::ClientContext context;
-    if (!options.api_key.empty()) {
-      context.AddMetadata("authorization", absl::StrCat("Bearer ", options.api_key));
-    }
+    authorize(context);
     {
       std::lock_guard<std::mutex> lock(mutex);
+      if (cancelled) return absl::CancelledError("The call was cancelled.");
       running = &context;
     }
-    auto reader = stub->Generate(&context, request);
-    Answer answer;
+    auto reader = start(&context);
     v1::GenerateReply reply;
-    while (reader->Read(&reply)) {
-      if (reply.has_delta()) {
-        if (!reply.delta().text().empty()) on_text(reply.delta().text());
-        answer.text += reply.delta().text();
-        if (!reply.delta().finish_reason().empty()) {
-          answer.finish_reason = reply.delta().finish_reason();
-        }
-      } else if (reply.has_usage()) {
-        answer.prompt_tokens = static_cast<int>(reply.usage().prompt_tokens());
-        answer.cached_tokens = static_cast<int>(reply.usage().cached_tokens());
-        answer.completion_tokens = static_cast<int>(reply.usage().completion_tokens());
-      }
-    }
+    while (reader->Read(&reply)) take(reply, progress, on_text);
     const grpc::Status status = reader->Finish();
     std::lock_guard<std::mutex> lock(mutex);
     running = nullptr;
-    if (!status.ok()) {
-      return absl::Status(static_cast<absl::StatusCode>(status.error_code()),
-                          status.error_message());
+    return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
+  }
+
+  static void take(const v1::GenerateReply& reply, Progress* progress,
+                   const std::function<void(const std::string&)>& on_text) {
+    Answer& answer = progress->answer;
+    if (reply.has_usage()) {
+      answer.prompt_tokens = static_cast<int>(reply.usage().prompt_tokens());
+      answer.cached_tokens = static_cast<int>(reply.usage().cached_tokens());
+      answer.completion_tokens = static_cast<int>(reply.usage().completion_tokens());
+      return;
     }
-    return answer;
+    const v1::Delta& delta = reply.delta();
+    progress->num_tokens += delta.token_ids_size();
+    answer.text += delta.text();
+    if (!delta.finish_reason().empty()) answer.finish_reason = delta.finish_reason();
+    if (!delta.text().empty()) on_text(delta.text());
+  }
+
+  absl::Status generate(const v1::GenerateRequest& request, Progress* progress,
+                        const std::function<void(const std::string&)>& on_text) {
+    return read([&](grpc::ClientContext* context) { return stub->Generate(context, request); },
+                progress, on_text);
+  }
+
+  absl::Status resume(const std::string& request_id, Progress* progress,
+                      const std::function<void(const std::string&)>& on_text) {
+    v1::ResumeRequest request;
+    request.set_request_id(request_id);
+    v1::Received* received = request.add_received();
+    received->set_num_tokens(static_cast<std::uint32_t>(progress->num_tokens));
+    received->set_finished(!progress->answer.finish_reason.empty());
+    return read([&](grpc::ClientContext* context) { return stub->Resume(context, request); },
+                progress, on_text);
+  }
+
+  // The server keeps an answer whose call broke; this says that nobody wants it.
+  void forget(const std::string& request_id) {
+    grpc::ClientContext context;
+    authorize(context);
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(2));
+    v1::CancelRequest request;
+    request.set_request_id(request_id);
+    v1::CancelReply reply;
+    stub->Cancel(&context, request, &reply);
   }
 };
 
@@ -122,16 +183,27 @@ Client::~Client() = default;
 absl::StatusOr<Answer> Client::generate(const Prompt& prompt,
                                         const std::function<void(const std::string&)>& on_text) {
   QUIRE_RETURN_IF_ERROR(check_utf8(prompt));
-  const v1::GenerateRequest request = to_request(prompt);
+  v1::GenerateRequest request = to_request(prompt);
+  request.set_resumable(true);
   const absl::Time give_up = absl::Now() + absl::Seconds(impl_->options.wait_seconds);
+  absl::Time lost_until = absl::InfiniteFuture();  // while it tries to resume
+  Progress progress;
+  impl_->begin();
   for (;;) {
-    bool began = false;
-    auto answer = impl_->call(request, [&](const std::string& text) {
-      began = true;
-      on_text(text);
-    });
-    // Only "not there yet" is worth another try, and only before anything was shown.
-    if (began || !absl::IsUnavailable(answer.status()) || absl::Now() >= give_up) return answer;
+    absl::Status status;
+    if (lost_until == absl::InfiniteFuture()) {
+      request.set_request_id(random_id());
+      status = impl_->generate(request, &progress, on_text);
+    } else {
+      status = impl_->resume(request.request_id(), &progress, on_text);
+    }
+    if (status.ok()) return progress.answer;
+    if (absl::IsCancelled(status)) impl_->forget(request.request_id());
+    const bool began = progress.num_tokens > 0;
+    const absl::Time now = absl::Now();
+    if (!is_lost(status) || (!began && now >= give_up)) return status;
+    if (began && lost_until == absl::InfiniteFuture()) lost_until = now + kResumeWithin;
+    if (began && now >= lost_until) return status;
     absl::SleepFor(absl::Milliseconds(50));
     impl_->connect();
   }
@@ -139,6 +211,7 @@ absl::StatusOr<Answer> Client::generate(const Prompt& prompt,
 
 bool Client::cancel() {
   std::lock_guard<std::mutex> lock(impl_->mutex);
+  impl_->cancelled = true;
   if (impl_->running == nullptr) return false;
   impl_->running->TryCancel();
   return true;

@@ -47,7 +47,8 @@ class Client {
  public:
   explicit Client(ClientOptions options);
   ~Client();
-  // Calls `on_text` for every piece. Cancelled when cancel() was called meanwhile.
+  // Calls `on_text` for every piece. Cancelled when cancel() was called meanwhile. When the
+  // connection breaks it resumes by itself, for half a minute.
   absl::StatusOr<Answer> generate(const Prompt& prompt,
                                   const std::function<void(const std::string&)>& on_text);
   // Ends the running call, if any. Any thread. Returns whether there was one.

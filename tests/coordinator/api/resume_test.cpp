@@ -308,6 +308,18 @@ TEST_F(ResumeTest, BadEventIdsAreExplained) {
             400);
 }
 
+TEST_F(ResumeTest, ARestIsNeverANewAnswer) {
+  Seen seen;
+  read_all(completion(body(5), "Idempotency-Key: k\r\n"), &seen);
+  const std::string last = "Last-Event-ID: " + seen.last_id + "\r\n";
+  for (const std::string& headers : {last, last + "Idempotency-Key: another\r\n"}) {
+    const HttpAnswer answer = fetch(port(), completion(body(5), headers));
+    EXPECT_EQ(answer.status, 404);
+    EXPECT_EQ(answer.json()["error"]["code"], "stream_not_found");
+  }
+  EXPECT_EQ(engine_->stats().finished_length, 1u);
+}
+
 TEST_F(ResumeTest, NobodyResumesAnotherTenantsAnswer) {
   options_.tenants = {{"ann", "key-a", 1.0}, {"bob", "key-b", 1.0}};
   start(options_);

@@ -134,6 +134,22 @@ TEST_F(JournalTest, OtherModelsAndTenantsAreNotTakenUp) {
   EXPECT_THAT(journal_->problems(), ElementsAre(HasSubstr("another model")));
 }
 
+TEST_F(JournalTest, ARequestThatLetsCoordinatorsDieIsNotTakenUpForEver) {
+  open();
+  ASSERT_TRUE(journal_->accept(request(1, record("deadly"))).ok());
+  ASSERT_TRUE(journal_->accept(request(2, record("runs"))).ok());
+  for (int life = 0; life < 5; ++life) {
+    release({delta(2, 0, {5})});
+    open();
+    EXPECT_NE(saved(1), nullptr) << life;
+  }
+  release({delta(2, 0, {5})});
+  open();
+  EXPECT_EQ(saved(1), nullptr);
+  EXPECT_THAT(journal_->problems(), ElementsAre(HasSubstr("request 1: 5 coordinators")));
+  EXPECT_EQ(saved(2)->past[0].tokens.size(), 6u);
+}
+
 TEST_F(JournalTest, TheLastEpochComesBack) {
   open();
   EXPECT_EQ(journal_->last_epoch(), 0u);
