@@ -162,6 +162,7 @@ class Strangers(unittest.TestCase):
                     for address in (self.server.http, self.server.grpc)}
         self.assertEqual(listeners(self.coordinator), expected)
         self.assertEqual(listeners(self.server.process.pid), set(), "the supervisor")
+        # Open MPI's own listen on all addresses, in mpirun and in every rank: SECURITY.md says so.
 
     def test_secrets_are_in_no_command_line_environment_of_a_rank_or_metric(self):
         for pid, name in descendants(self.server.process.pid).items():
