@@ -68,7 +68,7 @@ TEST(LaunchTest, AKeyIsInNoCommandLineAndOnlyTheCoordinatorsEnvironment) {
   config.model = "m.gguf";
   config.api_key = "sesame";
   const Launch coordinator = coordinator_launch(config, "/bin");
-  const Launch group = group_launch(config, "/bin", "127.0.0.1:1");
+  const Launch group = group_launch(config, "/bin", "127.0.0.1:1", "one");
   EXPECT_THAT(coordinator.argv, testing::Each(testing::Not(HasSubstr("sesame"))));
   EXPECT_THAT(coordinator.env, testing::Contains("QUIRE_API_KEY=sesame"));
   EXPECT_THAT(group.argv, testing::Each(testing::Not(HasSubstr("sesame"))));

@@ -417,7 +417,7 @@ TEST_F(BadInputTest, AnotherModelIsNotLookedFor) {
       EXPECT_EQ(answer.body.find('\x1b'), std::string::npos);
     }
   }
-  EXPECT_EQ(fetch(port(), get("/v1/models/..%2f..%2fetc%2fpasswd")).status, 400);
+  EXPECT_EQ(fetch(port(), get("/v1/models/..%2f..%2fetc%2fpasswd")).status, 404);
   EXPECT_EQ(fetch(port(), get("/v1/models/etc%2fpasswd")).status, 404);
 }
 
