@@ -119,6 +119,10 @@ TEST_F(RecoveryTest, AStoppedRankIsKilledAndReplacedWithinItsDeadline) {
     EXPECT_NE(server_->workers(), workers);
   }
   EXPECT_EQ(server_->metric("quire_group_losses_total"), 2);
+  EXPECT_EQ(server_->metric("quire_requests_recovered_total"), 2);
+  EXPECT_GE(server_->metric("quire_tokens_recomputed_total"), 60);
+  EXPECT_THAT(server_->get("/metrics"),
+              testing::ContainsRegex("quire_group_restarts_total\\{.*step_deadline.*\\} 2"));
 }
 
 // For less than the lease: nothing but a pause.
