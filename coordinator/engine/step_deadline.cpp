@@ -27,7 +27,7 @@ absl::Duration StepDeadline::of(const StepForecast& forecast) const {
 void StepDeadline::observe(const StepForecast& forecast, absl::Duration took) {
   ++num_steps_;
   slowness_ = std::max(1.0, slowness_ * kFades);
-  if (!forecast.sure) return;
+  if (!forecast.sure || forecast.us <= 0) return;
   const double ratio = absl::ToDoubleMicroseconds(took) / forecast.us;
   slowness_ = std::clamp(ratio, slowness_, kMostSlowness);
 }

@@ -39,6 +39,11 @@ constexpr absl::Duration kStood = absl::Minutes(1);  // ready, with nothing to d
 constexpr char kNoNumber[] =
     "The model's logits for this request are not numbers (NaN or infinite), so no token can be "
     "picked; its weights may be damaged, or this input exceeds what its arithmetic can hold.";
+
+// A deadline counts only if this thread was there when it passed: after a pause of the whole
+// process the answer may lie in a socket.
+constexpr absl::Duration kLate = absl::Milliseconds(100);
+constexpr absl::Duration kLateGrace = absl::Milliseconds(500);
 constexpr int kSavesPerStep = 64;  // when the cache is saved as a whole: bounds a step's length
 
 }  // namespace
@@ -138,7 +143,9 @@ absl::Time StepLoop::wake_time() const {
 
 void StepLoop::expire(absl::Time now) {
   for (const RequestId id : live_.expired(now)) end_request(id, FinishReason::kDeadline, "");
-  if (now >= answer_due_) {
+  if (now >= answer_due_ + kLate) {
+    answer_due_ = now + kLateGrace;
+  } else if (now >= answer_due_) {
     end_epoch(EndCause::kStepDeadline,
               absl::StrCat("the workers have not answered step ", scheduler_.oldest_step(),
                            " within ", absl::FormatDuration(sent_.front().allowed)));

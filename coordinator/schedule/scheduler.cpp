@@ -281,8 +281,9 @@ std::vector<RequestId> Scheduler::requests_in_flight() const {
 
 double Scheduler::newest_step_us(bool* sure) const {
   const StepInFlight& step = in_flight_.back();
-  *sure = step.num_loads == 0 && step.num_saves == 0 && costs_.least_us(step.work) > 0;
-  return costs_.predict_us(step.work) + (step.num_loads + step.num_saves) * load_us_;
+  *sure = costs_.least_us(step.work) > 0;
+  const bool moves = step.num_loads > 0 || step.num_saves > 0;  // to a disk, perhaps a slow one
+  return moves ? 0 : costs_.predict_us(step.work);
 }
 
 int Scheduler::num_running_requests() const {

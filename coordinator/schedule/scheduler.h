@@ -132,8 +132,8 @@ class Scheduler {
   void run_alone(std::optional<RequestId> request) { alone_ = request; }
   // Of the rows in flight, each once.
   std::vector<RequestId> requests_in_flight() const;
-  // What the newest step in flight takes, if enough is known of steps; sure: steps like it have
-  // been measured.
+  // What the newest step in flight takes; 0 where too little is known of steps, or it moves blocks.
+  // sure: steps like it have been measured.
   double newest_step_us(bool* sure) const;
   int num_running_requests() const;
   // What a lost group has computed of unfinished requests and the next one computes again.

@@ -289,6 +289,23 @@ TEST(ProgramTest, ListensBecomesReadyAndStopsOnSigterm) {
   EXPECT_TRUE(ranks[0]->drained());
 }
 
+TEST(ProgramTest, GivesUpWhenToldThatNoGroupWillCome) {
+  QUIRE_NEED_DATA(model_path());
+  Program program({model_path(), "--port", "0", "--grpc-port", "0"});
+  const std::string listening = program.line();
+  const std::vector<std::string> halves = absl::StrSplit(listening, " grpc=");
+  ASSERT_EQ(halves.size(), 2u);
+  {
+    auto ranks = attach(halves[1], 1);
+    EXPECT_THAT(program.line(), ::testing::StartsWith("quire-coordinator ready "));
+  }
+  EXPECT_THAT(program.line(), ::testing::MatchesRegex(
+                                  "quire-coordinator lost epoch=1 instance=.+ cause=rank_gone"));
+  program.signal(SIGUSR2);
+  EXPECT_EQ(program.line(), "quire-coordinator stopped");
+  EXPECT_EQ(program.exit_code(), 1);
+}
+
 TEST(ProgramTest, ExitCodesTellWhatIsWrong) {
   QUIRE_NEED_DATA(model_path());
   EXPECT_EQ(Program({"--no-such-option"}).exit_code(), 64);

@@ -119,6 +119,25 @@ TEST_F(RecoveryTest, AStoppedRankIsKilledAndReplacedWithinItsDeadline) {
     EXPECT_NE(server_->workers(), workers);
   }
   EXPECT_EQ(server_->metric("quire_group_losses_total"), 2);
+  EXPECT_EQ(server_->metric("quire_requests_recovered_total"), 2);
+  EXPECT_GE(server_->metric("quire_tokens_recomputed_total"), 60);
+  EXPECT_THAT(server_->get("/metrics"),
+              testing::ContainsRegex("quire_group_restarts_total\\{.*step_deadline.*\\} 2"));
+}
+
+// For less than the lease: nothing but a pause.
+TEST_F(RecoveryTest, AStoppedCoordinatorGoesOnWhereItWas) {
+  start();
+  const auto undisturbed = generate(*server_, request_of(300));
+  ASSERT_TRUE(undisturbed.ok()) << undisturbed.status();
+  Reading open(*server_, request_of(300));
+  ASSERT_TRUE(open.read(30));
+  kill(server_->coordinator(), SIGSTOP);
+  std::this_thread::sleep_for(std::chrono::milliseconds(3000));  // longer than a step's deadline
+  kill(server_->coordinator(), SIGCONT);
+  EXPECT_TRUE(open.finish().ok());
+  EXPECT_EQ(open.tokens(), undisturbed->tokens);
+  EXPECT_EQ(server_->metric("quire_group_losses_total"), 0);
 }
 
 TEST_F(RecoveryTest, AllRanksStoppedAreReplacedToo) {

@@ -44,6 +44,9 @@ class ShmSegment {
   ShmSegment& operator=(ShmSegment&& other) noexcept;
   ~ShmSegment();
 
+  // The memory stays mapped for as long as the process lives.
+  void keep_mapped() { memory_ = nullptr; }
+
   SegmentHeader& header() { return *static_cast<SegmentHeader*>(memory_); }
   std::byte* half(std::uint64_t k);
 

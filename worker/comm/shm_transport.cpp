@@ -31,6 +31,12 @@ class ShmTransport final : public Transport {
                    ? kSpins
                    : 0) {}
 
+  // MPI may still write into what an exchange that was given up named: the next epoch has its own
+  // segment, and this one stays.
+  ~ShmTransport() override {
+    if (gave_up_) segment_.keep_mapped();
+  }
+
   const char* name() const override { return bridge_ ? "shm + mpi" : "shm"; }
 
   std::byte* part(std::uint64_t k, int rank, std::size_t stride) override {
@@ -50,6 +56,7 @@ class ShmTransport final : public Transport {
     const absl::Status status =
         bridge_->exchange(segment_.half(k), stride, options_.deadline_ms, header.abort.value);
     if (!status.ok()) {
+      gave_up_ = true;
       abort();
       return status;
     }
@@ -91,6 +98,7 @@ class ShmTransport final : public Transport {
 
   CommOptions options_;
   ShmSegment segment_;
+  bool gave_up_ = false;               // an exchange with other hosts
   std::unique_ptr<MpiBridge> bridge_;  // null when all ranks are on this host
   int spins_;
 };
