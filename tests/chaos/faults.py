@@ -98,7 +98,7 @@ TABLE = [
     Fault("F29", "NaN in one sequence", "500 numerical_error; others right", group_faults.no_numbers, FAST),
     Fault("F30", "malformed HTTP and JSON under load", "errors; others exact",
           client_faults.rubbish_under_load, FAST),
-    Fault("F31", "the clock jumps an hour, both ways", "nothing expires", group_faults.clock_jumps, FAST),
+    Fault("F31", "the clock jumps an hour, both ways", "nothing expires", group_faults.clock_jumps, SLOW),
     Fault("F32", "deadlines in queue, prefill, decode", "504, or what there is; blocks free",
           client_faults.deadlines, FAST),
     Fault("F33", "ranks that belong elsewhere", "refused (76) or kept waiting; the epoch goes on",

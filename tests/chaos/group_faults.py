@@ -4,6 +4,7 @@ clocks that jump."""
 import os
 import re
 import subprocess
+import time
 
 import processes
 import tiny_model
@@ -103,7 +104,9 @@ def clock_jumps(case):
             wait_tokens(streams + [timed], 5)
             with open(offset, "w") as file:
                 file.write(str(jump))
+            began = time.monotonic()
             case.finish(streams + [timed], right + [right[0]])
+            case.note(f"{time.monotonic() - began:.0f} s after {jump} s")
 
 
 def no_numbers(case):
