@@ -43,7 +43,7 @@ step_tests() {
 step_chaos() {
   local code=0
   "$source_dir/tests/chaos/run.py" --bin "$source_dir/build/bin" || code=1
-  "$source_dir/tests/chaos/soak.py" --bin "$source_dir/build/bin" --minutes 1 --out - || code=1
+  "$source_dir/tests/chaos/soak.py" --bin "$source_dir/build/bin" --minutes 1 --coordinator --out - || code=1
   return $code
 }
 

@@ -4,7 +4,7 @@
 #include <chrono>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
+#include "common/clock.h"
 #include "spdlog/spdlog.h"
 
 namespace quire {
@@ -114,7 +114,7 @@ void AnswerBook::watch() {
   std::unique_lock lock(mutex_);
   while (!closed_) {
     news_.wait_for(lock, kLookEvery, [this] { return closed_; });
-    if (!closed_) tidy(absl::Now());
+    if (!closed_) tidy(steady_now());
   }
 }
 

@@ -5,7 +5,7 @@
 #include <mutex>
 #include <utility>
 
-#include "absl/time/clock.h"
+#include "common/clock.h"
 #include "coordinator/api/request_metrics.h"
 
 namespace quire {
@@ -23,7 +23,7 @@ struct Generation::Inbox {
 };
 
 Generation::Generation(const Api& api, std::shared_ptr<Waker> waker)
-    : api_(api), start_(absl::Now()), inbox_(std::make_shared<Inbox>()) {
+    : api_(api), start_(steady_now()), inbox_(std::make_shared<Inbox>()) {
   inbox_->waker = std::move(waker);
 }
 
@@ -53,7 +53,7 @@ std::function<void(int, OutputDelta)> Generation::into_inbox() const {
     {
       const std::lock_guard lock(inbox->mutex);
       inbox->arrivals.push_back(
-          {first_choices[static_cast<std::size_t>(place)], absl::Now(), std::move(delta)});
+          {first_choices[static_cast<std::size_t>(place)], steady_now(), std::move(delta)});
     }
     inbox->waker->wake();
   };

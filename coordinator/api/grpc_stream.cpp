@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/clock.h"
 #include "coordinator/api/request_metrics.h"
 
 namespace quire {
@@ -115,14 +116,14 @@ void GenerateStream::check_reader() {
   };
   if (!whole_ && waiting_bytes_ > setup_.max_buffered_bytes) {
     fail_locked(too_slow("more than ", setup_.max_buffered_bytes, " bytes wait for it."));
-  } else if (writing_ && absl::Now() - write_began_ > setup_.write_timeout) {
+  } else if (writing_ && steady_now() - write_began_ > setup_.write_timeout) {
     fail_locked(too_slow("it took nothing for ", absl::FormatDuration(setup_.write_timeout), "."));
   }
 }
 
 void GenerateStream::observe(Choice& choice, const ChoiceText::Piece& piece) const {
   if (api_.metrics == nullptr) return;
-  const absl::Time now = absl::Now();
+  const absl::Time now = steady_now();
   if (!piece.tokens.empty()) {
     const bool first = choice.last_token == absl::InfinitePast();
     observe_token(*api_.metrics, first, now - (first ? start_ : choice.last_token));
@@ -257,7 +258,7 @@ void GenerateStream::write_usage() {
 
 void GenerateStream::write() {
   writing_ = true;
-  write_began_ = absl::Now();
+  write_began_ = steady_now();
   StartWrite(&reply_);
 }
 

@@ -17,8 +17,8 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "common/clock.h"
 #include "coordinator/api/best_of.h"
 #include "coordinator/api/choice_text.h"
 #include "coordinator/api/kept_answer.h"
@@ -81,7 +81,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<v1::GenerateReply>,
 
   const Api api_;
   const Setup setup_;
-  const absl::Time start_ = absl::Now();
+  const absl::Time start_ = steady_now();
   // Written by begin(), then the delivery thread's.
   int prompt_tokens_ = 0;
   int max_tokens_ = 0;

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/time/clock.h"
+#include "common/clock.h"
 
 namespace quire {
 namespace {
@@ -31,7 +31,7 @@ void KeptAnswer::add_prompt(std::vector<OutputDelta> past) {
   pasts_.push_back(std::move(past));
   ids_.push_back(0);
   num_bytes_ += record_->body.size();
-  ended_at_ = num_open_ == 0 ? absl::Now() : absl::InfiniteFuture();
+  ended_at_ = num_open_ == 0 ? steady_now() : absl::InfiniteFuture();
 }
 
 DeliverFn KeptAnswer::deliver_to(int place) {
@@ -52,7 +52,7 @@ void KeptAnswer::take(int place, OutputDelta delta) {
   if (past.finish != FinishReason::kNone) return;
   past.append(delta);
   num_bytes_ += bytes_of(delta);
-  if (delta.finish != FinishReason::kNone && --num_open_ == 0) ended_at_ = absl::Now();
+  if (delta.finish != FinishReason::kNone && --num_open_ == 0) ended_at_ = steady_now();
   for (const auto& [name, listener] : listeners_) listener(place, delta);
 }
 
@@ -61,7 +61,7 @@ void KeptAnswer::stop(int place, int choice) {
   OutputDelta& past = pasts_[static_cast<std::size_t>(place)][static_cast<std::size_t>(choice)];
   if (past.finish != FinishReason::kNone) return;
   past.finish = FinishReason::kStop;
-  if (--num_open_ == 0) ended_at_ = absl::Now();
+  if (--num_open_ == 0) ended_at_ = steady_now();
 }
 
 void KeptAnswer::fail(const std::string& error) {
@@ -97,7 +97,7 @@ int KeptAnswer::listen(Listener listener) {
 
 void KeptAnswer::leave(int listener) {
   std::lock_guard lock(mutex_);
-  if (listeners_.erase(listener) > 0 && listeners_.empty()) left_at_ = absl::Now();
+  if (listeners_.erase(listener) > 0 && listeners_.empty()) left_at_ = steady_now();
 }
 
 bool KeptAnswer::covers(int choice, int num_tokens, int max_tokens) const {

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "common/clock.h"
 #include "coordinator/api/event_id.h"
 #include "coordinator/engine/request.h"
 
@@ -25,7 +26,7 @@ class KeptAnswer : public std::enable_shared_from_this<KeptAnswer> {
   using Listener = std::function<void(int place, OutputDelta delta)>;
 
   KeptAnswer(std::shared_ptr<const AnswerRecord> record, int tenant)
-      : record_(std::move(record)), tenant_(tenant), left_at_(absl::Now()) {}
+      : record_(std::move(record)), tenant_(tenant), left_at_(steady_now()) {}
 
   const AnswerRecord& record() const { return *record_; }
   const std::shared_ptr<const AnswerRecord>& shared_record() const { return record_; }

@@ -3,7 +3,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
+#include "common/clock.h"
 #include "common/metrics.h"
 #include "coordinator/api/api_error.h"
 #include "coordinator/api/endpoints.h"
@@ -19,7 +19,7 @@ double ratio(int part, int whole) {
 
 double last_step_age_s(const EngineStats& stats) {
   if (stats.unfinished == 0 || stats.last_step == absl::InfinitePast()) return 0;
-  return absl::ToDoubleSeconds(absl::Now() - stats.last_step);
+  return absl::ToDoubleSeconds(steady_now() - stats.last_step);
 }
 
 void copy_gauges(Metrics& metrics, const EngineStats& stats) {

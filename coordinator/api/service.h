@@ -13,9 +13,9 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
+#include "common/clock.h"
 #include "common/config.h"
 #include "common/model_spec.h"
 #include "common/sampling_params.h"
@@ -83,7 +83,7 @@ struct GenerationInput {
 
   // How it waits.
   std::optional<std::int64_t> priority;
-  absl::Time arrival = absl::Now();
+  absl::Time arrival = steady_now();
   std::optional<double> timeout_s;          // from arrival; or
   std::optional<std::int64_t> deadline_ms;  // the same in milliseconds
   std::optional<std::string> cache_salt;

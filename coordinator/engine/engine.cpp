@@ -11,8 +11,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "common/check.h"
+#include "common/clock.h"
 #include "common/status.h"
 #include "coordinator/engine/admission.h"
 #include "coordinator/engine/mailbox.h"
@@ -137,7 +137,7 @@ DeliverFn watch_first_token(DeliverFn deliver, QueueGate* gate, std::int64_t pro
   return [deliver = std::move(deliver), gate, prompt_tokens, arrival,
           first = true](OutputDelta delta) mutable {
     if (std::exchange(first, false) && !delta.tokens.empty()) {
-      gate->on_first_token(prompt_tokens, arrival, absl::Now());
+      gate->on_first_token(prompt_tokens, arrival, steady_now());
     }
     deliver(std::move(delta));
   };
@@ -219,7 +219,7 @@ class Engine::Impl {
     const RequestId id = next_id_.fetch_add(1);
     request.id = id;
     QUIRE_RETURN_IF_ERROR(tenant_limits_->enter(request));
-    request.arrival = absl::Now();
+    request.arrival = steady_now();
     const auto prompt_tokens = static_cast<std::int64_t>(request.prompt.size());
     QUIRE_ASSIGN_OR_RETURN(
         const QueueGate::Entry entry,
@@ -252,7 +252,7 @@ class Engine::Impl {
   }
 
   void on_result(StepResult result) {
-    gate_.on_step(queue_of(loop_.stats()), absl::Now());
+    gate_.on_step(queue_of(loop_.stats()), steady_now());
     mailbox_.push(std::move(result));
   }
 
@@ -290,7 +290,7 @@ class Engine::Impl {
 
   absl::Status check_progress() const {
     if (failed_) return absl::UnavailableError("No worker group will come any more.");
-    const absl::Time now = absl::Now();
+    const absl::Time now = steady_now();
     if (const absl::Duration left = now - mailbox_.waiting_since(); left > kStuck) {
       return absl::UnavailableError(
           absl::StrCat("The engine has not taken its messages for ",

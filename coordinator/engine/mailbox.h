@@ -2,6 +2,7 @@
 // where threads meet in the engine.
 #pragma once
 
+#include <algorithm>
 #include <condition_variable>
 #include <functional>
 #include <future>
@@ -14,8 +15,8 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "common/clock.h"
 #include "common/step.h"
 #include "coordinator/engine/engine.h"
 #include "coordinator/engine/queue_gate.h"
@@ -91,7 +92,7 @@ class Mailbox {
   bool push(Message message) {
     std::lock_guard lock(mutex_);
     if (closed_) return false;
-    if (messages_.empty()) waiting_since_ = absl::Now();
+    if (messages_.empty()) waiting_since_ = steady_now();
     messages_.push_back(std::move(message));
     news_.notify_one();
     return true;
@@ -118,7 +119,9 @@ class Mailbox {
     if (until == absl::InfiniteFuture()) {
       news_.wait(lock, has_news);
     } else {
-      news_.wait_until(lock, absl::ToChronoTime(until), has_news);
+      // Not longer than a day at a time: the sum of two times must stay one.
+      const absl::Duration patience = std::min(until - steady_now(), absl::Hours(24));
+      news_.wait_for(lock, absl::ToChronoNanoseconds(patience), has_news);
     }
     std::swap(messages_, *inbox);
     return !closed_;

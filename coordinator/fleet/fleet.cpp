@@ -13,7 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/clock.h"
+#include "common/clock.h"
 #include "common/log.h"
 #include "common/wire.h"
 #include "coordinator/fleet/group.h"
@@ -88,10 +88,7 @@ class Fleet::Impl final : public v1::Fleet::CallbackService, public LinkOwner {
         timer_([this] { keep_time(); }) {}
 
   ~Impl() override {
-    {
-      absl::MutexLock lock(&mutex_);
-      quit_ = true;
-    }
+    pacer_.stop();
     timer_.join();
   }
 
@@ -101,7 +98,7 @@ class Fleet::Impl final : public v1::Fleet::CallbackService, public LinkOwner {
       absl::MutexLock lock(&mutex_);
       const LinkId id = ++last_link_;
       link = new WorkerLink(*this, id, context);  // deletes itself in OnDone
-      links_[id] = {link, absl::Now(), false};
+      links_[id] = {link, steady_now(), false};
       if (stopping_) {
         refuse(id, "the coordinator is stopping");
       } else if (links_.size() >
@@ -116,12 +113,12 @@ class Fleet::Impl final : public v1::Fleet::CallbackService, public LinkOwner {
   void on_up(LinkId id, const v1::Up& message) override {
     absl::MutexLock lock(&mutex_);
     if (stopping_) return;
-    run(react(id, message, absl::Now()));
+    run(react(id, message, steady_now()));
   }
 
   void on_gone(LinkId id, const std::string& why) override {
     absl::MutexLock lock(&mutex_);
-    if (!stopping_) run(group_.gone(id, why, absl::Now()));
+    if (!stopping_) run(group_.gone(id, why, steady_now()));
   }
 
   void on_done(LinkId id) override {
@@ -131,12 +128,12 @@ class Fleet::Impl final : public v1::Fleet::CallbackService, public LinkOwner {
 
   void send(const StepPlan& plan) {
     absl::MutexLock lock(&mutex_);
-    if (!stopping_) run(group_.plan(plan, absl::Now()));
+    if (!stopping_) run(group_.plan(plan, steady_now()));
   }
 
   void end_epoch(EndCause cause, const std::string& why) {
     absl::MutexLock lock(&mutex_);
-    if (!stopping_) run(group_.end_epoch(cause, why, absl::Now()));
+    if (!stopping_) run(group_.end_epoch(cause, why, steady_now()));
   }
 
   void shutdown(absl::Duration deadline, std::uint64_t saved_prefixes) {
@@ -299,7 +296,7 @@ class Fleet::Impl final : public v1::Fleet::CallbackService, public LinkOwner {
       auto found = links_.find(id);
       if (found == links_.end() || found->second.link->send(message)) continue;
       for (GroupAction& next :
-           group_.gone(id, "it reads too slowly: its queue is full", absl::Now())) {
+           group_.gone(id, "it reads too slowly: its queue is full", steady_now())) {
         todo.push_back(std::move(next));
       }
     }
@@ -316,9 +313,9 @@ class Fleet::Impl final : public v1::Fleet::CallbackService, public LinkOwner {
   }
 
   void keep_time() {
-    absl::MutexLock lock(&mutex_);
-    while (!mutex_.AwaitWithTimeout(absl::Condition(&quit_), options_.heartbeat)) {
-      const absl::Time now = absl::Now();
+    while (pacer_.sleep(options_.heartbeat)) {
+      absl::MutexLock lock(&mutex_);
+      const absl::Time now = steady_now();
       if (!stopping_) run(group_.tick(now));
       v1::Down down;
       down.mutable_heartbeat()->set_epoch(group_.epoch());
@@ -343,7 +340,7 @@ class Fleet::Impl final : public v1::Fleet::CallbackService, public LinkOwner {
   std::unordered_map<LinkId, Entry> links_ ABSL_GUARDED_BY(mutex_);
   LinkId last_link_ ABSL_GUARDED_BY(mutex_) = 0;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  bool quit_ ABSL_GUARDED_BY(mutex_) = false;
+  Pacer pacer_;
   std::thread timer_;  // last: it uses all of the above
 };
 

@@ -3,7 +3,7 @@
 
 #include <utility>
 
-#include "absl/time/clock.h"
+#include "common/clock.h"
 
 namespace quire {
 namespace {
@@ -14,7 +14,7 @@ constexpr std::size_t kMaxQueuedBytes = std::size_t{64} << 20;
 }  // namespace
 
 WorkerLink::WorkerLink(LinkOwner& owner, LinkId id, grpc::CallbackServerContext* context)
-    : owner_(owner), id_(id), context_(context), last_send_(absl::Now()) {}
+    : owner_(owner), id_(id), context_(context), last_send_(steady_now()) {}
 
 void WorkerLink::start() {
   StartRead(&up_);
@@ -36,7 +36,7 @@ void WorkerLink::close(const grpc::Status& status, bool drop_queued) {
   if (drop_queued) queue_.clear();
   if (!closing_) {
     closing_ = true;
-    closing_at_ = absl::Now();
+    closing_at_ = steady_now();
     status_ = status;
   }
   pump();
@@ -62,7 +62,7 @@ void WorkerLink::pump() {
     writing_ = std::move(queue_.front());
     queue_.pop_front();
     queued_bytes_ -= writing_->ByteSizeLong();
-    last_send_ = absl::Now();
+    last_send_ = steady_now();
     StartWrite(writing_.get());
   } else if (closing_) {
     finished_ = true;

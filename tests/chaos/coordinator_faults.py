@@ -164,8 +164,10 @@ def keys(case):
         wait_tokens([leaver], 20)
         leaver.leave()
         case.finish([leaver.post(leaver.last_id)], [right])
-        whole = complete(server.http, wish, {"Idempotency-Key": "leaver"})
-        assert whole == right, "a whole answer by the key of a stream is another one"
+        before = server.metric("vllm:generation_tokens_total")
+        whole = [complete(server.http, wish, {"Idempotency-Key": "whole"}) for _ in range(2)]
+        assert whole == [right, right], "a whole answer's replay is another one"
+        assert server.metric("vllm:generation_tokens_total") - before == 200, "it was made twice"
 
 
 def drain(case):

@@ -65,7 +65,7 @@ TABLE = [
           journal_faults.flipped_bits, FAST),
     Fault("F16", "others look at the journal, or a link is in its place", "mode 0600; no link is followed",
           journal_faults.private_file, FAST),
-    Fault("F16", "the log's tail is torn", "made again, nothing sent twice", journal_faults.torn_tail, FAST),
+    Fault("F16", "the log's tail is torn", "who is ahead of it is told; right tokens", journal_faults.torn_tail, FAST),
     Fault("F17", "two coordinators on one journal", "the second refuses, by name",
           coordinator_faults.two_on_one_journal, FAST),
     Fault("F18", "one Idempotency-Key, several requests", "one generation; replay; 409",
@@ -98,7 +98,7 @@ TABLE = [
     Fault("F29", "NaN in one sequence", "500 numerical_error; others right", group_faults.no_numbers, FAST),
     Fault("F30", "malformed HTTP and JSON under load", "errors; others exact",
           client_faults.rubbish_under_load, FAST),
-    Fault("F31", "the clock jumps an hour, both ways", "nothing expires", group_faults.clock_jumps, FAST),
+    Fault("F31", "the clock jumps an hour, both ways", "nothing expires", group_faults.clock_jumps, SLOW),
     Fault("F32", "deadlines in queue, prefill, decode", "504, or what there is; blocks free",
           client_faults.deadlines, FAST),
     Fault("F33", "ranks that belong elsewhere", "refused (76) or kept waiting; the epoch goes on",
@@ -119,26 +119,5 @@ TABLE = [
           simulation.scheduler_seeds, SLOW),
 ]
 
-# Rows that cannot pass on this branch, and what they wait for. The merge removes them.
-JOURNAL = "waits for the journal"
-WAITS = {
-    worker_faults.kill_everybody: "waits for the supervisor's sweep",
-    start_faults.supervisor_killed: "waits for the supervisor's sweep",
-    group_faults.clock_jumps: "deadlines follow the wall clock",
-    coordinator_faults.kill_in_streams: JOURNAL,
-    coordinator_faults.kill_in_prefill: JOURNAL,
-    coordinator_faults.nobody_comes_back: JOURNAL,
-    coordinator_faults.kill_many_times: JOURNAL,
-    coordinator_faults.kill_coordinator_while_the_group_restarts: JOURNAL,
-    coordinator_faults.two_on_one_journal: JOURNAL,
-    coordinator_faults.journal_of_another_version: JOURNAL,
-    coordinator_faults.keys: JOURNAL,
-    journal_faults.full_disk: JOURNAL,
-    journal_faults.failing_writes: JOURNAL,
-    journal_faults.nowhere_to_write: JOURNAL,
-    journal_faults.flipped_bits: JOURNAL,
-    journal_faults.torn_tail: JOURNAL,
-    journal_faults.private_file: JOURNAL,
-    coordinator_faults.drain: "waits for drain and /ready",
-    group_faults.poison: "waits for quarantine",
-}
+# Rows that are known not to pass, and why; `--all` runs them.
+WAITS = {}

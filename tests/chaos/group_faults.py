@@ -4,6 +4,7 @@ clocks that jump."""
 import os
 import re
 import subprocess
+import time
 
 import processes
 import tiny_model
@@ -16,29 +17,32 @@ REFUSED = 76  # worker/session/exit_code.h
 
 
 def poison(case):
-    """Whenever the poison's prompt is being computed and no other request waits for its turn, a rank
-    dies. It never gets a token; after the third death it is quarantined, the others are right."""
+    """Whenever the poison's prompt is being computed, a rank dies: beside the others once they have
+    gone on, and as soon as it runs alone. It never gets a token; it is quarantined, the others are
+    right."""
     bodies = mixed(4, longest=300)
     right = case.right(bodies)
     deadly = body("Poison. " + FILLER * 100, 5)
-    with case.serve("--max-num-batched-tokens", "32") as server:
+    with case.serve("--max-num-batched-tokens", "16", "--max-num-seqs", "8") as server:
         streams = case.streams(server, bodies)
         wait_tokens(streams, 5)
         victim = Stream(server.http, deadly)
         server.wait_running(len(bodies) + 1, at_least=True)
         deaths = 0
         while victim.thread.is_alive() and deaths < 12:
-            life = server.epoch()
-            had = [s.num_tokens() for s in streams]
-            def others_went_on():
-                return all(s.num_tokens() > n or not s.thread.is_alive() for s, n in zip(streams, had))
-            eventually(lambda: others_went_on() or not victim.thread.is_alive(), 6)
-            if not victim.thread.is_alive():
-                break
-            deaths += processes.kill(server.all_workers()[deaths % 2])
+            life, had = server.epoch(), [s.num_tokens() for s in streams]
+
+            def time_to_die():
+                others = all(s.num_tokens() > n or not s.thread.is_alive() for s, n in zip(streams, had))
+                alone = deaths >= 2 and server.metric("vllm:num_requests_running") == 1
+                return others or alone or not victim.thread.is_alive()
+
+            eventually(time_to_die, 20)
+            if victim.thread.is_alive():
+                deaths += processes.kill(server.all_workers()[deaths % 2])
             eventually(lambda: server.ready() and server.epoch() > life or not victim.thread.is_alive(), 60)
         victim.join(60)
-        assert victim.error and victim.error.code == "request_quarantined", victim.describe()
+        assert victim.error and victim.error.code == "request_quarantined", f"{deaths} deaths: {victim.describe()}"
         assert victim.num_tokens() == 0, "it had tokens"
         case.finish(streams, right)
         case.note(f"{deaths} deaths")
@@ -100,7 +104,9 @@ def clock_jumps(case):
             wait_tokens(streams + [timed], 5)
             with open(offset, "w") as file:
                 file.write(str(jump))
+            began = time.monotonic()
             case.finish(streams + [timed], right + [right[0]])
+            case.note(f"{time.monotonic() - began:.0f} s after {jump} s")
 
 
 def no_numbers(case):

@@ -12,9 +12,9 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "common/check.h"
+#include "common/clock.h"
 #include "common/status.h"
 #include "worker/comm/comm.h"
 #include "worker/comm/sum_table.h"
@@ -219,13 +219,13 @@ class DeviceComm final : public Comm {
     for (int i = 0; i < kWarmups + kMeasuredSums; ++i) {
       if (i == kWarmups) {
         QUIRE_RETURN_IF_ERROR(device_.wait());
-        begun = absl::Now();
+        begun = steady_now();
       }
       begin_meet(plan, rows, kMeasuredColumns);
       meet(args, way);
     }
     QUIRE_RETURN_IF_ERROR(device_.wait());
-    return absl::Now() - begun;
+    return steady_now() - begun;
   }
   absl::Status agree_on(SumTable found, void* memory) {
     device_.copy(memory, &found, sizeof found);

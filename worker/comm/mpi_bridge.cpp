@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "common/clock.h"
 
 namespace quire {
 
@@ -72,14 +72,14 @@ absl::Status MpiBridge::exchange(std::byte* half, std::size_t stride, int deadli
   MPI_Request request = MPI_REQUEST_NULL;
   int rc = MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_BYTE, half, counts.data(), offsets.data(), MPI_BYTE,
                            impl.leaders, &request);
-  const absl::Time deadline = absl::Now() + absl::Milliseconds(deadline_ms);
+  const absl::Time deadline = steady_now() + absl::Milliseconds(deadline_ms);
   int done = 0;
   for (int poll = 1; rc == MPI_SUCCESS && !done; ++poll) {
     rc = MPI_Test(&request, &done, MPI_STATUS_IGNORE);
     if (abort_word.load(std::memory_order_relaxed) != 0) {
       return absl::AbortedError("the exchange between hosts was given up: the epoch ended");
     }
-    if (poll % 256 == 0 && absl::Now() > deadline) {
+    if (poll % 256 == 0 && steady_now() > deadline) {
       return absl::DeadlineExceededError(absl::StrCat(
           "the ranks of another host did not arrive at an exchange within ", deadline_ms, " ms"));
     }

@@ -12,8 +12,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "common/clock.h"
 
 namespace quire {
 namespace {
@@ -64,7 +64,7 @@ absl::StatusOr<int> open_file(const std::string& name, std::size_t bytes, absl::
     }
     if (known && static_cast<std::size_t>(info.st_size) == bytes) return fd;
     if (fd >= 0) close(fd);
-    if (absl::Now() > deadline) {
+    if (steady_now() > deadline) {
       return absl::DeadlineExceededError(absl::StrCat(
           "rank 0 of this host did not create shared memory ", name, " of ", bytes,
           " bytes in time; it failed to start, or runs with other options than this rank"));
@@ -76,7 +76,7 @@ absl::StatusOr<int> open_file(const std::string& name, std::size_t bytes, absl::
 absl::Status wait_until(const std::atomic<std::uint64_t>& word, std::uint64_t value,
                         absl::Time deadline, const char* what) {
   while (word.load(std::memory_order_acquire) != value) {
-    if (absl::Now() > deadline) {
+    if (steady_now() > deadline) {
       return absl::DeadlineExceededError(absl::StrCat(
           "gave up waiting for ", what, "; another rank of this host failed to start"));
     }
@@ -89,7 +89,7 @@ absl::Status wait_until(const std::atomic<std::uint64_t>& word, std::uint64_t va
 
 absl::StatusOr<ShmSegment> ShmSegment::open(const std::string& name, bool create, int num_local,
                                             std::size_t half_bytes, int deadline_ms) {
-  const absl::Time deadline = absl::Now() + absl::Milliseconds(deadline_ms);
+  const absl::Time deadline = steady_now() + absl::Milliseconds(deadline_ms);
   const std::size_t bytes = header_bytes() + 2 * half_bytes;
   const auto file = create ? create_file(name, bytes) : open_file(name, bytes, deadline);
   if (!file.ok()) return file.status();

@@ -5,8 +5,8 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "common/clock.h"
 #include "worker/comm/mpi_bridge.h"
 #include "worker/comm/shm_segment.h"
 #include "worker/comm/transport.h"
@@ -75,14 +75,14 @@ class ShmTransport final : public Transport {
       __builtin_ia32_pause();
     }
     SegmentHeader& header = segment_.header();
-    const absl::Time begin = absl::Now();
+    const absl::Time begin = steady_now();
     for (;;) {
       const std::uint64_t seen = word.value.load(std::memory_order_acquire);
       if (seen >= k) return absl::OkStatus();
       if (header.abort.value.load(std::memory_order_relaxed) != 0) {
         return absl::AbortedError("an exchange was given up: the epoch ended");
       }
-      const absl::Duration waited = absl::Now() - begin;
+      const absl::Duration waited = steady_now() - begin;
       if (waited < kYields) {
         sched_yield();
       } else if (waited < absl::Milliseconds(options_.deadline_ms)) {

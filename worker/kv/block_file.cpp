@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/check.h"
+#include "common/clock.h"
 #include "common/hash.h"
 #include "common/status.h"
 
@@ -118,10 +119,10 @@ absl::Status BlockFile::open_and_lock(absl::Duration patience) {
   // Whoever owns it could read it, and write into it between two lives.
   if (facts.st_uid != ::geteuid()) return cannot_open(path_, EACCES);
   if (::fchmod(file_, 0600) != 0) return cannot_open(path_, errno);
-  const absl::Time deadline = absl::Now() + patience;
+  const absl::Time deadline = steady_now() + patience;
   while (::flock(file_, LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK && errno != EINTR) return cannot_open(path_, errno);
-    if (absl::Now() >= deadline) {
+    if (steady_now() >= deadline) {
       return absl::UnavailableError(absl::StrCat("another process keeps its KV blocks in ", path_,
                                                  "; end it, or give another --kv-offload-path"));
     }

@@ -9,7 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/time/clock.h"
+#include "common/clock.h"
 
 namespace quire {
 namespace {
@@ -40,11 +40,11 @@ std::string progress_bar(std::uint64_t done, std::uint64_t total) {
 ProgressFn make_progress(const std::string& style, const std::string& what) {
   if (style == "none") return [](std::uint64_t, std::uint64_t) {};
   const bool bar = style == "bar" || (style == "auto" && ::isatty(STDERR_FILENO) == 1);
-  const absl::Time start = absl::Now();
+  const absl::Time start = steady_now();
   auto last = std::make_shared<absl::Time>(start);
   const absl::Duration pause = bar ? absl::Milliseconds(100) : absl::Seconds(2);
   return [=](std::uint64_t done, std::uint64_t total) {
-    const absl::Time now = absl::Now();
+    const absl::Time now = steady_now();
     const bool end = done >= total;
     if (!end && now - *last < pause) return;
     *last = now;

@@ -4,8 +4,8 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "common/check.h"
+#include "common/clock.h"
 #include "common/status.h"
 
 namespace quire {
@@ -174,7 +174,7 @@ absl::Status Runner::enqueue(const StepPlan& plan) {
     QUIRE_RETURN_IF_ERROR(settle(steps_.front()));
   }
   Step& step = steps_.emplace_back();
-  step.begun = absl::Now();
+  step.begun = steady_now();
   step.result.epoch = plan.epoch;
   step.result.step = plan.step;
   if (plan.rows.empty() && plan.saves.empty() && plan.loads.empty()) return absl::OkStatus();
@@ -217,7 +217,7 @@ absl::StatusOr<StepResult> Runner::finish() {
   QUIRE_CHECK(!steps_.empty());
   Step& step = steps_.front();
   QUIRE_RETURN_IF_ERROR(settle(step));
-  const absl::Time now = absl::Now();
+  const absl::Time now = steady_now();
   step.result.busy_us = absl::ToInt64Microseconds(now - std::max(step.begun, last_finish_));
   last_finish_ = now;
   StepResult result = std::move(step.result);

@@ -16,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
+#include "common/clock.h"
 #include "common/wire.h"
 #include "worker/session/stream.h"
 
@@ -147,6 +148,7 @@ class Link::Impl {
       absl::MutexLock lock(&mutex_);
       stopping_ = true;
     }
+    pacer_.stop();
     if (ticker_.joinable()) ticker_.join();
     stream_.reset();
   }
@@ -256,6 +258,7 @@ class Link::Impl {
       absl::MutexLock lock(&mutex_);
       stopping_ = true;
     }
+    pacer_.stop();
     if (!stream_->finish(kFinishPatience)) stream_->cancel();
   }
 
@@ -270,7 +273,7 @@ class Link::Impl {
     absl::Status failure;
     {
       absl::MutexLock lock(&mutex_);
-      last_heard_ = absl::Now();
+      last_heard_ = steady_now();
       switch (down.kind_case()) {
         case v1::Down::kWelcome:
           failure = admit(down.welcome());
@@ -326,6 +329,7 @@ class Link::Impl {
       broken_ = why;
       callback = std::exchange(callback_, nullptr);
     }
+    pacer_.stop();
     if (callback) callback();
   }
 
@@ -351,14 +355,12 @@ class Link::Impl {
   void keep_time() {
     const absl::Duration pause = absl::Milliseconds(admission().heartbeat_ms);
     const absl::Duration lease = absl::Milliseconds(admission().lease_ms);
-    const auto over = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-      return stopping_ || !broken_.ok();
-    };
     absl::Status failure;
     while (failure.ok()) {
+      if (!pacer_.sleep(std::min(pause, lease / 4))) return;
       absl::MutexLock lock(&mutex_);
-      if (mutex_.AwaitWithTimeout(absl::Condition(&over), std::min(pause, lease / 4))) return;
-      if (absl::Now() - last_heard_ > lease) {
+      if (stopping_ || !broken_.ok()) return;
+      if (steady_now() - last_heard_ > lease) {
         failure = absl::DeadlineExceededError(
             absl::StrCat("heard nothing from the coordinator for ", absl::FormatDuration(lease)));
       } else if (!beat()) {
@@ -374,11 +376,12 @@ class Link::Impl {
   std::deque<Event> events_ ABSL_GUARDED_BY(mutex_);
   absl::Status broken_ ABSL_GUARDED_BY(mutex_);
   std::function<void()> callback_ ABSL_GUARDED_BY(mutex_);
-  absl::Time last_heard_ ABSL_GUARDED_BY(mutex_) = absl::Now();
+  absl::Time last_heard_ ABSL_GUARDED_BY(mutex_) = steady_now();
   StepId step_ ABSL_GUARDED_BY(mutex_) = 0;
   std::uint64_t digest_ ABSL_GUARDED_BY(mutex_) = 0;
   bool drained_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  Pacer pacer_;  // the ticker's
   std::thread ticker_;
   std::unique_ptr<Stream> stream_;  // last: its callbacks use all of the above
 };
@@ -399,7 +402,7 @@ absl::StatusOr<std::unique_ptr<Link>> Link::attach(const CoordinatorAddress& to,
   if (!to.tls_name.empty()) arguments.SetSslTargetNameOverride(to.tls_name);
   const std::unique_ptr<v1::Fleet::Stub> stub = v1::Fleet::NewStub(
       grpc::CreateCustomChannel(to.host_port, credentials_of(to.tls), arguments));
-  const absl::Time deadline = absl::Now() + patience;
+  const absl::Time deadline = steady_now() + patience;
   absl::Duration pause = kFirstPause;
   for (;;) {
     auto impl = std::make_unique<Impl>(*stub, introduction);
@@ -413,7 +416,7 @@ absl::StatusOr<std::unique_ptr<Link>> Link::attach(const CoordinatorAddress& to,
           "--grpc-ssl-ca-certs; if its certificate has another name, give --grpc-ssl-server-name (",
           status.message(), ")"));
     }
-    if (absl::Now() + pause > deadline) {
+    if (steady_now() + pause > deadline) {
       return absl::UnavailableError(absl::StrCat(
           "no coordinator took us in at ", to.host_port, " within ", absl::FormatDuration(patience),
           "; check --coordinator and that it runs (", status.message(), ")"));

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "common/clock.h"
 #include "common/status.h"
 #include "common/wire.h"
 #include "kernels/host_memory.h"
@@ -175,10 +176,10 @@ class StepLoop {
   // What to do next: a message, or nothing: the oldest step is to be finished.
   absl::StatusOr<std::optional<Event>> next() {
     if (runner_.in_flight() == 0) return link_.next();
-    const absl::Time deadline = absl::Now() + kPollPatience;
+    const absl::Time deadline = steady_now() + kPollPatience;
     while (runner_.may_enqueue() && !runner_.has_finished()) {
       QUIRE_ASSIGN_OR_RETURN(std::optional<Event> event, link_.poll());
-      if (event.has_value() || absl::Now() > deadline) return event;
+      if (event.has_value() || steady_now() > deadline) return event;
       std::this_thread::yield();
     }
     return std::nullopt;
