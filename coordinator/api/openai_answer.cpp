@@ -102,6 +102,8 @@ class Answer {
     const bool can_resume = call_.kept != nullptr || api_.is_journaled;
     if (stream_.stream && can_resume && choices_.size() <= kMaxEventChoices) {
       event_id_.name = call_.record->name;
+      // What the client has counts from the first event on, also before it has been made again.
+      event_id_.choices = call_.had.choices;
       event_id_.choices.resize(choices_.size());
     }
     return status;
@@ -143,7 +145,7 @@ class Answer {
     } else if (piece.stop_token >= 0 && !is_eos(piece.stop_token)) {
       choice.stop_reason = piece.stop_token;
     }
-    if (!event_id_.choices.empty()) {
+    if (!event_id_.choices.empty() && !arrived.had) {
       event_id_.choices[static_cast<std::size_t>(arrived.choice)] = {
           arrived.num_tokens, piece.finish != FinishReason::kNone};
     }

@@ -164,6 +164,14 @@ def keys(case):
         wait_tokens([leaver], 20)
         leaver.leave()
         case.finish([leaver.post(leaver.last_id)], [right])
+        twins = {**wish, "n": 2}
+        right_twins = complete(server.http, twins)
+        leaver = Stream(server.http, twins, key="twins")
+        for count in (20, 60, 100, 140):  # an event's id must speak of both choices each time
+            wait_tokens([leaver], count)
+            leaver.leave()
+            leaver.post(leaver.last_id)
+        case.finish([leaver], [right_twins])
         before = server.metric("vllm:generation_tokens_total")
         whole = [complete(server.http, wish, {"Idempotency-Key": "whole"}) for _ in range(2)]
         assert whole == [right, right], "a whole answer's replay is another one"
