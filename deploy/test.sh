@@ -5,6 +5,7 @@
 #                 UndefinedBehaviorSanitizer; then the rooms with threads under ThreadSanitizer; then every
 #                 fuzzer for a while. All steps run, whatever fails; a summary names each.
 #   --step NAME   only this step of the long run: tests, chaos, address, thread or fuzz
+#   --asan, --tsan  the same as --step address and --step thread
 # Anything else goes to ctest. QUIRE_FUZZ_SECONDS: how long each fuzzer runs (60).
 # Shared test data is found through QUIRE_TEST_DATA (default: the folder `shared` beside the project);
 # tests that need it skip without it, and fail with QUIRE_REQUIRE_TEST_DATA=1.
@@ -110,6 +111,8 @@ arguments=()
 while [ $# -gt 0 ]; do
   case $1 in
     --long) long=1 ;;
+    --asan) long=1; steps=(address) ;;
+    --tsan) long=1; steps=(thread) ;;
     --step)
       long=1
       if ! declare -F "step_${2:-}" >/dev/null; then

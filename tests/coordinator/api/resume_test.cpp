@@ -308,6 +308,22 @@ TEST_F(ResumeTest, BadEventIdsAreExplained) {
             400);
 }
 
+// Each time it breaks off again before every choice had its turn.
+TEST_F(ResumeTest, ManyReconnectionsRepeatNothing) {
+  const std::string key = "Idempotency-Key: k\r\n";
+  Seen seen;
+  read(completion(body(200, 4), key), &seen, [](const Seen& s) { return s.tokens[3].size() > 5; });
+  for (int i = 0; i < 20; ++i) {
+    client_->close();
+    int events = 0;
+    read(completion(body(200, 4), key + "Last-Event-ID: " + seen.last_id + "\r\n"), &seen,
+         [&events](const Seen&) { return ++events > 1; });
+  }
+  client_->close();
+  read_all(completion(body(200, 4), key + "Last-Event-ID: " + seen.last_id + "\r\n"), &seen);
+  expect_whole(seen, 200, 4);
+}
+
 TEST_F(ResumeTest, ARestIsNeverANewAnswer) {
   Seen seen;
   read_all(completion(body(5), "Idempotency-Key: k\r\n"), &seen);
