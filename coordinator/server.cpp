@@ -89,6 +89,8 @@ class Server::Impl {
     QUIRE_RETURN_IF_ERROR(load_model());
     // Before the journal: a second server on a port hears of the port, not of the port's journal.
     QUIRE_RETURN_IF_ERROR(check_can_listen(config_.host, config_.port, "--host", "--port"));
+    QUIRE_RETURN_IF_ERROR(
+        check_can_listen(config_.grpc_host, config_.grpc_port, "--grpc-host", "--grpc-port"));
     QUIRE_RETURN_IF_ERROR(open_journal());
     QUIRE_RETURN_IF_ERROR(make_fleet());
     metrics_ = std::make_unique<Metrics>(model_.name, model_.max_model_len);

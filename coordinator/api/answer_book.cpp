@@ -28,6 +28,10 @@ AnswerBook::~AnswerBook() {
 
 int AnswerBook::restore(std::vector<SavedAnswer> answers) {
   int num_resumed = 0;
+  // Of those under one key the newest counts.
+  std::sort(answers.begin(), answers.end(), [](const SavedAnswer& a, const SavedAnswer& b) {
+    return a.requests.front().request.id < b.requests.front().request.id;
+  });
   for (SavedAnswer& saved : answers) {
     const int tenant = saved.requests.front().request.tenant;
     auto answer = std::make_shared<KeptAnswer>(saved.record, tenant);
@@ -36,6 +40,8 @@ int AnswerBook::restore(std::vector<SavedAnswer> answers) {
       std::lock_guard lock(mutex_);
       add(answer);
     }
+    std::vector<RequestId> ids;
+    for (const SavedRequest& one : saved.requests) ids.push_back(one.request.id);
     for (std::size_t place = 0; place < saved.requests.size(); ++place) {
       SavedRequest& one = saved.requests[place];
       if (one.ended()) continue;
@@ -50,6 +56,7 @@ int AnswerBook::restore(std::vector<SavedAnswer> answers) {
       spdlog::error("request {} of the journal cannot go on: {}", id,
                     std::string(status.message()));
       answer->fail("The request could not be taken up again after a restart of the server.");
+      for (const RequestId each : ids) engine_->give_up(each);
       break;
     }
   }

@@ -104,6 +104,11 @@ void attach(const Api& api, const std::shared_ptr<KeptAnswer>& kept, Exchange& e
   original.headers = {{"content-type", "application/json"}};
   absl::StatusOr<AnswerPlan> plan = door->plan(api, original);
   if (!plan.ok()) return respond_error(exchange, plan.status());
+  std::vector<int> shape;
+  for (const Prepared& prompt : plan->prompts) shape.push_back(prompt.request.n);
+  if (shape != kept->shape()) {
+    return respond_error(exchange, absl::DataLossError("The answer is not that of its request."));
+  }
   absl::StatusOr<EventId> had = had_of(exchange.request(), *plan, *kept);
   if (!had.ok()) return respond_error(exchange, had.status());
   run_answer(api, *door->dialect, *std::move(plan),
@@ -152,6 +157,11 @@ void answer_call(const Api& api, const Door& door, Exchange& exchange) {
     });
     if (!entry.ok()) return respond_error(exchange, entry.status());
     if (!entry->is_new) return attach(api, entry->answer, exchange);
+    if (resumes) {  // its time has passed just now
+      api.book->remove(*entry->answer);
+      entry->answer->fail("The answer that was to be resumed is gone.");
+      return respond_gone(exchange, "");
+    }
     call.kept = entry->answer;
   }
   const absl::Status ready = check_ready(*api.engine);

@@ -133,8 +133,9 @@ void Generation::push(int index, OutputDelta delta, absl::Time at, bool had,
   const int choice_of_prompt = delta.choice;
   ChoiceText::Piece piece = choice.text.push(std::move(delta));
   if (piece.stop_engine) {
-    if (kept_ != nullptr) kept_->stop(choice.prompt, choice_of_prompt);
-    api_.engine->stop_choice(prompt.id, choice_of_prompt);
+    const RequestId id =
+        kept_ != nullptr ? kept_->stop(choice.prompt, choice_of_prompt) : prompt.id;
+    api_.engine->stop_choice(id, choice_of_prompt);
   }
   observe(choice, piece, at);
   if (choice.text.finished()) {

@@ -188,8 +188,9 @@ class GenerationService::Impl final : public v1::Generation::CallbackService {
       if (stream != nullptr) stream->cancel();
       if (kept != nullptr && !kept->ended()) {  // also one that nobody listens to
         for (const RequestId id : kept->requests()) api_.engine->cancel(id);
+        api_.book->remove(*kept);
       }
-      reply->set_found(stream != nullptr || (kept != nullptr && !kept->ended()));
+      reply->set_found(stream != nullptr || kept != nullptr);
     }
     grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
     reactor->Finish(to_grpc(tenant.status()));
@@ -315,6 +316,7 @@ class GenerationService::Impl final : public v1::Generation::CallbackService {
     const absl::StatusOr<RequestId> id = api_.engine->submit(std::move(request));
     if (!id.ok()) {
       api_.book->remove(*kept);
+      kept->fail(std::string(id.status().message()));
       return id.status();
     }
     kept->submitted(0, *id);
@@ -327,8 +329,11 @@ class GenerationService::Impl final : public v1::Generation::CallbackService {
     v1::GenerateRequest request;
     if (!request.ParseFromString(kept->record().body)) return no_answer(asked.request_id());
     QUIRE_ASSIGN_OR_RETURN(const Prepared prepared, prepared_of(request));
+    if (kept->shape() != std::vector<int>{prepared.request.n}) return no_answer(asked.request_id());
+    const bool comes_anew = prepared.num_returned < prepared.request.n;  // numbered at the end
     std::vector<EventId::Choice> had(static_cast<std::size_t>(prepared.request.n));
     for (const v1::Received& received : asked.received()) {
+      if (comes_anew) break;
       const auto tokens = static_cast<int>(std::min(received.num_tokens(), 1u << 30));
       if (received.index() >= had.size() ||
           !kept->covers(static_cast<int>(received.index()), tokens,
@@ -339,7 +344,6 @@ class GenerationService::Impl final : public v1::Generation::CallbackService {
       }
       had[received.index()] = {tokens, received.finished()};
     }
-    if (prepared.num_returned < prepared.request.n) had.clear();  // numbered anew at the end
     stream->begin(prepared, had);
     stream->listens(kept, kept->listen([deliver = deliver_to(stream)](int, OutputDelta d) {
       deliver(std::move(d));
@@ -368,7 +372,8 @@ class GenerationService::Impl final : public v1::Generation::CallbackService {
   }
   std::shared_ptr<KeptAnswer> kept_under(int tenant, const std::string& request_id) const {
     if (api_.book == nullptr || request_id.empty()) return nullptr;
-    return api_.book->find_by_key(tenant, key_of(request_id));
+    std::shared_ptr<KeptAnswer> kept = api_.book->find_by_key(tenant, key_of(request_id));
+    return kept != nullptr && kept->record().endpoint == kEndpoint ? kept : nullptr;
   }
   static absl::Status no_answer(const std::string& request_id) {
     return absl::NotFoundError(absl::StrCat(

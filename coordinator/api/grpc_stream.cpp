@@ -79,6 +79,9 @@ void GenerateStream::listens(std::shared_ptr<KeptAnswer> kept, int listener) {
 void GenerateStream::count_had(int choice, OutputDelta had) {
   ChoiceText::Piece piece = choices_[static_cast<std::size_t>(choice)].text.push(std::move(had));
   absl::MutexLock lock(&mutex_);
+  if (piece.stop_engine && kept_ != nullptr) {
+    api_.engine->stop_choice(kept_->stop(0, choice), choice);
+  }
   if (end_.has_value()) return;
   completion_tokens_ += static_cast<std::uint32_t>(piece.tokens.size());
   if (piece.finish != FinishReason::kNone) end_choice(piece.finish, piece.error);
@@ -96,8 +99,7 @@ void GenerateStream::take(OutputDelta delta) {
   ChoiceText::Piece piece = target.text.push(std::move(delta));
   if (piece.stop_engine) {
     absl::MutexLock lock(&mutex_);
-    if (kept_ != nullptr) kept_->stop(0, choice);
-    api_.engine->stop_choice(request, choice);
+    api_.engine->stop_choice(kept_ != nullptr ? kept_->stop(0, choice) : request, choice);
   }
   if (piece.empty()) return;
   absl::MutexLock lock(&mutex_);
@@ -114,7 +116,8 @@ void GenerateStream::check_reader() {
     return grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED,
                         absl::StrCat("The client reads too slowly: ", words...));
   };
-  if (!whole_ && waiting_bytes_ > setup_.max_buffered_bytes) {
+  // A kept answer is held anyhow; what is sent of it again may come at once.
+  if (!whole_ && kept_ == nullptr && waiting_bytes_ > setup_.max_buffered_bytes) {
     fail_locked(too_slow("more than ", setup_.max_buffered_bytes, " bytes wait for it."));
   } else if (writing_ && steady_now() - write_began_ > setup_.write_timeout) {
     fail_locked(too_slow("it took nothing for ", absl::FormatDuration(setup_.write_timeout), "."));
@@ -220,7 +223,7 @@ void GenerateStream::fail_locked(grpc::Status status) {
 
 void GenerateStream::stop_request() {
   if (std::exchange(stopped_, true)) return;
-  if (kept_ != nullptr) kept_->leave(listener_);
+  if (kept_ != nullptr && !cancelled_) kept_->leave(listener_);  // or its end would not be heard
   if (id_ != 0 && (kept_ == nullptr || cancelled_)) api_.engine->cancel(id_);
 }
 
@@ -277,6 +280,7 @@ void GenerateStream::OnDone() {
   {
     absl::MutexLock lock(&mutex_);
     stop_request();
+    if (kept_ != nullptr) kept_->leave(listener_);
   }
   setup_.on_done();
   self_.reset();

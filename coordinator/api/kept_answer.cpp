@@ -51,17 +51,20 @@ void KeptAnswer::take(int place, OutputDelta delta) {
       pasts_[static_cast<std::size_t>(place)][static_cast<std::size_t>(delta.choice)];
   if (past.finish != FinishReason::kNone) return;
   past.append(delta);
+  past.request = delta.request;
   num_bytes_ += bytes_of(delta);
   if (delta.finish != FinishReason::kNone && --num_open_ == 0) ended_at_ = steady_now();
   for (const auto& [name, listener] : listeners_) listener(place, delta);
 }
 
-void KeptAnswer::stop(int place, int choice) {
+RequestId KeptAnswer::stop(int place, int choice) {
   std::lock_guard lock(mutex_);
   OutputDelta& past = pasts_[static_cast<std::size_t>(place)][static_cast<std::size_t>(choice)];
-  if (past.finish != FinishReason::kNone) return;
+  const RequestId id = ids_[static_cast<std::size_t>(place)];
+  if (past.finish != FinishReason::kNone) return id;
   past.finish = FinishReason::kStop;
   if (--num_open_ == 0) ended_at_ = steady_now();
+  return id;
 }
 
 void KeptAnswer::fail(const std::string& error) {
@@ -114,6 +117,14 @@ bool KeptAnswer::covers(int choice, int num_tokens, int max_tokens) const {
   return false;
 }
 
+std::vector<int> KeptAnswer::shape() const {
+  std::lock_guard lock(mutex_);
+  std::vector<int> shape;
+  for (const std::vector<OutputDelta>& past : pasts_)
+    shape.push_back(static_cast<int>(past.size()));
+  return shape;
+}
+
 bool KeptAnswer::ended() const {
   std::lock_guard lock(mutex_);
   return num_open_ == 0;
@@ -143,7 +154,7 @@ std::optional<OutputDelta> take_had(EventId::Choice* had, OutputDelta* delta) {
   first.finish = FinishReason::kNone;
   first.tokens.resize(static_cast<std::size_t>(count));
   delta->tokens.erase(delta->tokens.begin(), delta->tokens.begin() + count);
-  if (!delta->logprobs.empty()) {
+  if (std::ssize(delta->logprobs) >= count) {
     first.logprobs.resize(static_cast<std::size_t>(count));
     delta->logprobs.erase(delta->logprobs.begin(), delta->logprobs.begin() + count);
   }

@@ -37,8 +37,9 @@ class KeptAnswer : public std::enable_shared_from_this<KeptAnswer> {
   void add_prompt(std::vector<OutputDelta> past);
   DeliverFn deliver_to(int place);  // what its request delivers to
   void submitted(int place, RequestId id);
-  // Its listener found a stop string: the engine says nothing more of this choice.
-  void stop(int place, int choice);
+  // Its listener found a stop string: the engine is to end this choice of the request that is
+  // returned, and says nothing more of it.
+  RequestId stop(int place, int choice);
   // Ends what is open: the answer was refused or cannot go on.
   void fail(const std::string& error);
 
@@ -50,6 +51,7 @@ class KeptAnswer : public std::enable_shared_from_this<KeptAnswer> {
   // end with the machine. Its tokens are then computed again, up to `max_tokens`.
   bool covers(int choice, int num_tokens, int max_tokens) const;
   bool ended() const;
+  std::vector<int> shape() const;           // choices of each prompt
   std::vector<RequestId> requests() const;  // what to cancel
   // Since when nobody listens; InfiniteFuture while somebody does.
   absl::Time left_at() const;

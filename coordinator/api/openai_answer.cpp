@@ -224,7 +224,7 @@ class Answer {
   void begin_events() {
     if (begun_) return;
     begun_ = true;
-    exchange_.start_events(/*bounded=*/!whole_);
+    exchange_.start_events(/*bounded=*/!whole_ && !call_.attach);
   }
 
   // Of each prompt's choices the best, best first, numbered anew.

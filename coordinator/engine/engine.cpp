@@ -201,8 +201,14 @@ class Engine::Impl {
     QUIRE_CHECK(request.deliver);
     QUIRE_RETURN_IF_ERROR(check_request(request, limits_));
     QUIRE_ASSIGN_OR_RETURN(std::vector<ChoicePast> past, past_of(saved, limits_));
+    tenant_limits_->count(request);
     if (!mailbox_.push(ResumedRequest{std::move(request), std::move(past)})) return stopping();
     return absl::OkStatus();
+  }
+
+  void give_up(RequestId id) {
+    if (journal_ != nullptr) journal_->withdraw(id);
+    mailbox_.push(CancelRequest{id});
   }
 
   absl::StatusOr<RequestId> submit(Request request) {
@@ -429,6 +435,9 @@ void Engine::set_first_request(RequestId id) {
 }
 absl::Status Engine::resume(SavedRequest saved) {
   return impl_->resume(std::move(saved));
+}
+void Engine::give_up(RequestId id) {
+  impl_->give_up(id);
 }
 void Engine::set_saved_prefixes(std::string index) {
   impl_->set_saved_prefixes(std::move(index));

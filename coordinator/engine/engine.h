@@ -131,6 +131,8 @@ class Engine {
   // Before start(): a request of an earlier life goes on from its past, under its id. DataLoss or
   // InvalidArgument: it cannot be one of this server.
   absl::Status resume(SavedRequest saved);
+  // Cancels one of an earlier life, whether it was resumed or not; the journal forgets it.
+  void give_up(RequestId id);
   // What save_prefixes() of an earlier life returned, for a group that comes with it
   // (GroupReady::saved_prefixes). Before start().
   void set_saved_prefixes(std::string index);

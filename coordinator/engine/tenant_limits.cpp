@@ -56,23 +56,42 @@ TenantLimits::TenantLimits(const std::vector<Tenant>& tenants) {
 absl::Status TenantLimits::enter(Request& request) {
   if (tenants_.empty()) return absl::OkStatus();
   const auto tenant = static_cast<std::size_t>(request.tenant);
-  const auto prompt_tokens = static_cast<std::int64_t>(request.prompt.size());
   {
     const std::lock_guard lock(mutex_);
-    QUIRE_RETURN_IF_ERROR(check(tenants_[tenant], loads_[tenant], prompt_tokens));
-    ++loads_[tenant].requests;
-    loads_[tenant].waiting_tokens += prompt_tokens;
-    Entry& entry = entries_[request.id];
-    entry.tenant = tenant;
-    entry.waiting_tokens = prompt_tokens;
-    for (int choice = 0; choice < request.n; ++choice) entry.open.insert(choice);
+    QUIRE_RETURN_IF_ERROR(
+        check(tenants_[tenant], loads_[tenant], static_cast<std::int64_t>(request.prompt.size())));
+    add(request);
   }
+  watch(request);
+  return absl::OkStatus();
+}
+
+void TenantLimits::count(Request& request) {
+  if (tenants_.empty()) return;
+  {
+    const std::lock_guard lock(mutex_);
+    add(request);
+  }
+  watch(request);
+}
+
+void TenantLimits::add(const Request& request) {
+  const auto tenant = static_cast<std::size_t>(request.tenant);
+  const auto prompt_tokens = static_cast<std::int64_t>(request.prompt.size());
+  ++loads_[tenant].requests;
+  loads_[tenant].waiting_tokens += prompt_tokens;
+  Entry& entry = entries_[request.id];
+  entry.tenant = tenant;
+  entry.waiting_tokens = prompt_tokens;
+  for (int choice = 0; choice < request.n; ++choice) entry.open.insert(choice);
+}
+
+void TenantLimits::watch(Request& request) {
   request.deliver = [watch = std::make_shared<const Watch>(shared_from_this(), request.id),
                      deliver = std::move(request.deliver)](OutputDelta delta) {
     watch->see(delta);
     deliver(std::move(delta));
   };
-  return absl::OkStatus();
 }
 
 absl::Status TenantLimits::check(const Tenant& tenant, const Load& load,

@@ -35,6 +35,8 @@ class TenantLimits : public std::enable_shared_from_this<TenantLimits> {
   // Counts the request, whose id is set, for as long as it lives and wraps its `deliver` to see how
   // it goes on; or ResourceExhausted with the limit, is_rate_limited().
   absl::Status enter(Request& request);
+  // The same for one of an earlier life: it is never refused.
+  void count(Request& request);
   // Ended by the api, of which nothing is delivered.
   void choice_ended(RequestId id, int choice);
 
@@ -53,6 +55,8 @@ class TenantLimits : public std::enable_shared_from_this<TenantLimits> {
   class Watch;
 
   absl::Status check(const Tenant& tenant, const Load& load, std::int64_t prompt_tokens);
+  void add(const Request& request);  // with the lock held
+  void watch(Request& request);
   void began(RequestId id);
   void gone(RequestId id);  // nobody will hear of it any more
   void remove(std::map<RequestId, Entry>::iterator entry);

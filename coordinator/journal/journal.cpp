@@ -15,7 +15,9 @@ namespace {
 constexpr std::chrono::seconds kRetryEvery{1};
 constexpr std::chrono::seconds kAcceptWithin{10};
 constexpr absl::Duration kTidyEvery = absl::Seconds(30);
-constexpr int kCommitsPerCheckpoint = 512;
+constexpr int kTurnsPerCheckpoint = 512;
+constexpr int kTurnsPerLook = 16;  // at the log's size
+constexpr std::int64_t kMostLogBytes = 32 << 20;
 
 absl::Status unavailable(const std::string& path, absl::string_view why) {
   return absl::AbortedError(absl::StrCat("The journal ", path, " cannot be written (", why,
@@ -135,7 +137,10 @@ void Journal::run() {
       last = closed_;
     }
     serve(std::move(*batch));
-    if (last) return;
+    if (last) {
+      file_.forgive().IgnoreError();
+      return;
+    }
   }
 }
 
@@ -148,8 +153,10 @@ void Journal::serve(Batch batch) {
   const bool is_empty = batch.accepted.empty() && batch.deliveries.empty() &&
                         batch.withdrawn.empty() && !batch.epoch.has_value();
   absl::Status written = writable ? absl::OkStatus() : try_again();
-  if (written.ok() && !is_empty) written = write(batch);
-  if (!written.ok() && writable) fail(written);
+  if (written.ok() && !is_empty) {
+    written = write(batch);
+    if (!written.ok()) fail(written);
+  }
   const absl::Time now = absl::Now();
   {
     std::lock_guard lock(mutex_);
@@ -190,15 +197,14 @@ absl::Status Journal::write(const Batch& batch) {
   }
   QUIRE_RETURN_IF_ERROR(write_deliveries(batch.deliveries));
   for (const RequestId id : batch.withdrawn) {
-    live_.erase(id);
+    gone_.push_back(id);
     QUIRE_RETURN_IF_ERROR(file_.remove(id));
   }
   if (batch.epoch.has_value()) QUIRE_RETURN_IF_ERROR(file_.note_epoch(*batch.epoch));
-  if (const std::int64_t oldest = oldest_step_needed(); oldest > forgotten_before_) {
-    forgotten_before_ = oldest;
-    QUIRE_RETURN_IF_ERROR(file_.forget_steps_before(oldest));
-  }
-  return file_.commit();
+  QUIRE_RETURN_IF_ERROR(file_.commit());
+  for (const RequestId id : gone_) live_.erase(id);
+  gone_.clear();
+  return absl::OkStatus();
 }
 
 absl::Status Journal::write_deliveries(const std::vector<Delivery>& deliveries) {
@@ -218,7 +224,7 @@ absl::Status Journal::write_deliveries(const std::vector<Delivery>& deliveries) 
   if (!step.empty()) QUIRE_RETURN_IF_ERROR(file_.add_step(step));
   for (const RequestId id : ended) {
     QUIRE_RETURN_IF_ERROR(write_end(id, live_.at(id)));
-    live_.erase(id);
+    gone_.push_back(id);
   }
   return absl::OkStatus();
 }
@@ -244,6 +250,8 @@ void Journal::fail(const absl::Status& status) {
       path_, std::string(status.message()));
   for (const auto& [id, live] : live_) orphans_.push_back(id);
   live_.clear();
+  gone_.clear();
+  forgotten_before_ = 0;
   std::lock_guard lock(mutex_);
   ++stats_.errors;
 }
@@ -253,19 +261,28 @@ absl::Status Journal::try_again() {
   for (const RequestId id : orphans_) {
     if (status.ok()) status = file_.remove(id);
   }
+  if (status.ok()) status = file_.forget_steps_before(file_.last_step() + 1);  // nobody's
   if (status.ok()) status = file_.commit();
   if (!status.ok()) {
     file_.rollback();
     return status;
   }
   orphans_.clear();
+  status = file_.probe();
+  if (!absl::IsResourceExhausted(status)) return status;
+  // What has ended makes room for what begins.
+  QUIRE_RETURN_IF_ERROR(file_.forget_ended_before(absl::InfiniteFuture()));
   return file_.probe();
 }
 
 // Off the path of commits: nobody waits for what happens here.
 void Journal::tidy(absl::Time now) {
-  if (++commits_since_checkpoint_ >= kCommitsPerCheckpoint) {
-    commits_since_checkpoint_ = 0;
+  if (const std::int64_t oldest = oldest_step_needed(); oldest > forgotten_before_) {
+    if (file_.forget_steps_before(oldest).ok()) forgotten_before_ = oldest;
+  }
+  ++turns_;
+  if (turns_ % kTurnsPerCheckpoint == 0 ||
+      (turns_ % kTurnsPerLook == 0 && file_.log_bytes() > kMostLogBytes)) {
     file_.checkpoint();
   }
   if (now < tidy_due_) return;

@@ -74,10 +74,11 @@ class Journal final : public JournalPort {
   // The thread's.
   JournalFile file_;
   std::unordered_map<RequestId, Live> live_;
+  std::vector<RequestId> gone_;     // with the batch that is being written
   std::vector<RequestId> orphans_;  // ran while nothing could be written: to be taken out
   std::int64_t forgotten_before_ = 0;
   absl::Time tidy_due_ = absl::InfinitePast();
-  int commits_since_checkpoint_ = 0;
+  int turns_ = 0;  // of the thread
 
   mutable std::mutex mutex_;  // guards what follows
   std::condition_variable news_;

@@ -70,6 +70,11 @@ absl::Status make_or_check(const std::string& path) {
   return absl::OkStatus();
 }
 
+bool has_ended(const SavedAnswer& answer) {
+  return std::all_of(answer.requests.begin(), answer.requests.end(),
+                     [](const SavedRequest& saved) { return saved.ended(); });
+}
+
 }  // namespace
 
 struct JournalFile::Row {
@@ -103,7 +108,9 @@ absl::Status JournalFile::connect() {
   QUIRE_RETURN_IF_ERROR(named(opened.status()));
   database_ = *std::move(opened);
   QUIRE_RETURN_IF_ERROR(named(database_.run("PRAGMA locking_mode=EXCLUSIVE")));
-  const absl::Status locked = database_.run("BEGIN EXCLUSIVE; COMMIT;");
+  // Vacuum is chosen before the first page is made, or never.
+  const absl::Status locked =
+      database_.run("PRAGMA auto_vacuum=INCREMENTAL; BEGIN EXCLUSIVE; COMMIT;");
   if (!locked.ok() && !absl::IsDataLoss(locked)) {
     return refuse(options_.path, absl::StrCat("is in use by another coordinator, or cannot be "
                                               "written (",
@@ -126,7 +133,7 @@ absl::Status JournalFile::connect() {
   }
   const std::string settings = absl::StrCat(
       "PRAGMA application_id=", kApplication, "; PRAGMA user_version=", kVersion,
-      "; PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint=0; "
+      "; PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint=0; "
       "PRAGMA journal_size_limit=4194304; PRAGMA max_page_count=",
       options_.max_bytes / kPageBytes, "; PRAGMA synchronous=", options_.sync, ";", kTables);
   QUIRE_RETURN_IF_ERROR(named(database_.run(settings.c_str())));
@@ -166,6 +173,11 @@ absl::StatusOr<JournalFile::Contents> JournalFile::load() {
   Contents contents;
   absl::Status whole = read(&contents);
   if (whole.ok()) whole = rewrite(contents);
+  if (absl::IsResourceExhausted(whole)) {  // what has ended makes room for what has not
+    rollback();
+    std::erase_if(contents.answers, has_ended);
+    whole = rewrite(contents);
+  }
   if (whole.ok()) return contents;
   rollback();
   if (!absl::IsDataLoss(whole)) return whole;
@@ -365,17 +377,22 @@ absl::Status JournalFile::rewrite(const Contents& contents) {
   QUIRE_ASSIGN_OR_RETURN(Statement keep, database_.prepare("INSERT INTO temp.kept(id) VALUES(?)"));
   for (const SavedAnswer& answer : contents.answers) {
     for (const SavedRequest& saved : answer.requests) {
+      QUIRE_RETURN_IF_ERROR(keep.bind(1, static_cast<std::int64_t>(saved.request.id)).run());
+    }
+  }
+  // First what goes, so that a full file has room for what stays.
+  QUIRE_RETURN_IF_ERROR(
+      database_.run("DELETE FROM requests WHERE id NOT IN (SELECT id FROM temp.kept)"));
+  QUIRE_RETURN_IF_ERROR(database_.run("DELETE FROM steps"));
+  QUIRE_RETURN_IF_ERROR(forget_answers_.run());
+  for (const SavedAnswer& answer : contents.answers) {
+    for (const SavedRequest& saved : answer.requests) {
       const auto id = static_cast<std::int64_t>(saved.request.id);
-      QUIRE_RETURN_IF_ERROR(keep.bind(1, id).run());
       const std::string past = records::encode(saved.past);
       QUIRE_RETURN_IF_ERROR(set_past_.bind(1, past).bind(2, sum_of(past)).bind(3, id).run());
       if (saved.ended()) QUIRE_RETURN_IF_ERROR(end(saved.request.id, saved.past, absl::Now()));
     }
   }
-  QUIRE_RETURN_IF_ERROR(
-      database_.run("DELETE FROM requests WHERE id NOT IN (SELECT id FROM temp.kept)"));
-  QUIRE_RETURN_IF_ERROR(database_.run("DELETE FROM steps"));
-  QUIRE_RETURN_IF_ERROR(forget_answers_.run());
   QUIRE_RETURN_IF_ERROR(commit());
   return database_.run("PRAGMA incremental_vacuum");
 }
@@ -384,10 +401,13 @@ absl::Status JournalFile::begin() {
   return begin_.run();
 }
 absl::Status JournalFile::commit() {
-  return commit_.run();
+  QUIRE_RETURN_IF_ERROR(commit_.run());
+  committed_step_ = last_step_;
+  return absl::OkStatus();
 }
 void JournalFile::rollback() {
   if (database_.in_transaction()) rollback_.run().IgnoreError();
+  last_step_ = committed_step_;
 }
 
 absl::Status JournalFile::add(const AnswerRecord& answer) {
@@ -437,11 +457,21 @@ absl::Status JournalFile::note_epoch(EpochId epoch) {
   return note_epoch_.bind(1, static_cast<std::int64_t>(epoch)).run();
 }
 
+absl::Status JournalFile::forgive() {
+  return database_.run("UPDATE requests SET lives = 0");
+}
+
 absl::Status JournalFile::probe() {
   database_.checkpoint();
   QUIRE_RETURN_IF_ERROR(
       database_.run("INSERT OR REPLACE INTO facts(name, value) VALUES('probe', zeroblob(65536))"));
   return database_.run("DELETE FROM facts WHERE name='probe'");
+}
+
+std::int64_t JournalFile::log_bytes() const {
+  std::error_code error;
+  const auto size = fs::file_size(options_.path + "-wal", error);
+  return error ? 0 : static_cast<std::int64_t>(size);
 }
 
 std::int64_t JournalFile::size_bytes() const {

@@ -65,8 +65,12 @@ class JournalFile {
   absl::Status note_epoch(EpochId epoch);
 
   absl::Status probe();  // ok: there is room again for some steps
+  // The life ends in order: nobody died of what is unfinished.
+  absl::Status forgive();
+
   std::int64_t last_step() const { return last_step_; }
   void checkpoint() { database_.checkpoint(); }
+  std::int64_t log_bytes() const;   // of the write-ahead log
   std::int64_t size_bytes() const;  // of the file and its write-ahead log
 
  private:
@@ -87,7 +91,7 @@ class JournalFile {
   Statement begin_, commit_, rollback_, add_answer_, add_request_, add_step_, end_, remove_,
       remove_answer_, forget_answers_, forget_steps_, forget_ended_, note_epoch_, set_past_,
       set_lives_;
-  std::int64_t last_step_ = 0;
+  std::int64_t last_step_ = 0, committed_step_ = 0;
 };
 
 }  // namespace quire

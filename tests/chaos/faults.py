@@ -108,7 +108,7 @@ TABLE = [
     Fault("F35", "a GPU is lost during an all-reduce", "exit 71, a new life", simulation.skip("needs GPUs"), FAST),
     Fault("F36", "a dead group's pid is someone else's", "nobody touches it",
           worker_faults.reuse_a_pid, FAST),
-    Fault("F37", "three groups die in recovery", "still right", worker_faults.kill_in_recovery, FAST),
+    Fault("F37", "two groups die in recovery", "still right", worker_faults.kill_in_recovery, FAST),
     Fault("F37", "rank and coordinator die together", "still right",
           coordinator_faults.kill_coordinator_while_the_group_restarts, FAST),
     Fault("F38", "KV bytes are wrong when a group dies", "nothing of them is used again",

@@ -69,6 +69,15 @@ bool is_lost(const absl::Status& status) {
   return absl::IsUnavailable(status) && !absl::StrContains(status.message(), "stopping");
 }
 
+// A call that broke off after it had reached the server, which has not refused it.
+bool may_be_accepted(const absl::Status& status) {
+  for (const char* refusal : {"failed to connect", "No worker group", "worker group failed",
+                              "journal", "DNS", "Handshake"}) {
+    if (absl::StrContains(status.message(), refusal)) return false;
+  }
+  return true;
+}
+
 std::string random_id() {
   std::random_device device;
   const std::uint64_t high = device(), low = device();
@@ -131,6 +140,7 @@ struct Client::Impl {
   static void take(const v1::GenerateReply& reply, Progress* progress,
                    const std::function<void(const std::string&)>& on_text) {
     Answer& answer = progress->answer;
+    if (!reply.has_usage() && !answer.finish_reason.empty()) return;  // it has come before
     if (reply.has_usage()) {
       answer.prompt_tokens = static_cast<int>(reply.usage().prompt_tokens());
       answer.cached_tokens = static_cast<int>(reply.usage().cached_tokens());
@@ -186,24 +196,34 @@ absl::StatusOr<Answer> Client::generate(const Prompt& prompt,
   v1::GenerateRequest request = to_request(prompt);
   request.set_resumable(true);
   const absl::Time give_up = absl::Now() + absl::Seconds(impl_->options.wait_seconds);
-  absl::Time lost_until = absl::InfiniteFuture();  // while it tries to resume
+  absl::Time lost_until = absl::InfinitePast();  // it tries to resume until then
   Progress progress;
   impl_->begin();
   for (;;) {
+    const int had = progress.num_tokens;
+    const bool resumes = lost_until > absl::InfinitePast();
     absl::Status status;
-    if (lost_until == absl::InfiniteFuture()) {
+    if (resumes) {
+      status = impl_->resume(request.request_id(), &progress, on_text);
+    } else {
       request.set_request_id(random_id());
       status = impl_->generate(request, &progress, on_text);
-    } else {
-      status = impl_->resume(request.request_id(), &progress, on_text);
     }
     if (status.ok()) return progress.answer;
     if (absl::IsCancelled(status)) impl_->forget(request.request_id());
-    const bool began = progress.num_tokens > 0;
     const absl::Time now = absl::Now();
-    if (!is_lost(status) || (!began && now >= give_up)) return status;
-    if (began && lost_until == absl::InfiniteFuture()) lost_until = now + kResumeWithin;
-    if (began && now >= lost_until) return status;
+    if (resumes && absl::IsNotFound(status) && progress.num_tokens == 0) {
+      lost_until = absl::InfinitePast();  // it had not been accepted
+      continue;
+    }
+    // The server may not have noticed yet that the call before this one is gone.
+    if (resumes && absl::IsAlreadyExists(status)) status = absl::UnavailableError(status.message());
+    if (!is_lost(status)) return status;
+    if (progress.num_tokens > had || (!resumes && may_be_accepted(status))) {
+      lost_until = now + kResumeWithin;
+    } else if (now >= (resumes ? lost_until : give_up)) {
+      return status;
+    }
     absl::SleepFor(absl::Milliseconds(50));
     impl_->connect();
   }

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "coordinator/api/answer_book.h"
 #include "coordinator/api/grpc_generate.h"
 #include "generate.grpc.pb.h"
 #include "tests/coordinator/api/letter_tokenizer.h"
@@ -78,8 +79,13 @@ class GenerateTest : public ServingFixture {
 
   void add_services(grpc::ServerBuilder& builder) override {
     model_ = letter_model(config_.max_model_len);
-    generation_ = std::make_unique<GenerationService>(
-        Api{&config_, &model_, engine_.get(), nullptr, tenants_}, options());
+    book_ = std::make_unique<AnswerBook>(engine_.get(), AnswerBookOptions{});
+    generation_ = std::make_unique<GenerationService>(Api{.config = &config_,
+                                                          .model = &model_,
+                                                          .engine = engine_.get(),
+                                                          .tenants = tenants_,
+                                                          .book = book_.get()},
+                                                      options());
     builder.RegisterService(generation_->service());
   }
   void stop_services() override { generation_->stop(absl::Seconds(5)); }
@@ -94,6 +100,7 @@ class GenerateTest : public ServingFixture {
   void TearDown() override {
     gate_.open();
     ServingFixture::TearDown();
+    book_.reset();
     group_.reset();
   }
 
@@ -145,6 +152,7 @@ class GenerateTest : public ServingFixture {
 
   ServedModel model_;
   std::vector<TenantEntry> tenants_;
+  std::unique_ptr<AnswerBook> book_;
   std::unique_ptr<GenerationService> generation_;
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::Generation::Stub> stub_;

@@ -37,6 +37,18 @@ class JournalTest : public testing::Test {
     saved_ = journal_->take_saved();
   }
 
+  // As after kill -9: what the file says now is all that is left.
+  void crash() {
+    const std::string left = (folder_ / ("life-" + std::to_string(++lives_))).string();
+    for (const char* suffix : {"", "-wal"}) {
+      if (std::filesystem::exists(options_.path + suffix)) {
+        std::filesystem::copy_file(options_.path + suffix, left + suffix);
+      }
+    }
+    options_.path = left;
+    open();
+  }
+
   static std::shared_ptr<AnswerRecord> record(const std::string& name, int num_prompts = 1) {
     auto made = std::make_shared<AnswerRecord>();
     made->name = name;
@@ -95,6 +107,7 @@ class JournalTest : public testing::Test {
   }
 
   std::filesystem::path folder_;
+  int lives_ = 0;
   JournalOptions options_;
   std::unique_ptr<Journal> journal_;
   std::vector<SavedAnswer> saved_;
