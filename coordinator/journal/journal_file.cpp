@@ -108,9 +108,13 @@ absl::Status JournalFile::connect() {
   QUIRE_RETURN_IF_ERROR(named(opened.status()));
   database_ = *std::move(opened);
   QUIRE_RETURN_IF_ERROR(named(database_.run("PRAGMA locking_mode=EXCLUSIVE")));
-  // Vacuum is chosen before the first page is made, or never.
+  // Vacuum is chosen before the first page is made, or never; nothing else is changed before it is
+  // known whose file this is.
+  std::error_code unknown;
+  const bool is_empty = fs::file_size(options_.path, unknown) == 0;
   const absl::Status locked =
-      database_.run("PRAGMA auto_vacuum=INCREMENTAL; BEGIN EXCLUSIVE; COMMIT;");
+      database_.run(is_empty ? "PRAGMA auto_vacuum=INCREMENTAL; BEGIN EXCLUSIVE; COMMIT;"
+                             : "BEGIN EXCLUSIVE; COMMIT;");
   if (!locked.ok() && !absl::IsDataLoss(locked)) {
     return refuse(options_.path, absl::StrCat("is in use by another coordinator, or cannot be "
                                               "written (",

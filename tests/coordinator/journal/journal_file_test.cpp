@@ -120,6 +120,19 @@ TEST_F(JournalFileTest, AFileThatIsCutOffIsReplacedAndStaysBeside) {
   EXPECT_GE(beside, 1);
 }
 
+TEST_F(JournalFileTest, GivesRoomBack) {
+  open();
+  for (RequestId id = 1; id <= 40; ++id) {
+    Request large = request(id, record(std::to_string(id)));
+    large.prompt.assign(20000, 1);
+    ASSERT_TRUE(journal_->accept(large).ok());
+    release({delta(id, 0, {}, FinishReason::kCancelled)});
+  }
+  open();
+  journal_.reset();
+  EXPECT_LT(std::filesystem::file_size(options_.path), 100u << 10);
+}
+
 TEST_F(JournalFileTest, ASecondCoordinatorIsRefused) {
   open();
   expect_refused("in use by another coordinator");
@@ -134,8 +147,14 @@ TEST_F(JournalFileTest, WhatIsNoJournalIsRefusedAndLeftAlone) {
 
 TEST_F(JournalFileTest, AnotherVersionIsRefused) {
   fill();
-  sql("PRAGMA user_version = 2");
+  sql("PRAGMA user_version = 2; PRAGMA wal_checkpoint(TRUNCATE)");
+  const auto content = [this] {
+    std::ifstream file(options_.path, std::ios::binary);
+    return std::string(std::istreambuf_iterator<char>(file), {});
+  };
+  const std::string before = content();
   expect_refused("version 2");
+  EXPECT_EQ(content(), before);
 }
 
 TEST_F(JournalFileTest, IsForNobodyElsesEyes) {
