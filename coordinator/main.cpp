@@ -7,8 +7,8 @@
 // Everything else goes to standard error. The first SIGINT or SIGTERM drains, the second waits for
 // nothing, the third ends at once. SIGUSR2: no worker group will come any more, so what waits is
 // refused and the server stops. Exit codes: 0 stopped as asked, 64 wrong options, 65 the model
-// cannot be served, 66 a file is missing, 69 an address or the journal cannot be had, 77 a file may not be
-// read, 1 anything else.
+// cannot be served, 66 a file is missing, 69 an address or the journal cannot be had, 77 a file may
+// not be read, 1 anything else.
 #include <poll.h>
 #include <signal.h>
 #include <sys/eventfd.h>

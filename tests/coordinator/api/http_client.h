@@ -42,7 +42,7 @@ class HttpClient {
   // For event streams: the header, then one event's data at a time; nothing at the end.
   HttpAnswer read_head();
   std::optional<std::string> read_event(std::string* id = nullptr);  // `id`: its id, or empty
-  std::optional<std::string> read_comment();  // what comes next must be one
+  std::optional<std::string> read_comment();                         // what comes next must be one
   bool wait_closed();  // the server has closed; what still arrives is thrown away
 
  private:
