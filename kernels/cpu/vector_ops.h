@@ -123,7 +123,7 @@ struct VectorOps {
                        int padded_dim, float* out);
 
   // --- the sampler's passes over n logits ---
-  float (*largest)(const float* x, int n);  // NaN if any is NaN
+  float (*largest)(const float* x, int n);          // NaN if any is NaN
   int (*find)(const float* x, int n, float value);  // first index that equals value, or n
   // Sum of exp((x - highest) * inverse_temperature) over x >= lowest, in a fixed order of lanes.
   float (*sum_weights)(const float* x, int n, float highest, float inverse_temperature,
