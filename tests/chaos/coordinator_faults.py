@@ -4,6 +4,7 @@ with Last-Event-ID, or repeat their request with the same Idempotency-Key."""
 import os
 import signal
 import sqlite3
+import subprocess
 import time
 
 import client
@@ -130,6 +131,22 @@ def kill_coordinator_while_the_group_restarts(case):
         all_broken(streams)
         resume_all(streams)
         case.finish(streams, right)
+
+
+def kill_under_our_client(case):
+    """`quire generate` goes on by itself, over two deaths."""
+    with case.serve() as server:
+        program = [os.path.join(case.settings.bin, "quire"), "generate", "--server", server.grpc, "--temperature", "0",
+                   "--max-tokens", "800", "Tell me a long story about a dragon."]
+        right = subprocess.run(program, capture_output=True, text=True, timeout=120, check=True).stdout
+        with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as client_:
+            for _ in range(2):
+                before = server.metric("vllm:generation_tokens_total") or 0
+                eventually(lambda: (server.metric("vllm:generation_tokens_total") or 0) > before + 20, RESUME_WITHIN)
+                kill_the_coordinator(server)
+            seen, errors = client_.communicate(timeout=120)
+        assert client_.returncode == 0, f"it ended with {client_.returncode}: {errors}"
+        assert seen == right, f"{seen!r} instead of {right!r}"
 
 
 def nobody_comes_back(case):

@@ -52,6 +52,8 @@ TABLE = [
           coordinator_faults.kill_in_streams, FAST),
     Fault("F12", "the same before the first token", "the key finds the request again",
           coordinator_faults.kill_in_prefill, FAST),
+    Fault("F12", "the same under `quire generate`", "it goes on by itself",
+          coordinator_faults.kill_under_our_client, FAST),
     Fault("F12", "the same, and nobody comes back", "cancelled after --resume-grace",
           coordinator_faults.nobody_comes_back, SLOW),
     Fault("F13", "12 deaths of the coordinator at any moment", "transactions are whole or not there",
