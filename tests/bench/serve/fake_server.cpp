@@ -124,41 +124,40 @@ void FakeServer::serve(int socket) {
     const int now = ++running_;
     for (int most = most_; now > most && !most_.compare_exchange_weak(most, now);) {
     }
-    if (++came_ > manners_.refuse_beyond) {
-      send_all_of(socket, with_length("503 Service Unavailable", "full"));
-    } else {
-      answer(socket, body, target == "/v1/chat/completions");
-    }
-    --running_;
+    const std::string last = ++came_ > manners_.refuse_beyond
+                                 ? with_length("503 Service Unavailable", "full")
+                                 : answer(socket, body, target == "/v1/chat/completions");
+    --running_;  // before the client can know, or its next request would seem to come too early
+    send_all_of(socket, last);
   }
   close(socket);
 }
 
-void FakeServer::answer(int socket, const nlohmann::json& body, bool chat) {
+std::string FakeServer::answer(int socket, const nlohmann::json& body, bool chat) {
   for (int waited = 0; came_ < manners_.meet_before_answer && waited < kMeetingWithinMs; ++waited) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
   while (manners_.silent && !stopping_) {
     std::this_thread::sleep_for(std::chrono::milliseconds(kLookMs));
   }
-  if (manners_.silent) return;
+  if (manners_.silent) return "";
   const int wanted = body.value(chat ? "max_completion_tokens" : "max_tokens", 1);
   const std::string chunk =
       chat ? R"({"choices": [{"delta": {"content": "x"}}]})" : R"({"choices": [{"text": "x"}]})";
   std::string head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n";
-  if (!send_all_of(socket, head + "Transfer-Encoding: chunked\r\n\r\n")) return;
+  if (!send_all_of(socket, head + "Transfer-Encoding: chunked\r\n\r\n")) return "";
   for (int sent = 0; sent < wanted || manners_.endless; sent += manners_.tokens_a_chunk) {
-    if (stopping_ || !send_all_of(socket, event(chunk))) return;
+    if (stopping_ || !send_all_of(socket, event(chunk))) return "";
     ++chunks_;
-    if (manners_.break_off) return;
+    if (manners_.break_off) return "";
     if (manners_.endless) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
   if (manners_.usage) {
     const nlohmann::json usage = {{"choices", nlohmann::json::array()},
                                   {"usage", {{"completion_tokens", wanted}}}};
-    if (!send_all_of(socket, event(usage.dump()))) return;
+    if (!send_all_of(socket, event(usage.dump()))) return "";
   }
-  send_all_of(socket, event("[DONE]") + "0\r\n\r\n");
+  return event("[DONE]") + "0\r\n\r\n";
 }
 
 }  // namespace quire::bench

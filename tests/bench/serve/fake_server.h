@@ -40,7 +40,8 @@ class FakeServer {
  private:
   void accept_all();
   void serve(int socket);
-  void answer(int socket, const nlohmann::json& body, bool chat);
+  // All but the end, which is returned; nothing to send any more: empty.
+  std::string answer(int socket, const nlohmann::json& body, bool chat);
 
   Manners manners_;
   int listener_ = -1, port_ = 0;
