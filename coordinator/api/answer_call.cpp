@@ -152,7 +152,7 @@ void answer_call(const Api& api, const Door& door, Exchange& exchange) {
   if (!call.record->key.empty()) {
     auto entry = api.book->open(call.record, exchange.tenant(), [&plan](KeptAnswer& fresh) {
       for (const Prepared& prompt : plan->prompts) {
-        fresh.add_prompt(KeptAnswer::nothing_yet(prompt.request.n));
+        fresh.add_prompt(prompt.request.n);
       }
     });
     if (!entry.ok()) return respond_error(exchange, entry.status());

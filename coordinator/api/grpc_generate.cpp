@@ -301,9 +301,8 @@ class GenerationService::Impl final : public v1::Generation::CallbackService {
     }
     const int n = request.n;
     QUIRE_ASSIGN_OR_RETURN(const AnswerBook::Entry entry,
-                           api_.book->open(request.answer, request.tenant, [n](KeptAnswer& fresh) {
-                             fresh.add_prompt(KeptAnswer::nothing_yet(n));
-                           }));
+                           api_.book->open(request.answer, request.tenant,
+                                           [n](KeptAnswer& fresh) { fresh.add_prompt(n); }));
     if (!entry.is_new) {
       return absl::AlreadyExistsError(
           "`request_id` names an answer that can be resumed: call Resume, or choose another id.");

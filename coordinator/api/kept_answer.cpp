@@ -16,12 +16,6 @@ std::size_t bytes_of(const OutputDelta& delta) {
 
 }  // namespace
 
-std::vector<OutputDelta> KeptAnswer::nothing_yet(int n) {
-  std::vector<OutputDelta> past(static_cast<std::size_t>(n));
-  for (int i = 0; i < n; ++i) past[static_cast<std::size_t>(i)].choice = i;
-  return past;
-}
-
 void KeptAnswer::add_prompt(std::vector<OutputDelta> past) {
   std::lock_guard lock(mutex_);
   for (const OutputDelta& choice : past) {

@@ -32,8 +32,8 @@ class KeptAnswer : public std::enable_shared_from_this<KeptAnswer> {
   const std::shared_ptr<const AnswerRecord>& shared_record() const { return record_; }
   int tenant() const { return tenant_; }
 
-  static std::vector<OutputDelta> nothing_yet(int n);  // the past of a prompt that begins
-  // Before anybody listens, in order of place: a prompt with n choices and what they have had.
+  // Before anybody listens, in order of place: a prompt, its n choices and what they have had.
+  void add_prompt(int n) { add_prompt(nothing_yet(0, n)); }
   void add_prompt(std::vector<OutputDelta> past);
   DeliverFn deliver_to(int place);  // what its request delivers to
   void submitted(int place, RequestId id);

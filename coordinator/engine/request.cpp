@@ -14,6 +14,15 @@ void OutputDelta::append(const OutputDelta& next) {
   error_code = next.error_code;
 }
 
+std::vector<OutputDelta> nothing_yet(RequestId request, int n) {
+  std::vector<OutputDelta> past(static_cast<std::size_t>(n));
+  for (int i = 0; i < n; ++i) {
+    past[static_cast<std::size_t>(i)].request = request;
+    past[static_cast<std::size_t>(i)].choice = i;
+  }
+  return past;
+}
+
 bool SavedRequest::ended() const {
   return std::all_of(past.begin(), past.end(), [](const OutputDelta& choice) {
     return choice.finish != FinishReason::kNone;

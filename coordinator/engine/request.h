@@ -35,6 +35,9 @@ struct OutputDelta {
 };
 using DeliverFn = std::function<void(OutputDelta)>;
 
+// The past of a request that begins: an empty delta for each of its choices.
+std::vector<OutputDelta> nothing_yet(RequestId request, int n);
+
 // The call that a request belongs to, as far as it outlives this process: enough to answer it again
 // under the same name.
 struct AnswerRecord {

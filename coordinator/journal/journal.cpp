@@ -43,6 +43,10 @@ struct Journal::Batch {
   std::vector<RequestId> withdrawn;
   std::optional<EpochId> epoch;
   absl::Time since = absl::InfiniteFuture();  // when its first delivery came
+
+  bool empty() const {
+    return accepted.empty() && deliveries.empty() && withdrawn.empty() && !epoch.has_value();
+  }
 };
 
 absl::StatusOr<std::unique_ptr<Journal>> Journal::open(const JournalOptions& options) {
@@ -129,10 +133,7 @@ void Journal::run() {
     bool last = false;
     {
       std::unique_lock lock(mutex_);
-      news_.wait_for(lock, kRetryEvery, [this] {
-        return closed_ || !next_->accepted.empty() || !next_->deliveries.empty() ||
-               !next_->withdrawn.empty() || next_->epoch.has_value();
-      });
+      news_.wait_for(lock, kRetryEvery, [this] { return closed_ || !next_->empty(); });
       batch = std::exchange(next_, std::make_unique<Batch>());
       last = closed_;
     }
@@ -150,10 +151,8 @@ void Journal::serve(Batch batch) {
     std::lock_guard lock(mutex_);
     writable = stats_.writable;
   }
-  const bool is_empty = batch.accepted.empty() && batch.deliveries.empty() &&
-                        batch.withdrawn.empty() && !batch.epoch.has_value();
   absl::Status written = writable ? absl::OkStatus() : try_again();
-  if (written.ok() && !is_empty) {
+  if (written.ok() && !batch.empty()) {
     written = write(batch);
     if (!written.ok()) fail(written);
   }
@@ -187,11 +186,7 @@ absl::Status Journal::write(const Batch& batch) {
     if (request.place == 0) QUIRE_RETURN_IF_ERROR(file_.add(*request.answer));
     QUIRE_RETURN_IF_ERROR(file_.add(request));
     Live& live = live_[request.id];
-    live.past.resize(static_cast<std::size_t>(request.n));
-    for (int i = 0; i < request.n; ++i) {
-      live.past[static_cast<std::size_t>(i)].request = request.id;
-      live.past[static_cast<std::size_t>(i)].choice = i;
-    }
+    live.past = nothing_yet(request.id, request.n);
     live.num_open = request.n;
     live.first_step = file_.last_step() + 1;
   }

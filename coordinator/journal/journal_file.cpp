@@ -32,8 +32,7 @@ constexpr const char* kTables =
     "NULL) WITHOUT ROWID;"
     "CREATE TABLE IF NOT EXISTS requests(id INTEGER PRIMARY KEY, answer BLOB NOT NULL, blob BLOB "
     "NOT NULL, sum INTEGER NOT NULL, past BLOB, past_sum INTEGER, ended INTEGER, lives INTEGER NOT "
-    "NULL "
-    "DEFAULT 0);"
+    "NULL DEFAULT 0);"
     "CREATE INDEX IF NOT EXISTS requests_of_answer ON requests(answer);"
     "CREATE TABLE IF NOT EXISTS steps(step INTEGER PRIMARY KEY, blob BLOB NOT NULL, sum INTEGER "
     "NOT NULL);"
@@ -68,6 +67,13 @@ absl::Status make_or_check(const std::string& path) {
     return refuse(path, "can be read or written by others (chmod 600 mends that)");
   }
   return absl::OkStatus();
+}
+
+// 0: there is none.
+std::int64_t bytes_of(const std::string& path) {
+  std::error_code absent;
+  const auto size = fs::file_size(path, absent);
+  return absent ? 0 : static_cast<std::int64_t>(size);
 }
 
 bool has_ended(const SavedAnswer& answer) {
@@ -110,8 +116,7 @@ absl::Status JournalFile::connect() {
   QUIRE_RETURN_IF_ERROR(named(database_.run("PRAGMA locking_mode=EXCLUSIVE")));
   // Vacuum is chosen before the first page is made, or never; nothing else is changed before it is
   // known whose file this is.
-  std::error_code unknown;
-  const bool is_empty = fs::file_size(options_.path, unknown) == 0;
+  const bool is_empty = bytes_of(options_.path) == 0;
   const absl::Status locked =
       database_.run(is_empty ? "PRAGMA auto_vacuum=INCREMENTAL; BEGIN EXCLUSIVE; COMMIT;"
                              : "BEGIN EXCLUSIVE; COMMIT;");
@@ -146,26 +151,27 @@ absl::Status JournalFile::connect() {
 
 absl::Status JournalFile::prepare_all() {
   const std::pair<Statement*, const char*> all[] = {
-      {&begin_, "BEGIN IMMEDIATE"},
-      {&commit_, "COMMIT"},
-      {&rollback_, "ROLLBACK"},
-      {&add_answer_, "INSERT OR REPLACE INTO answers(name, blob, sum) VALUES(?, ?, ?)"},
-      {&add_request_, "INSERT INTO requests(id, answer, blob, sum) VALUES(?, ?, ?, ?)"},
-      {&add_step_, "INSERT INTO steps(step, blob, sum) VALUES(?, ?, ?)"},
-      {&end_, "UPDATE requests SET past=?, past_sum=?, ended=? WHERE id=?"},
-      {&set_past_, "UPDATE requests SET past=?, past_sum=? WHERE id=?"},
-      {&set_lives_, "UPDATE requests SET lives=? WHERE id=?"},
-      {&remove_, "DELETE FROM requests WHERE id=?"},
-      {&remove_answer_,
+      {&statements_.begin, "BEGIN IMMEDIATE"},
+      {&statements_.commit, "COMMIT"},
+      {&statements_.rollback, "ROLLBACK"},
+      {&statements_.add_answer, "INSERT OR REPLACE INTO answers(name, blob, sum) VALUES(?, ?, ?)"},
+      {&statements_.add_request, "INSERT INTO requests(id, answer, blob, sum) VALUES(?, ?, ?, ?)"},
+      {&statements_.add_step, "INSERT INTO steps(step, blob, sum) VALUES(?, ?, ?)"},
+      {&statements_.end, "UPDATE requests SET past=?, past_sum=?, ended=? WHERE id=?"},
+      {&statements_.set_past, "UPDATE requests SET past=?, past_sum=? WHERE id=?"},
+      {&statements_.set_lives, "UPDATE requests SET lives=? WHERE id=?"},
+      {&statements_.remove, "DELETE FROM requests WHERE id=?"},
+      {&statements_.remove_answer,
        "DELETE FROM answers WHERE name = (SELECT answer FROM requests WHERE id=?) AND (SELECT "
        "COUNT(*) FROM requests WHERE answer = name) = 1"},
-      {&forget_answers_,
+      {&statements_.forget_answers,
        "DELETE FROM answers WHERE NOT EXISTS (SELECT 1 FROM requests WHERE answer = name)"},
-      {&forget_steps_, "DELETE FROM steps WHERE step < ?"},
-      {&forget_ended_,
+      {&statements_.forget_steps, "DELETE FROM steps WHERE step < ?"},
+      {&statements_.forget_ended,
        "DELETE FROM requests WHERE answer IN (SELECT answer FROM requests GROUP BY answer HAVING "
        "COUNT(*) = COUNT(ended) AND MAX(ended) < ?)"},
-      {&note_epoch_, "INSERT OR REPLACE INTO facts(name, value) VALUES('last_epoch', ?)"},
+      {&statements_.note_epoch,
+       "INSERT OR REPLACE INTO facts(name, value) VALUES('last_epoch', ?)"},
   };
   for (const auto& [statement, sql] : all) {
     QUIRE_ASSIGN_OR_RETURN(*statement, database_.prepare(sql));
@@ -193,7 +199,6 @@ absl::StatusOr<JournalFile::Contents> JournalFile::load() {
     QUIRE_RETURN_IF_ERROR(add(*answer.record));
     for (const SavedRequest& saved : answer.requests) {
       QUIRE_RETURN_IF_ERROR(add(saved.request));
-      if (saved.ended()) QUIRE_RETURN_IF_ERROR(end(saved.request.id, saved.past, absl::Now()));
     }
   }
   QUIRE_RETURN_IF_ERROR(note_epoch(contents.last_epoch));
@@ -204,12 +209,7 @@ absl::StatusOr<JournalFile::Contents> JournalFile::load() {
 
 // The damaged one stays beside the new one, for whoever wants to look.
 absl::Status JournalFile::replace_file() {
-  for (Statement* statement :
-       {&begin_, &commit_, &rollback_, &add_answer_, &add_request_, &add_step_, &end_, &remove_,
-        &remove_answer_, &forget_answers_, &forget_steps_, &forget_ended_, &note_epoch_, &set_past_,
-        &set_lives_}) {
-    *statement = Statement();
-  }
+  statements_ = {};
   database_ = Database();
   const std::string aside =
       absl::StrCat(options_.path, ".damaged-", absl::ToUnixMicros(absl::Now()));
@@ -275,11 +275,7 @@ absl::Status JournalFile::read_requests(std::map<RequestId, Row>* rows, Contents
     row.lives = all.integer(7);
     row.request.tenant =
         options_.tenants.empty() ? 0 : static_cast<int>(tenant - options_.tenants.begin());
-    row.past.resize(static_cast<std::size_t>(row.request.n));
-    for (int i = 0; i < row.request.n; ++i) {
-      row.past[static_cast<std::size_t>(i)].request = id;
-      row.past[static_cast<std::size_t>(i)].choice = i;
-    }
+    row.past = nothing_yet(id, row.request.n);
     for (const OutputDelta& delta : *past) {
       if (delta.choice < row.request.n) {
         row.past[static_cast<std::size_t>(delta.choice)].append(delta);
@@ -328,7 +324,7 @@ absl::Status JournalFile::drop_deadly(std::map<RequestId, Row>* rows, Contents* 
     const std::int64_t lives = row.advanced ? 1 : row.lives + 1;
     if (!row.ended) {
       QUIRE_RETURN_IF_ERROR(
-          set_lives_.bind(1, lives).bind(2, static_cast<std::int64_t>(it->first)).run());
+          statements_.set_lives.bind(1, lives).bind(2, static_cast<std::int64_t>(it->first)).run());
     }
     if (row.ended || lives <= kMaxIdleLives) {
       ++it;
@@ -388,13 +384,18 @@ absl::Status JournalFile::rewrite(const Contents& contents) {
   QUIRE_RETURN_IF_ERROR(
       database_.run("DELETE FROM requests WHERE id NOT IN (SELECT id FROM temp.kept)"));
   QUIRE_RETURN_IF_ERROR(database_.run("DELETE FROM steps"));
-  QUIRE_RETURN_IF_ERROR(forget_answers_.run());
+  QUIRE_RETURN_IF_ERROR(statements_.forget_answers.run());
   for (const SavedAnswer& answer : contents.answers) {
     for (const SavedRequest& saved : answer.requests) {
-      const auto id = static_cast<std::int64_t>(saved.request.id);
+      if (saved.ended()) {
+        QUIRE_RETURN_IF_ERROR(end(saved.request.id, saved.past, absl::Now()));
+        continue;
+      }
       const std::string past = records::encode(saved.past);
-      QUIRE_RETURN_IF_ERROR(set_past_.bind(1, past).bind(2, sum_of(past)).bind(3, id).run());
-      if (saved.ended()) QUIRE_RETURN_IF_ERROR(end(saved.request.id, saved.past, absl::Now()));
+      QUIRE_RETURN_IF_ERROR(statements_.set_past.bind(1, past)
+                                .bind(2, sum_of(past))
+                                .bind(3, static_cast<std::int64_t>(saved.request.id))
+                                .run());
     }
   }
   QUIRE_RETURN_IF_ERROR(commit());
@@ -402,26 +403,26 @@ absl::Status JournalFile::rewrite(const Contents& contents) {
 }
 
 absl::Status JournalFile::begin() {
-  return begin_.run();
+  return statements_.begin.run();
 }
 absl::Status JournalFile::commit() {
-  QUIRE_RETURN_IF_ERROR(commit_.run());
+  QUIRE_RETURN_IF_ERROR(statements_.commit.run());
   committed_step_ = last_step_;
   return absl::OkStatus();
 }
 void JournalFile::rollback() {
-  if (database_.in_transaction()) rollback_.run().IgnoreError();
+  if (database_.in_transaction()) statements_.rollback.run().IgnoreError();
   last_step_ = committed_step_;
 }
 
 absl::Status JournalFile::add(const AnswerRecord& answer) {
   const std::string blob = records::encode(answer);
-  return add_answer_.bind(1, answer.name).bind(2, blob).bind(3, sum_of(blob)).run();
+  return statements_.add_answer.bind(1, answer.name).bind(2, blob).bind(3, sum_of(blob)).run();
 }
 
 absl::Status JournalFile::add(const Request& request) {
   const std::string blob = records::encode(request, options_.model_hash);
-  return add_request_.bind(1, static_cast<std::int64_t>(request.id))
+  return statements_.add_request.bind(1, static_cast<std::int64_t>(request.id))
       .bind(2, request.answer->name)
       .bind(3, blob)
       .bind(4, sum_of(blob))
@@ -430,12 +431,12 @@ absl::Status JournalFile::add(const Request& request) {
 
 absl::Status JournalFile::add_step(const std::vector<OutputDelta>& deltas) {
   const std::string blob = records::encode(deltas);
-  return add_step_.bind(1, ++last_step_).bind(2, blob).bind(3, sum_of(blob)).run();
+  return statements_.add_step.bind(1, ++last_step_).bind(2, blob).bind(3, sum_of(blob)).run();
 }
 
 absl::Status JournalFile::end(RequestId id, const std::vector<OutputDelta>& past, absl::Time now) {
   const std::string blob = records::encode(past);
-  return end_.bind(1, blob)
+  return statements_.end.bind(1, blob)
       .bind(2, sum_of(blob))
       .bind(3, absl::ToUnixSeconds(now))
       .bind(4, static_cast<std::int64_t>(id))
@@ -443,22 +444,22 @@ absl::Status JournalFile::end(RequestId id, const std::vector<OutputDelta>& past
 }
 
 absl::Status JournalFile::remove(RequestId id) {
-  QUIRE_RETURN_IF_ERROR(remove_answer_.bind(1, static_cast<std::int64_t>(id)).run());
-  return remove_.bind(1, static_cast<std::int64_t>(id)).run();
+  QUIRE_RETURN_IF_ERROR(statements_.remove_answer.bind(1, static_cast<std::int64_t>(id)).run());
+  return statements_.remove.bind(1, static_cast<std::int64_t>(id)).run();
 }
 
 absl::Status JournalFile::forget_steps_before(std::int64_t step) {
-  return forget_steps_.bind(1, step).run();
+  return statements_.forget_steps.bind(1, step).run();
 }
 
 absl::Status JournalFile::forget_ended_before(absl::Time time) {
-  QUIRE_RETURN_IF_ERROR(forget_ended_.bind(1, absl::ToUnixSeconds(time)).run());
-  QUIRE_RETURN_IF_ERROR(forget_answers_.run());
+  QUIRE_RETURN_IF_ERROR(statements_.forget_ended.bind(1, absl::ToUnixSeconds(time)).run());
+  QUIRE_RETURN_IF_ERROR(statements_.forget_answers.run());
   return database_.run("PRAGMA incremental_vacuum(256)");
 }
 
 absl::Status JournalFile::note_epoch(EpochId epoch) {
-  return note_epoch_.bind(1, static_cast<std::int64_t>(epoch)).run();
+  return statements_.note_epoch.bind(1, static_cast<std::int64_t>(epoch)).run();
 }
 
 absl::Status JournalFile::forgive() {
@@ -473,19 +474,11 @@ absl::Status JournalFile::probe() {
 }
 
 std::int64_t JournalFile::log_bytes() const {
-  std::error_code error;
-  const auto size = fs::file_size(options_.path + "-wal", error);
-  return error ? 0 : static_cast<std::int64_t>(size);
+  return bytes_of(options_.path + "-wal");
 }
 
 std::int64_t JournalFile::size_bytes() const {
-  std::int64_t total = 0;
-  for (const char* suffix : {"", "-wal"}) {
-    std::error_code error;
-    const auto size = fs::file_size(options_.path + suffix, error);
-    if (!error) total += static_cast<std::int64_t>(size);
-  }
-  return total;
+  return bytes_of(options_.path) + log_bytes();
 }
 
 }  // namespace quire

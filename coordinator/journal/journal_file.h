@@ -75,6 +75,10 @@ class JournalFile {
 
  private:
   struct Row;  // a request as it is read
+  struct Statements {
+    Statement begin, commit, rollback, add_answer, add_request, add_step, end, remove,
+        remove_answer, forget_answers, forget_steps, forget_ended, note_epoch, set_past, set_lives;
+  };
   explicit JournalFile(JournalOptions options) : options_(std::move(options)) {}
   absl::Status connect();
   absl::Status prepare_all();
@@ -88,9 +92,7 @@ class JournalFile {
 
   JournalOptions options_;
   Database database_;
-  Statement begin_, commit_, rollback_, add_answer_, add_request_, add_step_, end_, remove_,
-      remove_answer_, forget_answers_, forget_steps_, forget_ended_, note_epoch_, set_past_,
-      set_lives_;
+  Statements statements_;  // of database_
   std::int64_t last_step_ = 0, committed_step_ = 0;
 };
 

@@ -88,8 +88,8 @@ def nowhere_to_write(case):
     case.nothing_left(server)
 
 
-def flipped_bits(case):
-    """Of two unfinished requests one row rots: it is named and skipped, the other request goes on."""
+def killed_in_two_streams(case):
+    """What a server that was killed as a whole leaves: its journal, its streams, and what is right."""
     journal = os.path.join(case.folder, "journal.db")
     bodies = [body("Once upon a time", 900), body("Dear reader,", 900)]
     right = case.right(bodies)
@@ -99,6 +99,12 @@ def flipped_bits(case):
     first.kill()
     for stream in streams:
         stream.join(10)
+    return journal, streams, right
+
+
+def flipped_bits(case):
+    """Of two unfinished requests one row rots: it is named and skipped, the other request goes on."""
+    journal, streams, right = killed_in_two_streams(case)
     rot_a_row(journal)
     server = case.start("--journal", journal)
     assert server.find(r"(?i)journal.*(skip|damaged|corrupt|checksum)"), "nothing said\n" + server.tail()
@@ -126,15 +132,7 @@ def rot_a_row(journal):
 def torn_tail(case):
     """The last bytes of the write-ahead log are missing, as after a loss of power. Who has read more
     than the file knows of is told so and begins again; nobody gets a wrong or doubled token."""
-    journal = os.path.join(case.folder, "journal.db")
-    bodies = [body("Once upon a time", 900), body("Dear reader,", 900)]
-    right = case.right(bodies)
-    first = case.start("--journal", journal)
-    streams = case.streams(first, bodies)
-    wait_tokens(streams, 20)
-    first.kill()
-    for stream in streams:
-        stream.join(10)
+    journal, streams, right = killed_in_two_streams(case)
     log = journal + "-wal"
     os.truncate(log, os.path.getsize(log) - 1000)
     with case.serve("--journal", journal) as server:

@@ -112,6 +112,16 @@ class GenerateTest : public ServingFixture {
     ASSERT_TRUE(wait_ready());
   }
 
+  // Whether there was such a request.
+  bool cancel(const std::string& request_id) {
+    grpc::ClientContext context;
+    v1::CancelRequest what;
+    what.set_request_id(request_id);
+    v1::CancelReply found;
+    EXPECT_TRUE(stub_->Cancel(&context, what, &found).ok());
+    return found.found();
+  }
+
   v1::GenerateRequest request(const std::string& text, std::uint32_t max_tokens) {
     v1::GenerateRequest r;
     r.set_text(text);

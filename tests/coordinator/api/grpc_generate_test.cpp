@@ -154,14 +154,6 @@ TEST_F(GenerateTest, CancelByIdEndsTheStreamInOrder) {
   v1::GenerateReply reply;
   ASSERT_TRUE(reader->Read(&reply));
   answer.take(reply);
-  const auto cancel = [this](const std::string& id) {
-    grpc::ClientContext call;
-    v1::CancelRequest what;
-    what.set_request_id(id);
-    v1::CancelReply found;
-    EXPECT_TRUE(stub_->Cancel(&call, what, &found).ok());
-    return found.found();
-  };
   EXPECT_FALSE(cancel("nobody"));
   EXPECT_TRUE(cancel("victim"));
   gate_.open();

@@ -100,12 +100,7 @@ TEST_F(GrpcResumeTest, CancelEndsACallThatCouldBeResumed) {
   v1::GenerateReply reply;
   ASSERT_TRUE(reader->Read(&reply));
   answer.take(reply);
-  grpc::ClientContext cancel_context;
-  v1::CancelRequest cancel;
-  cancel.set_request_id("mine");
-  v1::CancelReply found;
-  ASSERT_TRUE(stub_->Cancel(&cancel_context, cancel, &found).ok());
-  EXPECT_TRUE(found.found());
+  ASSERT_TRUE(cancel("mine"));
   gate_.open();
   while (reader->Read(&reply)) answer.take(reply);
   EXPECT_TRUE(reader->Finish().ok());
@@ -118,12 +113,7 @@ TEST_F(GrpcResumeTest, CancelEndsWhatNobodyListensTo) {
   gate_.close_after(10);
   Answer answer;
   break_off(resumable("mine", 400), 3, &answer);
-  grpc::ClientContext context;
-  v1::CancelRequest cancel;
-  cancel.set_request_id("mine");
-  v1::CancelReply found;
-  ASSERT_TRUE(stub_->Cancel(&context, cancel, &found).ok());
-  EXPECT_TRUE(found.found());
+  ASSERT_TRUE(cancel("mine"));
   gate_.open();
   EXPECT_TRUE(wait_idle());
   EXPECT_TRUE(wait_until([&] {
@@ -143,10 +133,7 @@ TEST_F(GrpcResumeTest, WhatIsNotKeptIsNotFound) {
   record->name = "cmpl-1";
   record->endpoint = "/v1/completions";
   record->key = "grpc:mine";
-  ASSERT_TRUE(
-      book_
-          ->open(record, 0, [](KeptAnswer& fresh) { fresh.add_prompt(KeptAnswer::nothing_yet(1)); })
-          .ok());
+  ASSERT_TRUE(book_->open(record, 0, [](KeptAnswer& fresh) { fresh.add_prompt(1); }).ok());
   EXPECT_EQ(resume("mine", &rest).error_code(), grpc::StatusCode::NOT_FOUND);
 }
 
