@@ -9,6 +9,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <fstream>
 
 #include "absl/strings/str_cat.h"
 
@@ -36,6 +37,17 @@ std::vector<char*> c_strings(std::vector<std::string>& strings) {
     if (write(STDERR_FILENO, text, std::strlen(text)) < 0) break;
   }
   _exit(127);
+}
+
+// Its state letter in /proc/PID/stat stands behind the name, which may hold anything.
+bool has_ended(int pid) {
+  std::ifstream stat(absl::StrCat("/proc/", pid, "/stat"));
+  std::string text;
+  std::getline(stat, text);
+  const std::size_t name_end = text.rfind(')');
+  if (name_end == std::string::npos || name_end + 2 >= text.size()) return true;
+  const char state = text[name_end + 2];
+  return state == 'Z' || state == 'X';
 }
 
 }  // namespace
@@ -93,6 +105,13 @@ Process::~Process() {
 
 void Process::signal(int number) const {
   if (pidfd_ >= 0) syscall(SYS_pidfd_send_signal, pidfd_, number, nullptr, 0);
+}
+
+Process::Children Process::children() const {
+  std::ifstream pids(absl::StrCat("/proc/", pid_, "/task/", pid_, "/children"));
+  Children children;
+  for (int pid; pids >> pid;) ++(has_ended(pid) ? children.ended : children.living);
+  return children;
 }
 
 int Process::exit_code() {

@@ -27,6 +27,11 @@ class Process {
   int output() const { return output_; }  // -1 without read_output
   bool running() const { return pidfd_ >= 0; }
   void signal(int number) const;
+  struct Children {
+    int living = 0;
+    int ended = 0;  // and not reaped
+  };
+  Children children() const;
   // Reaps; only after pidfd() became readable. 128 + n for death by signal n.
   int exit_code();
   // Appends what there is; returns complete lines. Closes output() at its end.

@@ -40,6 +40,10 @@ using std::chrono::milliseconds;
 // For the ranks of an epoch that has ended to leave by themselves: one that is stopped never does.
 constexpr milliseconds kLeaveWithin{500};
 constexpr milliseconds kHurryWithin{3000};
+// mpirun ends soon after a rank of it has, but now and then hangs where one dies while it starts.
+constexpr milliseconds kCountRanksEvery{500};
+constexpr milliseconds kLaunchWithin{15000};
+constexpr milliseconds kFollowWithin{2000};
 constexpr int kAtOnce = 3;  // signals
 
 void say(const std::string& text) {
@@ -107,7 +111,7 @@ class Supervisor {
 
   int timeout_ms() const {
     auto next = Clock::time_point::max();
-    for (const Due& due : {coordinator_due_, group_due_, leave_due_, stop_due_}) {
+    for (const Due& due : {coordinator_due_, group_due_, leave_due_, count_due_, stop_due_}) {
       if (due) next = std::min(next, *due);
     }
     if (next == Clock::time_point::max()) return -1;
@@ -126,6 +130,7 @@ class Supervisor {
     if (passed(coordinator_due_)) start_coordinator();
     if (passed(group_due_)) start_group();
     if (passed(leave_due_) && group_) group_->signal(SIGKILL);  // its ranks die with it
+    if (passed(count_due_) && group_) count_ranks();
     if (passed(stop_due_)) {
       say("still not stopped; killing");
       kill_all();
@@ -264,6 +269,25 @@ class Supervisor {
       return stop(SIGTERM, 1);
     }
     group_ = *std::move(started);
+    if (!config_.hostfile.empty()) return;  // only the ranks of one host are mpirun's children
+    count_due_ = Clock::now() + kCountRanksEvery;
+    all_there_by_ = Clock::now() + kLaunchWithin;
+    launched_ = false;
+  }
+
+  void count_ranks() {
+    count_due_ = Clock::now() + kCountRanksEvery;
+    const Process::Children ranks = group_->children();
+    const bool all = ranks.living >= config_.tensor_parallel_size;
+    const bool first_seen = !launched_ && ranks.living + ranks.ended > 0;
+    launched_ = launched_ || first_seen;
+    if (all || first_seen) {
+      all_there_by_ = Clock::now() + kFollowWithin;
+    } else if (Clock::now() > all_there_by_) {
+      say("mpirun hangs, though not all of its ranks run; killing it");
+      group_->signal(SIGKILL);
+      count_due_.reset();
+    }
   }
 
   void group_ended() {
@@ -271,6 +295,7 @@ class Supervisor {
     const int code = group_->exit_code();
     group_.reset();
     leave_due_.reset();
+    count_due_.reset();
     sweep(std::exchange(instance_, ""));
     if (stopping_ && (code == 0 || !coordinator_ || exit_code_ != 0)) return;
     say(absl::StrCat("the worker group ended: ", explain_exit(code)));
@@ -302,6 +327,9 @@ class Supervisor {
   RestartBudget coordinator_budget_, group_budget_;
   Due coordinator_due_, group_due_;  // to be started
   Due leave_due_;                    // the group is killed
+  Due count_due_;                    // its ranks are counted
+  Clock::time_point all_there_by_;   // or mpirun hangs
+  bool launched_ = false;            // it has had ranks
   Due stop_due_;                     // everything is
   int signals_ = -1;
   int times_told_ = 0;
