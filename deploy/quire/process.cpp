@@ -39,18 +39,17 @@ std::vector<char*> c_strings(std::vector<std::string>& strings) {
   _exit(127);
 }
 
-// Its state letter in /proc/PID/stat stands behind the name, which may hold anything.
+}  // namespace
+
 bool has_ended(int pid) {
   std::ifstream stat(absl::StrCat("/proc/", pid, "/stat"));
   std::string text;
   std::getline(stat, text);
-  const std::size_t name_end = text.rfind(')');
+  const std::size_t name_end = text.rfind(')');  // the name may hold anything
   if (name_end == std::string::npos || name_end + 2 >= text.size()) return true;
   const char state = text[name_end + 2];
   return state == 'Z' || state == 'X';
 }
-
-}  // namespace
 
 absl::StatusOr<Process> Process::start(const std::vector<std::string>& argv,
                                        const std::vector<std::string>& extra_env,

@@ -13,6 +13,9 @@
 
 namespace quire {
 
+// No process, or one that only waits to be reaped.
+bool has_ended(int pid);
+
 class Process {
  public:
   // argv[0] is the program's path. With `read_output`, standard output comes through a pipe.

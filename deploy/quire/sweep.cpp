@@ -13,6 +13,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "deploy/quire/process.h"
 
 namespace quire {
 namespace {
@@ -77,8 +78,10 @@ int sweep_shared_memory(const std::string& folder, const std::string& dead_insta
   return removed;
 }
 
-// A number that was given to another program since counts as dead.
+// A number that was given to another program since counts as dead, and so does one that nobody
+// reaps.
 bool is_launcher(int pid) {
+  if (has_ended(pid)) return false;
   std::ifstream comm(absl::StrCat("/proc/", pid, "/comm"));
   std::string name;
   std::getline(comm, name);

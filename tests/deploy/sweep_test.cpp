@@ -4,7 +4,9 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -84,6 +86,21 @@ TEST_F(SweepTest, SessionsGoWithTheirLauncher) {
   EXPECT_FALSE(fs::exists(dead));
   EXPECT_FALSE(fs::exists(reused));
   EXPECT_TRUE(fs::exists(strange));
+}
+
+// In a container the dead may stay for long, with their names.
+TEST_F(SweepTest, ALauncherThatNobodyReapsIsDead) {
+  const pid_t launcher = fork();
+  if (launcher == 0) {
+    prctl(PR_SET_NAME, "mpirun");
+    _exit(0);
+  }
+  siginfo_t info;
+  ASSERT_EQ(waitid(P_PID, static_cast<id_t>(launcher), &info, WEXITED | WNOWAIT), 0);
+  const fs::path dead = session(launcher);
+  EXPECT_EQ(sweep("", places()), 1);
+  EXPECT_FALSE(fs::exists(dead));
+  waitpid(launcher, nullptr, 0);
 }
 
 TEST_F(SweepTest, FoldersThatAreNotThereAreNoError) {
