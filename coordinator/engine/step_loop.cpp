@@ -58,10 +58,10 @@ void StepLoop::run(GroupPort* group) {
     take_all(&inbox);  // a StepResult is applied here
     expire(steady_now());
     send_plans();
+    publish();  // who is given a token finds it in the numbers
     release();
     tell_idle();
     assert(scheduler_.verify().ok());
-    publish();
   }
   take_all(&inbox);  // what came before the mailbox closed
   stopping_ = true;

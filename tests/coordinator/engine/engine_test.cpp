@@ -1,6 +1,8 @@
 // One request at a time: answers, ends, deadlines, stopping.
 #include <gmock/gmock.h>
 
+#include <future>
+
 #include "absl/time/clock.h"
 #include "tests/coordinator/engine/engine_fixture.h"
 
@@ -30,6 +32,19 @@ TEST_F(EngineTest, AnswersAsTheOracleSays) {
   EXPECT_EQ(stats.total_blocks, 40);
   EXPECT_GT(stats.plan_us, 0);
   EXPECT_GT(stats.step_us, 0);
+}
+
+TEST_F(EngineTest, WhoIsGivenATokenFindsItInTheNumbers) {
+  make_and_attach();
+  std::promise<std::uint64_t> counted;
+  Request wish = request({1, 2, 3}, 20);
+  wish.deliver = [&](const OutputDelta& delta) {
+    if (delta.finish != FinishReason::kNone) {
+      counted.set_value(engine_->stats().generation_tokens);
+    }
+  };
+  ASSERT_TRUE(engine_->submit(std::move(wish)).ok());
+  EXPECT_EQ(counted.get_future().get(), 20u);
 }
 
 TEST_F(EngineTest, AStopTokenIsDeliveredAndNamed) {
