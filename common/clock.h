@@ -8,6 +8,7 @@
 
 #include <chrono>
 #include <condition_variable>
+#include <functional>
 #include <mutex>
 
 #include "absl/time/clock.h"
@@ -22,6 +23,9 @@ inline absl::Time steady_now() {
   static const Clock::time_point begin = Clock::now();
   return wall + absl::FromChrono(Clock::now() - begin);
 }
+
+// Where a part takes its time from: steady_now, or a simulation's.
+using Clock = std::function<absl::Time()>;
 
 // The sleep of a thread that does something at intervals.
 class Pacer {

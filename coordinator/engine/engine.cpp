@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
-#include <limits>
 #include <mutex>
 #include <random>
 #include <thread>
@@ -14,9 +13,8 @@
 #include "common/check.h"
 #include "common/clock.h"
 #include "common/status.h"
-#include "coordinator/engine/admission.h"
+#include "coordinator/engine/intake.h"
 #include "coordinator/engine/mailbox.h"
-#include "coordinator/engine/queue_gate.h"
 #include "coordinator/engine/step_loop.h"
 
 namespace quire {
@@ -96,53 +94,6 @@ QueueGate::Limits queue_limits(const EngineConfig& config) {
           .max_batched_tokens = config.max_num_batched_tokens};
 }
 
-// Without a group nothing can begin.
-LoopQueue queue_of(const EngineStats& stats) {
-  return {.taken_requests = stats.taken_requests,
-          .taken_tokens = stats.taken_tokens,
-          .waiting = stats.waiting,
-          .waiting_tokens = stats.waiting_tokens,
-          .running = stats.ready ? stats.running : std::numeric_limits<int>::max(),
-          .full_step_us = stats.full_step_us};
-}
-
-// What the scheduler goes on from. An open choice has room for another token: the file says so or
-// is not believed.
-absl::StatusOr<std::vector<ChoicePast>> past_of(const SavedRequest& saved,
-                                                const RequestLimits& limits) {
-  const Request& request = saved.request;
-  std::vector<ChoicePast> past;
-  if (saved.past.size() != static_cast<std::size_t>(request.n) || saved.ended()) {
-    return absl::DataLossError("its choices are not those of an unfinished request.");
-  }
-  for (const OutputDelta& choice : saved.past) {
-    const bool ended = choice.finish != FinishReason::kNone;
-    const auto length = static_cast<std::int64_t>(choice.tokens.size());
-    const bool has_room =
-        length < request.params.max_tokens &&
-        static_cast<std::int64_t>(request.prompt.size()) + length < limits.max_model_len;
-    const bool in_vocab = std::all_of(choice.tokens.begin(), choice.tokens.end(),
-                                      [&](TokenId id) { return id >= 0 && id < limits.vocab; });
-    if (!in_vocab || (!ended && !has_room)) {
-      return absl::DataLossError("its tokens cannot be those of this model.");
-    }
-    past.push_back({choice.tokens, ended});
-  }
-  return past;
-}
-
-// Tells the gate when the first token comes.
-DeliverFn watch_first_token(DeliverFn deliver, QueueGate* gate, std::int64_t prompt_tokens,
-                            absl::Time arrival) {
-  return [deliver = std::move(deliver), gate, prompt_tokens, arrival,
-          first = true](OutputDelta delta) mutable {
-    if (std::exchange(first, false) && !delta.tokens.empty()) {
-      gate->on_first_token(prompt_tokens, arrival, steady_now());
-    }
-    deliver(std::move(delta));
-  };
-}
-
 }  // namespace
 
 const char* name_of(EndCause cause) {
@@ -181,12 +132,9 @@ class Engine::Impl {
  public:
   Impl(const EngineConfig& config, const ModelSpec& spec, absl::Duration step_deadline,
        const std::vector<Tenant>& tenants)
-      : tenants_(tenants),
-        limits_(request_limits(config, spec, tenants)),
-        gate_(queue_limits(config)),
-        tenant_limits_(std::make_shared<TenantLimits>(tenants)),
+      : intake_(request_limits(config, spec, tenants), queue_limits(config), tenants),
         loop_(scheduler_config(config, spec, tenants),
-              StepDeadline(longest_step_of(config), step_deadline), &mailbox_) {}
+              StepDeadline(longest_step_of(config), step_deadline)) {}
   ~Impl() { stop(); }
 
   void set_journal(JournalPort* journal) {
@@ -194,16 +142,11 @@ class Engine::Impl {
     loop_.set_journal(journal);
   }
 
-  void set_first_request(RequestId id) { next_id_.store(id); }
+  void set_first_request(RequestId id) { intake_.set_first_request(id); }
 
   absl::Status resume(SavedRequest saved) {
-    Request& request = saved.request;
-    QUIRE_CHECK(request.deliver);
-    QUIRE_RETURN_IF_ERROR(check_request(request, limits_));
-    QUIRE_ASSIGN_OR_RETURN(std::vector<ChoicePast> past, past_of(saved, limits_));
-    tenant_limits_->count(request);
-    if (!mailbox_.push(ResumedRequest{std::move(request), std::move(past)})) return stopping();
-    return absl::OkStatus();
+    QUIRE_ASSIGN_OR_RETURN(ResumedRequest resumed, intake_.resume(std::move(saved)));
+    return mailbox_.push(std::move(resumed)) ? absl::OkStatus() : stopping();
   }
 
   void give_up(RequestId id) {
@@ -212,65 +155,44 @@ class Engine::Impl {
   }
 
   absl::StatusOr<RequestId> submit(Request request) {
-    QUIRE_CHECK(request.deliver);
     if (draining_ || failed_) return stopping();
-    RequestLimits limits = limits_;
-    limits.total_blocks = total_blocks_.load();
-    QUIRE_RETURN_IF_ERROR(check_request(request, limits));
-    // The prefix cache may outlive this process and its list of tenants: by name, not by number.
-    if (!tenants_.empty()) {
-      const std::string& name = tenants_[static_cast<std::size_t>(request.tenant)].name;
-      request.cache_salt = absl::StrCat(name.size(), ":", name, ":", request.cache_salt);
-    }
-    const RequestId id = next_id_.fetch_add(1);
-    request.id = id;
-    QUIRE_RETURN_IF_ERROR(tenant_limits_->enter(request));
-    request.arrival = steady_now();
-    const auto prompt_tokens = static_cast<std::int64_t>(request.prompt.size());
-    QUIRE_ASSIGN_OR_RETURN(
-        const QueueGate::Entry entry,
-        gate_.enter(queue_of(loop_.stats()), prompt_tokens, request.deadline, request.arrival));
-    if (entry.at_once && request.beams.width == 0) {  // beams are delivered at their end
-      request.deliver =
-          watch_first_token(std::move(request.deliver), &gate_, prompt_tokens, request.arrival);
-    }
-    const bool is_journaled = journal_ != nullptr && request.answer != nullptr;
+    QUIRE_ASSIGN_OR_RETURN(Intake::Entered entered,
+                           intake_.enter(std::move(request), loop_.stats()));
+    const Request& wish = entered.request;
+    const RequestId id = wish.id;
+    const bool is_journaled = journal_ != nullptr && wish.answer != nullptr;
     if (is_journaled) {
-      if (absl::Status written = journal_->accept(request); !written.ok()) {
-        gate_.turn_away(prompt_tokens);
+      if (absl::Status written = journal_->accept(wish); !written.ok()) {
+        intake_.turn_away(std::ssize(wish.prompt));
         return written;
       }
     }
-    absl::Status taken = hand_over(std::move(request), entry);
+    absl::Status taken = hand_over(std::move(entered));
     if (!taken.ok() && is_journaled) journal_->withdraw(id);
     QUIRE_RETURN_IF_ERROR(taken);
     return id;
   }
 
   void stop_choice(RequestId id, int choice) {
-    tenant_limits_->choice_ended(id, choice);
+    intake_.choice_ended(id, choice);
     mailbox_.push(StopChoice{id, choice});
   }
 
   void on_ready(const GroupReady& ready) {
-    total_blocks_.store(ready.num_blocks);
+    intake_.on_ready(ready);
     mailbox_.push(ready);
   }
 
   void on_result(StepResult result) {
-    gate_.on_step(queue_of(loop_.stats()), steady_now());
+    intake_.on_step(loop_.stats());
     mailbox_.push(std::move(result));
   }
 
-  absl::Duration retry_after() const { return gate_.retry_after(queue_of(loop_.stats())); }
+  absl::Duration retry_after() const { return intake_.retry_after(loop_.stats()); }
 
   EngineStats stats() const {
     EngineStats stats = loop_.stats();
-    const QueueGate::Refusals refusals = gate_.refusals();
-    stats.rejected_queued_reqs = refusals.requests;
-    stats.rejected_queued_tokens = refusals.tokens;
-    stats.rejected_deadline = refusals.deadline;
-    stats.rejected_tenant = tenant_limits_->refusals();
+    intake_.add_refusals(&stats);
     if (journal_ != nullptr) stats.journal = journal_->stats();
     return stats;
   }
@@ -291,7 +213,7 @@ class Engine::Impl {
     if (failed_) return ServingState::kFailed;
     if (draining_) return ServingState::kDraining;
     if (loop_.stats().ready) return ServingState::kReady;
-    return total_blocks_ > 0 ? ServingState::kRecovering : ServingState::kStarting;
+    return intake_.has_had_group() ? ServingState::kRecovering : ServingState::kStarting;
   }
 
   absl::Status check_progress() const {
@@ -334,7 +256,8 @@ class Engine::Impl {
 
   void start(GroupPort* group) {
     QUIRE_CHECK(!thread_.joinable());
-    thread_ = std::thread([this, group] { loop_.run(group); });
+    loop_.begin(group);
+    thread_ = std::thread([this] { run(); });
   }
 
   void stop() {
@@ -343,39 +266,42 @@ class Engine::Impl {
     if (thread_.joinable()) {
       thread_.join();
     } else {
-      loop_.run(nullptr);  // never started: only ends what waits in the mailbox
+      run();  // never started: only ends what waits in the mailbox
     }
   }
 
   Mailbox& mailbox() { return mailbox_; }
-  int max_model_len() const { return limits_.max_model_len; }
+  int max_model_len() const { return intake_.max_model_len(); }
 
  private:
   static absl::Status stopping() {
     return absl::UnavailableError("The server is stopping and takes no new requests.");
   }
 
-  absl::Status hand_over(Request request, const QueueGate::Entry& entry) {
-    if (entry.is_doubtful) return ask(std::move(request), entry.speeds);
-    return mailbox_.push(std::move(request)) ? absl::OkStatus() : stopping();
+  void run() {
+    std::vector<Message> inbox;
+    while (mailbox_.wait(loop_.wake_time(), &inbox)) loop_.turn(&inbox);
+    loop_.end(&inbox);  // with what came before the mailbox closed
+  }
+
+  absl::Status hand_over(Intake::Entered entered) {
+    if (entered.is_doubtful) return ask(std::move(entered));
+    return mailbox_.push(std::move(entered.request)) ? absl::OkStatus() : stopping();
   }
 
   // The loop takes the request, or says why its deadline cannot be kept.
-  absl::Status ask(Request request, const SpeedsSeen& speeds) {
-    const auto prompt_tokens = static_cast<std::int64_t>(request.prompt.size());
+  absl::Status ask(Intake::Entered entered) {
+    const std::int64_t prompt_tokens = std::ssize(entered.request.prompt);
     auto verdict = std::make_shared<Verdict>();
-    if (!mailbox_.push(DoubtfulRequest{std::move(request), speeds, verdict})) return stopping();
+    if (!mailbox_.push(DoubtfulRequest{std::move(entered.request), entered.speeds, verdict})) {
+      return stopping();
+    }
     absl::Status answer = verdict->wait(kVerdictPatience);
-    if (!answer.ok()) gate_.turn_away(prompt_tokens);
+    if (!answer.ok()) intake_.turn_away(prompt_tokens);
     return answer;
   }
 
-  const std::vector<Tenant> tenants_;
-  const RequestLimits limits_;         // without the group's blocks
-  std::atomic<int> total_blocks_ = 0;  // of the last group that was ready
-  std::atomic<RequestId> next_id_ = 1;
-  QueueGate gate_;
-  const std::shared_ptr<TenantLimits> tenant_limits_;
+  Intake intake_;
   Mailbox mailbox_;
   StepLoop loop_;
   JournalPort* journal_ = nullptr;

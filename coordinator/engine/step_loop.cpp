@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "common/clock.h"
 #include "spdlog/spdlog.h"
 
 namespace quire {
@@ -48,22 +47,21 @@ constexpr int kSavesPerStep = 64;  // when the cache is saved as a whole: bounds
 
 }  // namespace
 
-StepLoop::StepLoop(SchedulerConfig config, StepDeadline deadline, Mailbox* mailbox)
-    : deadline_(deadline), mailbox_(mailbox), scheduler_(std::move(config)) {}
+StepLoop::StepLoop(SchedulerConfig config, StepDeadline deadline, Clock clock)
+    : deadline_(deadline), clock_(std::move(clock)), scheduler_(std::move(config)) {}
 
-void StepLoop::run(GroupPort* group) {
-  group_ = group;
-  std::vector<Message> inbox;
-  while (mailbox_->wait(wake_time(), &inbox)) {
-    take_all(&inbox);  // a StepResult is applied here
-    expire(steady_now());
-    send_plans();
-    publish();  // who is given a token finds it in the numbers
-    release();
-    tell_idle();
-    assert(scheduler_.verify().ok());
-  }
-  take_all(&inbox);  // what came before the mailbox closed
+void StepLoop::turn(std::vector<Message>* inbox) {
+  take_all(inbox);  // a StepResult is applied here
+  expire(clock_());
+  send_plans();
+  publish();  // who is given a token finds it in the numbers
+  release();
+  tell_idle();
+  assert(verify().ok());
+}
+
+void StepLoop::end(std::vector<Message>* inbox) {
+  take_all(inbox);
   stopping_ = true;
   for (const RequestId id : live_.ids()) end_request(id, FinishReason::kCancelled, "");
   release();
@@ -79,10 +77,10 @@ void StepLoop::take_all(std::vector<Message>* inbox) {
 void StepLoop::send_plans() {
   isolate_suspect();
   while (scheduler_.can_plan()) {
-    const absl::Time start = steady_now();
+    const absl::Time start = clock_();
     const StepPlan plan = scheduler_.plan();
     if (plan.rows.empty()) return go_on_saving();
-    const absl::Time now = steady_now();
+    const absl::Time now = clock_();
     update_mean(&counted_.plan_us, now - start);
     send(plan, now);
   }
@@ -112,7 +110,7 @@ void StepLoop::isolate_suspect() {
 void StepLoop::go_on_saving() {
   if (saving_ == nullptr || scheduler_.num_in_flight() > 0) return;
   const StepPlan plan = scheduler_.plan_saves(kSavesPerStep);
-  if (!plan.saves.empty()) return send(plan, steady_now());
+  if (!plan.saves.empty()) return send(plan, clock_());
   std::exchange(saving_, nullptr)->set_value(scheduler_.stored_index());
 }
 
@@ -125,7 +123,7 @@ void StepLoop::take(StepResult result) {
   if (!gains.ok()) {
     return end_epoch(EndCause::kProtocol, std::string(gains.status().message()));
   }
-  const absl::Time now = steady_now();
+  const absl::Time now = clock_();
   const Sent& sent = sent_.front();
   update_mean(&counted_.step_us, now - sent.time);
   deadline_.observe(sent.forecast, now - std::max(sent.time, last_answer_));
@@ -178,7 +176,7 @@ DeadlineNeeds StepLoop::needs_of(Request* request, const SpeedsSeen& speeds) {
   NewRequest wish = wish_of(request);
   const Outlook outlook = scheduler_.outlook(wish);
   request->prompt = std::move(wish.prompt);
-  const absl::Time now = steady_now();
+  const absl::Time now = clock_();
   DeadlineNeeds needs{.left_s = absl::ToDoubleSeconds(request->deadline - now),
                       .tokens_before = outlook.tokens_before,
                       .queue_s = 0,
@@ -251,7 +249,7 @@ void StepLoop::take(const GroupReady& ready) {
   deadline_.begin_group();
   counted_.requests_recovered += std::exchange(to_recover_, 0);
   counted_.tokens_recomputed += std::exchange(to_recompute_, 0);
-  stood_due_ = steady_now() + kStood;
+  stood_due_ = clock_() + kStood;
   advanced_ = false;
   for (const RequestId gone : scheduler_.start_group(ready.epoch, ready.num_blocks, ready.next_step,
                                                      ready.num_host_blocks)) {
@@ -297,7 +295,7 @@ void StepLoop::deliver(Gain gain, FinishReason ends) {
   if (!live->answered && !gain.tokens.empty()) {
     live->answered = true;
     counted_.prompt_tokens += static_cast<std::uint64_t>(live->num_prompt_tokens);
-    prompt_seen_ = steady_now();
+    prompt_seen_ = clock_();
   }
   OutputDelta delta;
   delta.request = gain.request;
@@ -425,7 +423,7 @@ void StepLoop::publish() {
   counted_.used_blocks = scheduler_.num_used_blocks();
   counted_.cached_blocks = scheduler_.num_cached_blocks();
   counted_.full_step_us = scheduler_.full_step_us();
-  if (const absl::Time now = steady_now(); now >= waste_due_) {
+  if (const absl::Time now = clock_(); now >= waste_due_) {
     waste_due_ = now + kWasteEvery;
     const KvUse use = scheduler_.kv_use();
     const auto allocated = static_cast<double>(std::max<std::int64_t>(1, use.allocated));

@@ -1,5 +1,6 @@
-// The engine's thread: takes messages, applies results, plans and sends steps, delivers tokens.
-// Everything here belongs to that thread; other threads reach it by the mailbox and read stats().
+// The engine's loop, a turn at a time: takes messages, applies results, plans and sends steps,
+// delivers tokens. No thread and no clock of its own: whoever owns it calls turn() when there are
+// messages or wake_time() has come. Everything here belongs to that one thread, but for stats().
 //
 // Invariant: what is open of a live request is what the scheduler knows of it.
 #pragma once
@@ -11,11 +12,13 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "common/clock.h"
 #include "coordinator/engine/engine.h"
 #include "coordinator/engine/journal_port.h"
 #include "coordinator/engine/live_requests.h"
-#include "coordinator/engine/mailbox.h"
+#include "coordinator/engine/message.h"
 #include "coordinator/engine/step_deadline.h"
 #include "coordinator/engine/suspects.h"
 #include "coordinator/schedule/scheduler.h"
@@ -25,19 +28,23 @@ namespace quire {
 class StepLoop {
  public:
   // A plan that stays unanswered for longer than `deadline` says ends the epoch.
-  StepLoop(SchedulerConfig config, StepDeadline deadline, Mailbox* mailbox);
+  StepLoop(SchedulerConfig config, StepDeadline deadline, Clock clock = steady_now);
 
-  // See Engine. Before run().
+  // See Engine. Before begin().
   void set_saved_prefixes(std::string index) { saved_prefixes_ = std::move(index); }
   void set_journal(JournalPort* journal) { journal_ = journal; }
   void set_events(EngineEvents events) { events_ = std::move(events); }
-  // Until the mailbox is closed; then every unfinished choice ends with kCancelled.
-  void run(GroupPort* group);
+  void begin(GroupPort* group) { group_ = group; }
+  // Takes the messages, in order, and does all that can be done now. They are used up.
+  void turn(std::vector<Message>* inbox);
+  absl::Time wake_time() const;  // when the next turn must come, also without messages
+  // The last turn: every unfinished choice ends with kCancelled.
+  void end(std::vector<Message>* inbox);
 
-  EngineStats stats() const;  // any thread
+  EngineStats stats() const;                                   // any thread
+  absl::Status verify() const { return scheduler_.verify(); }  // Internal: a broken invariant
 
  private:
-  absl::Time wake_time() const;
   void send_plans();
   void send(const StepPlan& plan, absl::Time now);
   void go_on_saving();
@@ -78,7 +85,7 @@ class StepLoop {
   };
 
   StepDeadline deadline_;
-  Mailbox* const mailbox_;
+  const Clock clock_;
   GroupPort* group_ = nullptr;
   JournalPort* journal_ = nullptr;
   EngineEvents events_;

@@ -179,14 +179,14 @@ absl::Status JournalFile::prepare_all() {
   return absl::OkStatus();
 }
 
-absl::StatusOr<JournalFile::Contents> JournalFile::load() {
+absl::StatusOr<JournalFile::Contents> JournalFile::load(absl::Time now) {
   Contents contents;
   absl::Status whole = read(&contents);
-  if (whole.ok()) whole = rewrite(contents);
+  if (whole.ok()) whole = rewrite(contents, now);
   if (absl::IsResourceExhausted(whole)) {  // what has ended makes room for what has not
     rollback();
     std::erase_if(contents.answers, has_ended);
-    whole = rewrite(contents);
+    whole = rewrite(contents, now);
   }
   if (whole.ok()) return contents;
   rollback();
@@ -203,7 +203,7 @@ absl::StatusOr<JournalFile::Contents> JournalFile::load() {
   }
   QUIRE_RETURN_IF_ERROR(note_epoch(contents.last_epoch));
   QUIRE_RETURN_IF_ERROR(commit());
-  QUIRE_RETURN_IF_ERROR(rewrite(contents));
+  QUIRE_RETURN_IF_ERROR(rewrite(contents, now));
   return contents;
 }
 
@@ -369,7 +369,7 @@ absl::Status JournalFile::read_answers(std::map<RequestId, Row>* rows, Contents*
 }
 
 // Afterwards the file holds `contents` and nothing else.
-absl::Status JournalFile::rewrite(const Contents& contents) {
+absl::Status JournalFile::rewrite(const Contents& contents, absl::Time now) {
   QUIRE_RETURN_IF_ERROR(begin());
   QUIRE_RETURN_IF_ERROR(
       database_.run("CREATE TEMP TABLE IF NOT EXISTS kept(id INTEGER PRIMARY KEY)"));
@@ -388,7 +388,7 @@ absl::Status JournalFile::rewrite(const Contents& contents) {
   for (const SavedAnswer& answer : contents.answers) {
     for (const SavedRequest& saved : answer.requests) {
       if (saved.ended()) {
-        QUIRE_RETURN_IF_ERROR(end(saved.request.id, saved.past, absl::Now()));
+        QUIRE_RETURN_IF_ERROR(end(saved.request.id, saved.past, now));
         continue;
       }
       const std::string past = records::encode(saved.past);

@@ -49,7 +49,7 @@ class JournalFile {
   };
   // Reads everything and leaves in the file what it returns. Damage beyond rows is cured by a new
   // file; the old one stays beside it.
-  absl::StatusOr<Contents> load();
+  absl::StatusOr<Contents> load(absl::Time now);
 
   // --- writing: begin(), anything, commit(); after an error rollback() ---
   absl::Status begin();
@@ -87,7 +87,7 @@ class JournalFile {
   absl::Status read_steps(std::map<RequestId, Row>* rows, Contents* out);
   absl::Status drop_deadly(std::map<RequestId, Row>* rows, Contents* out);
   absl::Status read_answers(std::map<RequestId, Row>* rows, Contents* out);
-  absl::Status rewrite(const Contents& contents);
+  absl::Status rewrite(const Contents& contents, absl::Time now);
   absl::Status replace_file();
 
   JournalOptions options_;
