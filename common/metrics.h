@@ -43,6 +43,7 @@ enum class Metric {
   kRequestsRecovered,
   kTokensRecomputed,
   kRequestsQuarantined,
+  kNumericsChanges,
   kStaleRepliesDropped,
   kJournalErrors,
   kPrefixCacheQueries,

@@ -217,7 +217,7 @@ class Server::Impl {
     engine_ =
         std::make_unique<Engine>(config_, model_.spec, absl::ZeroDuration(), std::move(tenants));
     options.known_saved_prefixes = find_saved_prefixes();
-    if (journal_ != nullptr) options.last_epoch = journal_->last_epoch();
+    if (journal_ != nullptr) options.last_epoch = journal_->last_epoch().epoch;
     engine_->set_events({.on_ready =
                              [this] {
                                set_health(true);
@@ -227,7 +227,7 @@ class Server::Impl {
                          .on_progress = events_.on_progress});
     FleetEvents events;
     events.on_ready = [this](const GroupReady& ready) {
-      if (journal_ != nullptr) journal_->note_epoch(ready.epoch);
+      if (journal_ != nullptr) journal_->note_epoch({ready.epoch, ready.numerics});
       engine_->on_ready(ready);
     };
     events.on_result = [this](StepResult result) { engine_->on_result(std::move(result)); };

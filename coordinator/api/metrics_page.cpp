@@ -61,6 +61,7 @@ void copy_counters(Metrics& metrics, const EngineStats& stats) {
   raise(Metric::kRequestsRecovered, stats.requests_recovered);
   raise(Metric::kTokensRecomputed, stats.tokens_recomputed);
   raise(Metric::kRequestsQuarantined, stats.requests_quarantined);
+  raise(Metric::kNumericsChanges, stats.numerics_changes);
   raise(Metric::kStaleRepliesDropped, stats.stale_replies_dropped);
   raise(Metric::kJournalErrors, stats.journal.errors);
   raise(Metric::kPrefixCacheQueries, stats.prefix_queries);

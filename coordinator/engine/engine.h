@@ -43,6 +43,7 @@ struct EngineStats {
   // What ran when a group was lost and runs in the next one; what that computes again.
   std::uint64_t requests_recovered = 0, tokens_recomputed = 0;
   std::uint64_t requests_quarantined = 0;
+  std::uint64_t numerics_changes = 0;           // requests that went on under another numerics id
   JournalStats journal;                         // as if all were well where there is none
   double step_deadline_s = 0;                   // of the newest step; 0: there was none
   absl::Time last_step = absl::InfinitePast();  // when one was applied
@@ -79,6 +80,7 @@ struct GroupReady {
   StepId next_step = 1;     // of the engine's first plan: the fleet's dummy steps came before it
   int num_host_blocks = 0;  // of the offload store on every rank
   std::uint64_t saved_prefixes = 0;  // what every rank's store holds of an earlier life; 0: nothing
+  std::uint64_t numerics = 0;  // fingerprint of the numerics id by which it computes; 0: unknown
 };
 
 // What the owner hears, from the engine's thread; must not block. Before a group that was ready is

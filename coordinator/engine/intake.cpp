@@ -101,7 +101,7 @@ absl::StatusOr<ResumedRequest> Intake::resume(SavedRequest saved) {
   QUIRE_RETURN_IF_ERROR(check_request(request, limits_));
   QUIRE_ASSIGN_OR_RETURN(std::vector<ChoicePast> past, past_of(saved, limits_));
   tenant_limits_->count(request);
-  return ResumedRequest{std::move(request), std::move(past)};
+  return ResumedRequest{std::move(request), std::move(past), saved.numerics};
 }
 
 absl::Duration Intake::retry_after(const EngineStats& loop) const {

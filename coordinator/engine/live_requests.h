@@ -17,9 +17,10 @@ struct LiveRequest {
   Request request;  // its prompt has moved into the scheduler, `deliver` is below
   std::shared_ptr<const DeliverFn> deliver;
   int num_prompt_tokens = 0;
-  std::vector<bool> open;  // [choice]
-  int num_open = 0;        // choices
-  bool answered = false;   // some choice has its first token
+  std::vector<bool> open;      // [choice]
+  int num_open = 0;            // choices
+  bool answered = false;       // some choice has its first token
+  std::uint64_t numerics = 0;  // of the group that computed its newest token; 0: none, or unknown
 
   bool is_open(int choice) const {
     return choice >= 0 && choice < request.n && open[static_cast<std::size_t>(choice)];

@@ -80,6 +80,7 @@ struct DoubtfulRequest {
 struct ResumedRequest {
   Request request;
   std::vector<ChoicePast> past;  // [choice]
+  std::uint64_t numerics = 0;    // see SavedRequest
 };
 using Message = std::variant<Request, DoubtfulRequest, ResumedRequest, CancelRequest, StopChoice,
                              GroupReady, StepResult, GroupLost, SavePrefixes, AwaitIdle>;

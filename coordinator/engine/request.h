@@ -72,6 +72,7 @@ struct Request {
 struct SavedRequest {
   Request request;                // without `deliver`
   std::vector<OutputDelta> past;  // [choice], from the beginning; `finish` where it has ended
+  std::uint64_t numerics = 0;     // of the group that computed the last of it; 0: unknown
   bool ended() const;
 };
 struct SavedAnswer {

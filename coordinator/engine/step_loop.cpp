@@ -199,6 +199,7 @@ void StepLoop::take(ResumedRequest message) {
   for (std::size_t i = 0; i < message.past.size(); ++i) {
     live->answered = live->answered || !message.past[i].tokens.empty();
   }
+  if (live->answered) live->numerics = message.numerics;
   if (!is_beam) wish.past = message.past;  // a search begins anew
   const absl::Status status = scheduler_.add(std::move(wish));
   if (!status.ok()) end_request(id, FinishReason::kError, std::string(status.message()));
@@ -251,6 +252,8 @@ void StepLoop::take(const GroupReady& ready) {
   counted_.tokens_recomputed += std::exchange(to_recompute_, 0);
   stood_due_ = clock_() + kStood;
   advanced_ = false;
+  numerics_ = ready.numerics;
+  numerics_changed_ = false;
   for (const RequestId gone : scheduler_.start_group(ready.epoch, ready.num_blocks, ready.next_step,
                                                      ready.num_host_blocks)) {
     end_request(gone, FinishReason::kError,
@@ -292,6 +295,7 @@ void StepLoop::deliver(Gain gain, FinishReason ends) {
   if (live == nullptr || !live->is_open(gain.choice)) return;
   counted_.generation_tokens += gain.tokens.size();
   if (!suspects_.empty() && !gain.tokens.empty()) suspects_.on_gain(gain.request);
+  if (!gain.tokens.empty()) note_numerics(live);
   if (!live->answered && !gain.tokens.empty()) {
     live->answered = true;
     counted_.prompt_tokens += static_cast<std::uint64_t>(live->num_prompt_tokens);
@@ -319,6 +323,19 @@ void StepLoop::deliver(Gain gain, FinishReason ends) {
   if (finish == FinishReason::kNone) return;
   count(finish);
   live_.close(live, gain.choice);
+}
+
+// Tokens of one answer should come by one way of computing.
+void StepLoop::note_numerics(LiveRequest* live) {
+  const std::uint64_t before = std::exchange(live->numerics, numerics_);
+  if (before == numerics_ || before == 0 || numerics_ == 0) return;
+  ++counted_.numerics_changes;
+  if (std::exchange(numerics_changed_, true)) return;
+  spdlog::warn(
+      "epoch {} computes by another numerics id (instruction set, kernels, types) than the one "
+      "before: "
+      "answers that go on may differ from what they would have been",
+      scheduler_.epoch());
 }
 
 void StepLoop::end_request(RequestId id, FinishReason reason, const std::string& error,

@@ -71,6 +71,7 @@ class StepLoop {
   void end_choice(LiveRequest* live, int choice, FinishReason reason, const std::string& error,
                   const std::string& code);
   void count(FinishReason reason);
+  void note_numerics(LiveRequest* live);
   void end_epoch(EndCause cause, const std::string& why);
   void lose_group(EndCause cause);
   void isolate_suspect();
@@ -99,6 +100,8 @@ class StepLoop {
   absl::Time stood_due_ = absl::InfiniteFuture();  // when standing ready counts as progress
   bool advanced_ = true;                           // progress was told of this epoch
   std::function<void()> tell_idle_;
+  std::uint64_t numerics_ = 0;     // of the group
+  bool numerics_changed_ = false;  // for some request in this epoch: said once
   // Of the lost group, for the next one.
   std::uint64_t to_recover_ = 0, to_recompute_ = 0;
   EngineStats counted_;

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
+#include "common/hash.h"
 #include "common/wire.h"
 #include "coordinator/fleet/group.h"
 
@@ -67,9 +68,9 @@ void Group::advance_proof(absl::Time now, GroupActions& out) {
     if (rank != kSamplingRank && member.confirmed < kDummySteps) return;
   }
   live_->ready = true;
-  out.push_back(
-      action::Ready{GroupReady{live_->epoch, live_->num_blocks, rules_.world, kDummySteps + 1,
-                               live_->num_host_blocks, live_->saved_prefixes}});
+  out.push_back(action::Ready{GroupReady{
+      live_->epoch, live_->num_blocks, rules_.world, kDummySteps + 1, live_->num_host_blocks,
+      live_->saved_prefixes, hash64(0, live_->instance.ranks.at(0).hello.numerics_id)}});
 }
 
 GroupActions Group::heartbeat(LinkId link, EpochId epoch, StepId step, std::uint64_t digest,

@@ -89,7 +89,7 @@ void Journal::release(std::vector<Delivery> deliveries) {
   news_.notify_all();
 }
 
-void Journal::note_epoch(EpochId epoch) {
+void Journal::note_epoch(EpochRecord epoch) {
   std::lock_guard lock(mutex_);
   next_->batch.epoch = epoch;
   news_.notify_all();

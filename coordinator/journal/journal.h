@@ -31,14 +31,14 @@ class Journal final : public JournalPort {
 
   // Of the earlier life; the first call takes them away. Before the engine starts.
   std::vector<SavedAnswer> take_saved() { return writer_.take_saved(); }
-  EpochId last_epoch() const { return writer_.last_epoch(); }
+  EpochRecord last_epoch() const { return writer_.last_epoch(); }
   RequestId last_request() const { return writer_.last_request(); }
   const std::vector<std::string>& problems() const { return writer_.problems(); }
 
   absl::Status accept(const Request& request) override;
   void withdraw(RequestId id) override;
   void release(std::vector<Delivery> deliveries) override;
-  void note_epoch(EpochId epoch);  // any thread; does not wait
+  void note_epoch(EpochRecord epoch);  // any thread; does not wait
   JournalStats stats() const override;
 
  private:

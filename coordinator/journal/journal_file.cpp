@@ -171,7 +171,7 @@ absl::Status JournalFile::prepare_all() {
        "DELETE FROM requests WHERE answer IN (SELECT answer FROM requests GROUP BY answer HAVING "
        "COUNT(*) = COUNT(ended) AND MAX(ended) < ?)"},
       {&statements_.note_epoch,
-       "INSERT OR REPLACE INTO facts(name, value) VALUES('last_epoch', ?)"},
+       "INSERT OR REPLACE INTO facts(name, value) VALUES('last_epoch', ?), ('numerics', ?)"},
   };
   for (const auto& [statement, sql] : all) {
     QUIRE_ASSIGN_OR_RETURN(*statement, database_.prepare(sql));
@@ -230,11 +230,17 @@ absl::Status JournalFile::read(Contents* out) {
   if (status.ok()) status = drop_deadly(&rows, out);
   // Answers can be read even where steps cannot.
   const absl::Status answers = read_answers(&rows, out);
-  if (auto epoch = database_.integer("SELECT value FROM facts WHERE name='last_epoch'");
-      epoch.ok() && *epoch > 0) {
-    out->last_epoch = static_cast<EpochId>(*epoch);
+  out->last_epoch.epoch = static_cast<EpochId>(std::max<std::int64_t>(fact("last_epoch"), 0));
+  out->last_epoch.numerics = static_cast<std::uint64_t>(fact("numerics"));
+  for (SavedAnswer& answer : out->answers) {
+    for (SavedRequest& saved : answer.requests) saved.numerics = out->last_epoch.numerics;
   }
   return status.ok() ? answers : status;
+}
+
+std::int64_t JournalFile::fact(absl::string_view name) {
+  const std::string sql = absl::StrCat("SELECT value FROM facts WHERE name='", name, "'");
+  return database_.integer(sql.c_str()).value_or(0);
 }
 
 absl::Status JournalFile::read_requests(std::map<RequestId, Row>* rows, Contents* out) {
@@ -361,7 +367,7 @@ absl::Status JournalFile::read_answers(std::map<RequestId, Row>* rows, Contents*
       const auto place = static_cast<std::size_t>(row.request.place);
       if (place >= answer.requests.size() || answer.requests[place].request.id != 0) break;
       row.request.answer = answer.record;
-      answer.requests[place] = {std::move(row.request), std::move(row.past)};
+      answer.requests[place] = {std::move(row.request), std::move(row.past), 0};
       ++found;
     }
     if (found == answer.requests.size()) out->answers.push_back(std::move(answer));
@@ -458,8 +464,10 @@ absl::Status JournalFile::forget_ended_before(absl::Time time) {
   return database_.run("PRAGMA incremental_vacuum(256)");
 }
 
-absl::Status JournalFile::note_epoch(EpochId epoch) {
-  return statements_.note_epoch.bind(1, static_cast<std::int64_t>(epoch)).run();
+absl::Status JournalFile::note_epoch(EpochRecord record) {
+  return statements_.note_epoch.bind(1, static_cast<std::int64_t>(record.epoch))
+      .bind(2, static_cast<std::int64_t>(record.numerics))
+      .run();
 }
 
 absl::Status JournalFile::forgive() {

@@ -8,7 +8,7 @@
 //                                                       runs; `lives`: starts in a row that
 //                                                       brought it no token
 //   steps(step, blob, sum)                              what all requests gained, a commit each
-//   facts(name, value)                                  last_epoch
+//   facts(name, value)                                  last_epoch, numerics (of its group)
 //
 // Steps are contiguous. A row whose checksum is wrong is skipped and named; a step that is missing
 // or wrong ends what is believed of steps, for tokens must not have gaps: they are computed again.
@@ -35,6 +35,11 @@ struct JournalOptions {
   std::int64_t max_bytes = 1 << 30;         // of the file
 };
 
+struct EpochRecord {
+  EpochId epoch = 0;
+  std::uint64_t numerics = 0;  // of its group; 0: unknown
+};
+
 class JournalFile {
  public:
   // Makes the file where there is none, mode 0600. FailedPrecondition or Unavailable with a
@@ -43,7 +48,7 @@ class JournalFile {
 
   struct Contents {
     std::vector<SavedAnswer> answers;  // whole ones; requests are ordered by place
-    EpochId last_epoch = 0;
+    EpochRecord last_epoch;
     RequestId last_request = 0;
     std::vector<std::string> problems;  // what was skipped, and why
   };
@@ -62,7 +67,7 @@ class JournalFile {
   absl::Status remove(RequestId id);  // and its answer, if nothing else is left of that
   absl::Status forget_steps_before(std::int64_t step);
   absl::Status forget_ended_before(absl::Time time);
-  absl::Status note_epoch(EpochId epoch);
+  absl::Status note_epoch(EpochRecord record);
 
   absl::Status probe();  // ok: there is room again for some steps
   // The life ends in order: nobody died of what is unfinished.
@@ -83,6 +88,7 @@ class JournalFile {
   absl::Status connect();
   absl::Status prepare_all();
   absl::Status read(Contents* out);
+  std::int64_t fact(absl::string_view name);  // 0: it is not there
   absl::Status read_requests(std::map<RequestId, Row>* rows, Contents* out);
   absl::Status read_steps(std::map<RequestId, Row>* rows, Contents* out);
   absl::Status drop_deadly(std::map<RequestId, Row>* rows, Contents* out);

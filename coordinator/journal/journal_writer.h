@@ -26,7 +26,7 @@ struct JournalBatch {
   std::vector<Request> accepted;  // `deliver` is not used
   std::vector<Delivery> deliveries;
   std::vector<RequestId> withdrawn;
-  std::optional<EpochId> epoch;
+  std::optional<EpochRecord> epoch;
 
   bool empty() const {
     return accepted.empty() && deliveries.empty() && withdrawn.empty() && !epoch.has_value();
@@ -41,7 +41,7 @@ class JournalWriter {
 
   // Of the earlier life; the first call takes them away.
   std::vector<SavedAnswer> take_saved() { return std::move(contents_.answers); }
-  EpochId last_epoch() const { return contents_.last_epoch; }
+  EpochRecord last_epoch() const { return contents_.last_epoch; }
   RequestId last_request() const { return contents_.last_request; }
   const std::vector<std::string>& problems() const { return contents_.problems; }
 

@@ -77,6 +77,11 @@ class HashGroup final : public GroupPort {
     std::lock_guard lock(mutex_);
     poison_ = poison;
   }
+  // Lives from the next one on compute by another numerics id; its fingerprint.
+  void set_numerics(std::uint64_t numerics) {
+    std::lock_guard lock(mutex_);
+    numerics_ = numerics;
+  }
   // The next result names a row that no plan has.
   void lie_once() {
     std::lock_guard lock(mutex_);
@@ -106,6 +111,7 @@ class HashGroup final : public GroupPort {
     ready.num_blocks = config_.num_blocks;
     ready.num_host_blocks = config_.num_host_blocks;
     ready.next_step = config_.first_step;
+    ready.numerics = numerics_;
     engine_->on_ready(ready);
   }
   void end_life(const std::string& why) {
@@ -168,6 +174,7 @@ class HashGroup final : public GroupPort {
   mutable std::mutex mutex_;  // guards what follows
   std::condition_variable changed_;
   HashWorkerConfig config_;
+  std::uint64_t numerics_ = 0;
   const absl::Duration delay_;
   Engine* engine_ = nullptr;
   std::unique_ptr<HashWorker> worker_;  // null while nobody is there

@@ -63,6 +63,10 @@ class Client {
     std::unique_lock lock(mutex_);
     return changed_.wait_for(lock, kPatience, [&] { return num_tokens_ >= count; });
   }
+  int num_tokens() {
+    std::lock_guard lock(mutex_);
+    return num_tokens_;
+  }
   Choice choice(int i) {
     std::lock_guard lock(mutex_);
     return choices_[static_cast<std::size_t>(i)];

@@ -99,6 +99,43 @@ TEST_F(RecoveryTest, AGroupWithTooFewBlocksEndsOnlyWhatCannotFit) {
   EXPECT_THAT(status.message(), HasSubstr("only 3 blocks"));
 }
 
+TEST_F(RecoveryTest, GoingOnByAnotherNumericsIdIsCounted) {
+  make(absl::ZeroDuration(), absl::Milliseconds(2));
+  group_->set_numerics(7);
+  group_->attach(engine_.get());
+  auto client = std::make_shared<Client>();
+  ASSERT_TRUE(submit(request({1}, 90), client).ok());
+  ASSERT_TRUE(client->wait_for_tokens(3));
+  group_->kill();  // the same again
+  const int before = client->num_tokens();
+  ASSERT_TRUE(client->wait_for_tokens(before + 3));
+  EXPECT_EQ(engine_->stats().numerics_changes, 0u);
+  group_->set_numerics(8);
+  group_->kill();
+  ASSERT_TRUE(client->wait());
+  auto fresh = std::make_shared<Client>();
+  ASSERT_TRUE(submit(request({1}, 5), fresh).ok());
+  ASSERT_TRUE(fresh->wait());
+  EXPECT_EQ(engine_->stats().numerics_changes, 1u);
+}
+
+TEST_F(RecoveryTest, AnEarlierCoordinatorsNumericsIdCountsToo) {
+  make();
+  SavedRequest saved{.request = request({1}, 10), .past = {}, .numerics = 7};
+  auto client = std::make_shared<Client>();
+  saved.request.id = 1;
+  saved.request.deliver = [client](OutputDelta delta) { client->take(std::move(delta)); };
+  OutputDelta past;
+  past.request = 1;
+  past.tokens = oracle({1}, 2, 0);
+  saved.past = {past};
+  ASSERT_TRUE(engine_->resume(std::move(saved)).ok());
+  group_->set_numerics(8);
+  group_->attach(engine_.get());
+  ASSERT_TRUE(client->wait());
+  EXPECT_EQ(engine_->stats().numerics_changes, 1u);
+}
+
 TEST_F(RecoveryTest, ARequestOfWhichGroupsDieIsEndedAndTheOthersGoOn) {
   make_and_attach(absl::ZeroDuration(), absl::Microseconds(300));
   group_->die_of(4999);

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "common/hash.h"
 #include "common/wire.h"
 
 namespace quire {
@@ -144,6 +145,7 @@ TEST_P(Stores, TheEpochHasWhatEveryRankHas) {
   ASSERT_THAT(ready, SizeIs(1));
   EXPECT_EQ(ready[0].group.num_host_blocks, c.want_blocks);
   EXPECT_EQ(ready[0].group.saved_prefixes, c.want_saved);
+  EXPECT_EQ(ready[0].group.numerics, hash64(0, "avx512"));
   EXPECT_THAT(group_.ready_links(), ElementsAre(1, 2));
 }
 

@@ -158,11 +158,12 @@ TEST_F(JournalTest, ARequestThatLetsCoordinatorsDieIsNotTakenUpForEver) {
 
 TEST_F(JournalTest, TheLastEpochComesBack) {
   open();
-  EXPECT_EQ(journal_->last_epoch(), 0u);
-  journal_->note_epoch(3);
-  journal_->note_epoch(4);
+  EXPECT_EQ(journal_->last_epoch().epoch, 0u);
+  journal_->note_epoch({3, 77});
+  journal_->note_epoch({4, ~std::uint64_t{0}});
   open();
-  EXPECT_EQ(journal_->last_epoch(), 4u);
+  EXPECT_EQ(journal_->last_epoch().epoch, 4u);
+  EXPECT_EQ(journal_->last_epoch().numerics, ~std::uint64_t{0});
 }
 
 TEST_F(JournalTest, AFullFileRefusesTheNewAndLetsTheOldGoOn) {
