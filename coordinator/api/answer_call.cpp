@@ -164,13 +164,13 @@ void answer_call(const Api& api, const Door& door, Exchange& exchange) {
     }
     call.kept = entry->answer;
   }
-  const absl::Status ready = check_ready(*api.engine);
-  if (!ready.ok()) {
+  const absl::Status open = check_open(*api.engine);
+  if (!open.ok()) {
     if (call.kept != nullptr) {
       api.book->remove(*call.kept);
-      call.kept->fail(std::string(ready.message()));
+      call.kept->fail(std::string(open.message()));
     }
-    return respond_error(exchange, ready);
+    return respond_error(exchange, open);
   }
   run_answer(api, *door.dialect, *std::move(plan), std::move(call), exchange);
 }

@@ -280,7 +280,7 @@ class GenerationService::Impl final : public v1::Generation::CallbackService {
   absl::Status begin(const std::shared_ptr<GenerateStream>& stream,
                      const v1::GenerateRequest& request, int tenant, absl::Time deadline) {
     QUIRE_ASSIGN_OR_RETURN(Prepared prepared, prepared_of(request));
-    QUIRE_RETURN_IF_ERROR(check_ready(*api_.engine));
+    QUIRE_RETURN_IF_ERROR(check_open(*api_.engine));
     stream->begin(prepared);
     prepared.request.tenant = tenant;
     // One that goes on without its call is not bound by the call's deadline.

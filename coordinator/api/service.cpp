@@ -226,8 +226,7 @@ absl::Status check_ready(const Engine& engine) {
       return absl::UnavailableError(
           "No worker group is ready: the server is starting; try again shortly.");
     case ServingState::kRecovering:
-      return absl::UnavailableError(
-          "No worker group is ready: it is being replaced; try again shortly.");
+      return absl::UnavailableError("No worker group is ready: it is being replaced.");
     case ServingState::kDraining:
       return absl::UnavailableError("The server is stopping and takes no new requests.");
     case ServingState::kFailed:
@@ -235,6 +234,11 @@ absl::Status check_ready(const Engine& engine) {
   }
   return absl::UnavailableError(
       "The worker group failed again and again: the server gives up and ends.");
+}
+
+absl::Status check_open(const Engine& engine) {
+  if (engine.state() == ServingState::kRecovering) return absl::OkStatus();
+  return check_ready(engine);
 }
 
 std::string field_of(const absl::Status& status) {

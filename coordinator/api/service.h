@@ -132,6 +132,8 @@ absl::StatusOr<std::vector<TokenId>> encode_chat(const ServedModel& model,
 absl::Status check_model(const ServedModel& model, absl::string_view name);
 // Unavailable until a worker group is ready.
 absl::Status check_ready(const Engine& engine);
+// Whether new requests are taken: also while a lost group is replaced, for they wait for the next.
+absl::Status check_open(const Engine& engine);
 
 // "temperature" of a message that begins with "`temperature`"; empty if it begins otherwise.
 std::string field_of(const absl::Status& status);

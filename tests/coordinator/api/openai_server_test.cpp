@@ -2,6 +2,8 @@
 // of the server, the death of the workers.
 #include <gmock/gmock.h>
 
+#include <future>
+
 #include "absl/strings/str_split.h"
 #include "tests/coordinator/api/openai_fixture.h"
 
@@ -51,6 +53,19 @@ TEST_F(ServerTest, IsReadyOnlyWithAGroupAndHealthyAllAlong) {
   EXPECT_EQ(ready.status, 200);
   EXPECT_EQ(ready.json()["status"], "ready");
   EXPECT_EQ(ask("/v1/completions", body("hello", 5, false)).status, 200);
+}
+
+TEST_F(ServerTest, RequestsWaitWhileALostGroupIsReplaced) {
+  group_->leave();
+  ASSERT_TRUE(wait_until([this] { return !engine_->stats().ready; }));
+  const HttpAnswer away = fetch(port(), get("/ready"));
+  EXPECT_EQ(away.status, 503);
+  EXPECT_EQ(away.json()["status"], "recovering");
+  std::future<HttpAnswer> answer = std::async(
+      std::launch::async, [this] { return ask("/v1/completions", body("hello", 5, false)); });
+  EXPECT_EQ(answer.wait_for(std::chrono::milliseconds(50)), std::future_status::timeout);
+  attach();
+  EXPECT_EQ(answer.get().status, 200);
 }
 
 double metric(const std::string& text, const std::string& line_start) {
