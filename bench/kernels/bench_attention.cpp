@@ -4,7 +4,7 @@
 //   decode/<model>/<kv>/<rows>x<context>           one token each of `rows` sequences
 //   prefill/<model>/<kv>/<tokens>@<context>        a chunk that ends at `context`
 // Counters: bytes = K and V read once; ops = 4 D per query head and position it sees.
-// --threads=N as the last argument of all: threads of the device (2).
+// After all others: --threads=N of the device (2), --isa=NAME, its path (auto).
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "bench/kernels/ceiling.h"
@@ -39,12 +40,10 @@ constexpr int kBlockSize = 16;
 // Sequences of equal length whose last `tokens` tokens are the step's.
 class Problem {
  public:
-  Problem(const Heads& heads, DType dtype, int rows, int context, int tokens, int threads)
+  Problem(const Heads& heads, DType dtype, int rows, int context, int tokens,
+          const DeviceOptions& device)
       : heads_(heads), rows_(rows), context_(context), tokens_(tokens) {
-    DeviceOptions options;
-    options.kind = "cpu";
-    options.num_threads = threads;
-    device_ = std::move(open_device(options)).value();
+    device_ = std::move(open_device(device)).value();
     spec_ = {.num_heads = heads.query,
              .num_kv_heads = heads.kv,
              .head_dim = heads.dim,
@@ -153,9 +152,9 @@ Counter rate(double per_iteration) {
 }
 
 void add_case(const std::string& name, const Heads& heads, DType dtype, int rows, int context,
-              int tokens, int threads) {
+              int tokens, const DeviceOptions& device) {
   benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& state) {
-    Problem problem(heads, dtype, rows, context, tokens, threads);
+    Problem problem(heads, dtype, rows, context, tokens, device);
     problem.run();
     for (auto _ : state) problem.run();
     state.counters["bytes"] = rate(problem.bytes());
@@ -172,7 +171,8 @@ void add_ceiling(const char* name, void (*run)(long), double ops, int threads) {
   })->UseRealTime();
 }
 
-void add_all(int threads) {
+void add_all(const DeviceOptions& device) {
+  const int threads = device.num_threads;
   add_ceiling("ceiling/fma", &run_fma, kOpsPerFma, threads);
   add_ceiling("ceiling/dpbf16", &run_dpbf16, kOpsPerDpbf16, threads);
   add_ceiling("ceiling/dpbusd", &run_dpbusd, kOpsPerDpbusd, threads);
@@ -196,13 +196,13 @@ void add_all(int threads) {
       for (const int context : {128, 512, 1024, 2048, 4096, 8192}) {
         const int rows = std::max(1, 32768 / context / (heads.dim * heads.kv / 192));
         add_case(absl::StrCat("decode/", model, rows, "x", context), heads, dtype, rows, context, 1,
-                 threads);
+                 device);
       }
       for (const int tokens : {4, 16, 64, 128, 512}) {
         for (const int context : {128, 512, 1024, 2048, 4096, 8192}) {
           if (tokens > context) continue;
           add_case(absl::StrCat("prefill/", model, tokens, "@", context), heads, dtype, 1, context,
-                   tokens, threads);
+                   tokens, device);
         }
       }
     }
@@ -213,15 +213,25 @@ void add_all(int threads) {
 }  // namespace quire::bench
 
 int main(int argc, char** argv) {
-  int threads = 2;
+  quire::DeviceOptions device;
+  device.kind = "cpu";
+  device.num_threads = 2;
   benchmark::Initialize(&argc, argv);
-  if (argc == 2) {
-    absl::string_view value = argv[1];
-    if (!absl::ConsumePrefix(&value, "--threads=") || (threads = std::atoi(argv[1] + 10)) < 1) {
-      std::fprintf(stderr, "bench_attention: unknown argument %s\n", argv[1]);
+  for (int i = 1; i < argc; ++i) {
+    absl::string_view value = argv[i];
+    if (absl::ConsumePrefix(&value, "--isa=")) {
+      device.isa = std::string(value);
+    } else if (!absl::ConsumePrefix(&value, "--threads=") ||
+               !absl::SimpleAtoi(value, &device.num_threads) || device.num_threads < 1) {
+      std::fprintf(stderr, "bench_attention: unknown argument %s\n", argv[i]);
       return 64;
     }
   }
-  quire::bench::add_all(threads);
+  const auto opened = quire::open_device(device);
+  if (!opened.ok()) {
+    std::fprintf(stderr, "bench_attention: %s\n", std::string(opened.status().message()).c_str());
+    return 64;
+  }
+  quire::bench::add_all(device);
   benchmark::RunSpecifiedBenchmarks();
 }
