@@ -13,6 +13,9 @@
 namespace quire {
 namespace {
 
+// Of a message: with 20 logprobs for each a few hundred kilobytes, where clients take 4 MB.
+constexpr int kMostTokens = 1024;
+
 // A rough size, cheap enough to add up per delta.
 std::size_t bytes_of(const ChoiceText::Piece& piece) {
   std::size_t bytes = 64 + piece.text.size() + 5 * piece.tokens.size();
@@ -89,6 +92,12 @@ void GenerateStream::count_had(int choice, OutputDelta had) {
 }
 
 void GenerateStream::take(OutputDelta delta) {
+  for (OutputDelta& part : OutputDelta::parts_of(std::move(delta), kMostTokens)) {
+    take_part(std::move(part));
+  }
+}
+
+void GenerateStream::take_part(OutputDelta delta) {
   const int choice = delta.choice;
   const RequestId request = delta.request;
   const auto cached = static_cast<std::uint32_t>(delta.num_cached_tokens);
@@ -147,8 +156,10 @@ void GenerateStream::add(int choice, ChoiceText::Piece piece) {
   const FinishReason finish = piece.finish;
   const std::string error = piece.error;
   auto& slot = waiting_[static_cast<std::size_t>(choice)];
-  if (!slot.has_value()) slot.emplace().set_index(static_cast<std::uint32_t>(choice));
-  append(std::move(piece), *slot);
+  if (slot.empty() || slot.back().token_ids_size() + std::ssize(piece.tokens) > kMostTokens) {
+    slot.emplace_back().set_index(static_cast<std::uint32_t>(choice));
+  }
+  append(std::move(piece), slot.back());
   if (finish != FinishReason::kNone) end_choice(finish, error);
 }
 
@@ -181,10 +192,10 @@ void GenerateStream::end_all() {
 
 // Of the choices the best, best first, numbered anew.
 void GenerateStream::keep_the_best() {
-  std::vector<std::optional<v1::Delta>> best;
+  std::vector<std::deque<v1::Delta>> best;
   for (const int choice : best_of_->best(num_returned_)) {
-    auto& delta = best.emplace_back(std::move(waiting_[static_cast<std::size_t>(choice)]));
-    if (delta.has_value()) delta->set_index(static_cast<std::uint32_t>(best.size() - 1));
+    auto& deltas = best.emplace_back(std::move(waiting_[static_cast<std::size_t>(choice)]));
+    for (v1::Delta& delta : deltas) delta.set_index(static_cast<std::uint32_t>(best.size() - 1));
   }
   waiting_ = std::move(best);
   next_choice_ = 0;
@@ -215,7 +226,7 @@ void GenerateStream::refuse(grpc::Status status, absl::Duration retry_after) {
 
 void GenerateStream::fail_locked(grpc::Status status) {
   stop_request();
-  for (auto& delta : waiting_) delta.reset();
+  for (auto& deltas : waiting_) deltas.clear();
   waiting_bytes_ = 0;
   usage_written_ = true;  // there is no usage of what was not delivered
   end_ = std::move(status);
@@ -231,17 +242,19 @@ void GenerateStream::pump() {
   if (writing_ || finished_) return;
   if (held_) {
     if (!end_.has_value()) return;
-    for (auto& delta : waiting_) delta.reset();  // it ended before anything could be chosen
+    for (auto& deltas : waiting_) deltas.clear();  // it ended before anything could be chosen
   }
   for (std::size_t i = 0; i < waiting_.size(); ++i) {
-    auto& delta = waiting_[next_choice_];
+    auto& deltas = waiting_[next_choice_];
     next_choice_ = (next_choice_ + 1) % waiting_.size();
-    if (!delta.has_value()) continue;
+    if (deltas.empty()) continue;
     reply_.set_request_id(setup_.request_id);
-    *reply_.mutable_delta() = *std::move(delta);
-    delta.reset();
+    *reply_.mutable_delta() = std::move(deltas.front());
+    deltas.pop_front();
     waiting_bytes_ = 0;
-    for (const auto& left : waiting_) waiting_bytes_ += left ? left->ByteSizeLong() : 0;
+    for (const auto& left : waiting_) {
+      for (const v1::Delta& delta : left) waiting_bytes_ += delta.ByteSizeLong();
+    }
     return write();
   }
   if (!end_.has_value()) return;

@@ -8,6 +8,7 @@
 
 #include <grpcpp/support/server_callback.h>
 
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -65,6 +66,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<v1::GenerateReply>,
     absl::Time last_token = absl::InfinitePast();
   };
 
+  void take_part(OutputDelta part);
   void observe(Choice& choice, const ChoiceText::Piece& piece) const;
   void count_had(int choice, OutputDelta had);
   void add(int choice, ChoiceText::Piece piece) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -95,7 +97,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<v1::GenerateReply>,
   RequestId id_ ABSL_GUARDED_BY(mutex_) = 0;                  // 0 until submitted
   std::shared_ptr<KeptAnswer> kept_ ABSL_GUARDED_BY(mutex_);  // null: it ends with the call
   int listener_ ABSL_GUARDED_BY(mutex_) = 0;                  // there
-  std::vector<std::optional<v1::Delta>> waiting_ ABSL_GUARDED_BY(mutex_);  // [choice]
+  std::vector<std::deque<v1::Delta>> waiting_ ABSL_GUARDED_BY(mutex_);  // [choice], in order
   std::size_t waiting_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   std::size_t next_choice_ ABSL_GUARDED_BY(mutex_) = 0;  // whose turn it is
   int open_choices_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -32,6 +32,8 @@ struct OutputDelta {
 
   // `next` is of the same choice and comes after this.
   void append(const OutputDelta& next);
+  // The same in order, none of more than `most` tokens; the last one says how it ends.
+  static std::vector<OutputDelta> parts_of(OutputDelta whole, int most);
 };
 using DeliverFn = std::function<void(OutputDelta)>;
 

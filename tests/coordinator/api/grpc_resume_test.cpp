@@ -8,6 +8,11 @@ namespace {
 
 class GrpcResumeTest : public GenerateTest {
  protected:
+  EngineConfig make_config() override {
+    EngineConfig config = GenerateTest::make_config();
+    config.max_model_len = 2048;
+    return config;
+  }
   v1::GenerateRequest resumable(const std::string& id, std::uint32_t max_tokens) {
     v1::GenerateRequest r = request("hello", max_tokens);
     r.set_request_id(id);
@@ -71,6 +76,31 @@ TEST_F(GrpcResumeTest, TheRestComesExactlyOnce) {
   Answer again;  // and once more from the beginning
   ASSERT_TRUE(resume("mine", &again).ok());
   EXPECT_EQ(again.tokens, answer.tokens);
+}
+
+// A client takes messages of 4 MB: what is sent again at once must not be one of them.
+TEST_F(GrpcResumeTest, ALongAnswerComesInSeveralMessages) {
+  start_workers();
+  v1::GenerateRequest r = resumable("mine", 1500);
+  r.set_logprobs(20);
+  Answer answer;
+  break_off(r, 1, &answer);
+  ASSERT_TRUE(wait_until([this] { return engine_->stats().generation_tokens == 1500; }));
+  v1::ResumeRequest all;
+  all.set_request_id("mine");
+  grpc::ClientContext context;
+  auto reader = stub_->Resume(&context, all);
+  v1::GenerateReply reply;
+  Answer again;
+  while (reader->Read(&reply)) {
+    EXPECT_LE(reply.delta().token_ids_size(), 1024);
+    EXPECT_EQ(reply.delta().logprobs_size(), reply.delta().token_ids_size());
+    again.take(reply);
+  }
+  EXPECT_TRUE(reader->Finish().ok());
+  EXPECT_EQ(again.tokens[0], oracle("hello", 1500));
+  EXPECT_EQ(again.text[0], text_of(oracle("hello", 1500)));
+  EXPECT_EQ(again.finish[0], "length");
 }
 
 TEST_F(GrpcResumeTest, AStopStringThatComesWhileNobodyListensEndsTheEngine) {
