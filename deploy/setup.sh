@@ -42,7 +42,7 @@ packages=(
   "ca-certificates         any"
 )
 
-# With --tests: network namespaces joined by a cable, for the test over two hosts; fibers, for the CUDA
+# With --tests: network namespaces, for the tests over several hosts; fibers, for the CUDA
 # kernels on a CPU.
 test_packages=(
   "iproute2                6.1"

@@ -2,20 +2,28 @@
 ranks and coordinator that come late."""
 
 import contextlib
+import os
+import sys
 import time
 
+from case import Skipped
 from client import wait_tokens
-from network import TwoHosts
 from oracle import mixed
 from processes import eventually
 from relay import Relay
 from start_faults import own_programs
 
+sys.path.append(os.path.join(os.path.dirname(__file__), "..", "e2e"))
+from hosts import Hosts, Unavailable  # pylint: disable=wrong-import-position
+
 
 @contextlib.contextmanager
 def two_hosts(case):
     """(network, server) with a rank on each host; this thread talks from the first one."""
-    net = TwoHosts(case.folder)
+    try:
+        net = Hosts(case.folder, (1, 1))
+    except Unavailable as why:
+        raise Skipped(str(why)) from why
     try:
         options, env = net.serve()
         with net.entered(0):
