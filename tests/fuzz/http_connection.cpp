@@ -63,9 +63,9 @@ std::string talk(absl::string_view bytes, std::size_t part) {
   boost::asio::io_context context(1);
   int closed = 0;
   {
-    Session::Tcp::socket socket(context);
-    socket.assign(Session::Tcp::v4(), ends[0]);
-    auto session = std::make_shared<Session>(std::move(socket), limits, service.handler(),
+    SocketStream::Tcp::socket socket(context);
+    socket.assign(SocketStream::Tcp::v4(), ends[0]);
+    auto session = std::make_shared<Session>(std::move(socket), nullptr, limits, service.handler(),
                                              [&closed](Session*) { ++closed; });
     session->start();
   }
