@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
@@ -139,6 +140,13 @@ std::vector<std::string> Process::read_lines() {
     }
   }
   return lines;
+}
+
+void reap_adopted(std::initializer_list<int> ours) {
+  std::ifstream children(absl::StrCat("/proc/self/task/", getpid(), "/children"));
+  for (int child = 0; children >> child;) {
+    if (std::find(ours.begin(), ours.end(), child) == ours.end()) waitpid(child, nullptr, WNOHANG);
+  }
 }
 
 }  // namespace quire

@@ -5,6 +5,7 @@
 
 #include <sys/types.h>
 
+#include <initializer_list>
 #include <string>
 #include <utility>
 #include <vector>
@@ -47,5 +48,10 @@ class Process {
   int output_ = -1;
   std::string partial_;
 };
+
+// Collects children that have died, but for those in `ours`: orphans that this process has adopted,
+// as the first one of a container or as the nearest subreaper. Whoever started a child waits for
+// it.
+void reap_adopted(std::initializer_list<int> ours);
 
 }  // namespace quire

@@ -75,10 +75,10 @@ class Supervisor {
   Supervisor(const EngineConfig& config, std::string bin) : config_(config), bin_(std::move(bin)) {}
 
   int run() {
-    sigset_t stop_signals;
-    sigemptyset(&stop_signals);
-    for (int s : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&stop_signals, s);
-    signals_ = signalfd(-1, &stop_signals, SFD_CLOEXEC | SFD_NONBLOCK);
+    sigset_t handled;
+    sigemptyset(&handled);
+    for (int s : {SIGINT, SIGTERM, SIGHUP, SIGCHLD}) sigaddset(&handled, s);
+    signals_ = signalfd(-1, &handled, SFD_CLOEXEC | SFD_NONBLOCK);
     sweep("");
     start_coordinator();
     while (coordinator_ || group_ || coordinator_due_) wait_once();
@@ -137,11 +137,17 @@ class Supervisor {
     }
   }
 
+  // Ranks whose mpirun was killed; the two that were started here are waited for by their pidfds.
+  void reap_orphans() {
+    reap_adopted({coordinator_ ? coordinator_->pid() : -1, group_ ? group_->pid() : -1});
+  }
+
   // --- stopping ---
 
   void take_signal() {
     signalfd_siginfo info;
     if (read(signals_, &info, sizeof info) != sizeof info) return;
+    if (info.ssi_signo == SIGCHLD) return reap_orphans();
     ++times_told_;
     if (times_told_ >= kAtOnce) return kill_all();
     if (times_told_ == 1 && !stopping_) {

@@ -1,6 +1,7 @@
 // quire-supervisor: what `quire serve` becomes. It links no gRPC, MPI or CUDA, so it can fork
 // safely and be process 1 of a container.
 #include <signal.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <climits>
@@ -33,8 +34,9 @@ int main(int argc, char** argv) {
   unsetenv(quire::kApiKeyVariable);  // the coordinator is told, mpirun and its ranks are not
   sigset_t blocked;
   sigemptyset(&blocked);
-  for (int s : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&blocked, s);
+  for (int s : {SIGINT, SIGTERM, SIGHUP, SIGCHLD}) sigaddset(&blocked, s);
   sigprocmask(SIG_BLOCK, &blocked, nullptr);
+  prctl(PR_SET_CHILD_SUBREAPER, 1);  // orphans come here, as they do to process 1 of a container
   signal(SIGPIPE, SIG_IGN);
   // Workers write to mpirun's pipe: only here is it known whether a person watches.
   quire::EngineConfig& config = parsed->config;

@@ -13,9 +13,9 @@ STOP_WITHIN = 25
 
 
 class Server:
-    def __init__(self, *options, ranks=2):
+    def __init__(self, *options, ranks=2, inside=()):
         self.process = subprocess.Popen(
-            [os.path.join(BIN, "quire"), "serve", MODEL, "--served-model-name", "smollm2",
+            [*inside, os.path.join(BIN, "quire"), "serve", MODEL, "--served-model-name", "smollm2",
              "--tensor-parallel-size", str(ranks), "--port", "0", "--grpc-port", "0", *options],
             stdout=subprocess.PIPE, text=True)
         watchdog = threading.Timer(READY_WITHIN, self.process.kill)
