@@ -9,10 +9,12 @@
 #include <atomic>
 #include <chrono>
 #include <random>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
 #include "common/config_file.h"
 #include "common/log.h"
 #include "common/metrics.h"
@@ -124,6 +126,10 @@ class Server::Impl {
     if (http_ != nullptr) http_->stop();
     if (fleet_ != nullptr)
       fleet_->shutdown(saved_prefixes != 0 ? kSaveWithin : kDrainWithin, saved_prefixes);
+    if (looks_.joinable()) {
+      ended_.Notify();
+      looks_.join();
+    }
     if (grpc_ != nullptr) {
       grpc_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(1));
       grpc_->Wait();
@@ -286,8 +292,13 @@ class Server::Impl {
     }
     absl::MutexLock lock(&health_mutex_);
     health_ = grpc_->GetHealthCheckService();
-    health_->SetServingStatus("live", true);
     publish_health();
+    looks_ = std::thread([this] {
+      while (!ended_.WaitForNotificationWithTimeout(kLookEvery)) {
+        absl::MutexLock again(&health_mutex_);
+        publish_health();
+      }
+    });
     return absl::OkStatus();
   }
 
@@ -297,12 +308,18 @@ class Server::Impl {
     publish_health();
   }
 
-  // "" is what clients ask for by default; "live" stays as it is. A worker may be ready while the
-  // gRPC server is still starting: then start_grpc publishes.
+  // "live" says what GET /health says, "ready" what GET /ready says; "" is what clients ask for by
+  // default. A worker may be ready while the gRPC server is still starting: then start_grpc
+  // publishes.
   void publish_health() ABSL_EXCLUSIVE_LOCKS_REQUIRED(health_mutex_) {
     if (health_ == nullptr) return;
-    for (const char* service : {"", "ready"}) health_->SetServingStatus(service, serving_);
+    const bool ready = serving_ && engine_->stats().journal.writable;
+    health_->SetServingStatus("live", engine_->check_progress().ok());
+    for (const char* service : {"", "ready"}) health_->SetServingStatus(service, ready);
   }
+
+  // Nobody tells when a step is overdue or the journal cannot be written.
+  static constexpr absl::Duration kLookEvery = absl::Milliseconds(250);
 
   EngineConfig config_;
   const ServerEvents events_;
@@ -324,6 +341,8 @@ class Server::Impl {
   absl::Mutex health_mutex_;
   grpc::HealthCheckServiceInterface* health_ ABSL_GUARDED_BY(health_mutex_) = nullptr;
   bool serving_ ABSL_GUARDED_BY(health_mutex_) = false;
+  absl::Notification ended_;
+  std::thread looks_;
   std::atomic<bool> stopping_ = false, hurried_ = false;
   bool stopped_ = false;
 };

@@ -155,6 +155,18 @@ TEST(ServerTest, HealthFollowsTheGroup) {
   EXPECT_EQ(health(channel, "live"), 1);
 }
 
+TEST(ServerTest, HealthSaysWhenItIsOver) {
+  QUIRE_NEED_DATA(model_path());
+  auto server = Server::start(config_of(1), {});
+  ASSERT_TRUE(server.ok()) << server.status();
+  auto channel = grpc::CreateChannel((*server)->grpc_address(), grpc::InsecureChannelCredentials());
+  auto ranks = attach((*server)->grpc_address(), 1);
+  ASSERT_TRUE(wait_until([&] { return health(channel, "ready") == 1; }));
+  (*server)->fail();  // as SIGUSR2 does
+  ASSERT_TRUE(wait_until([&] { return health(channel, "live") == 2; }));
+  EXPECT_EQ(health(channel, "ready"), 2);
+}
+
 TEST(ServerTest, DescribesItsServicesByReflection) {
   QUIRE_NEED_DATA(model_path());
   auto server = Server::start(config_of(1), {});
