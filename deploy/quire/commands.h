@@ -15,6 +15,7 @@ int generate_command(const std::vector<std::string>& arguments);
 int doctor_command(const std::vector<std::string>& arguments);
 int chat_command(const std::vector<std::string>& arguments);
 int bench_command(const std::vector<std::string>& arguments);
+int backup_command(const std::vector<std::string>& arguments);
 
 // MODEL as typed to a path: the alias `smollm2` is the demo model that deploy/setup.sh caches.
 absl::StatusOr<std::string> resolve_model(const std::string& model);

@@ -22,6 +22,7 @@ constexpr Command kCommands[] = {
     {"chat", quire::chat_command, "talk with a running server"},
     {"inspect", quire::inspect_command, "what a model is and what it needs per rank"},
     {"bench", quire::bench_command, "load a running server and measure it (`bench serve`)"},
+    {"backup", quire::backup_command, "copy a journal, also while its server runs"},
     {"doctor", quire::doctor_command, "what this machine can run, and what is missing"},
 };
 
