@@ -95,7 +95,7 @@ class Stream:
 
     def resume(self, from_the_beginning=False):
         """GET /v1/streams/ID: what came after the last event that was read."""
-        headers = {}
+        headers = {name: value for name, value in self.headers.items() if name == "Authorization"}
         if from_the_beginning:
             self.tokens, self.finish = [[] for _ in self.tokens], [None] * len(self.finish)
         elif self.last_id is not None:

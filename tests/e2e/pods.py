@@ -1,0 +1,134 @@
+"""Pods played by processes. With root, each pod is a set of namespaces of its own (network, PIDs, host name,
+mounts, its own /dev/shm) on one bridge; its command is process 1 there, and nothing is added to the
+machine's own network. Without root, pods are plain processes that share the loopback device."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+
+from hosts import enter, run
+
+NETWORK = "10.78.0."
+START = """hostname "$0"; ip link set lo up 2>/dev/null; mount -t tmpfs tmpfs /dev/shm && exec "$@" """
+
+
+def send(pid, number):
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+
+
+class Cluster:
+    """Pods by name, each with an address. close() ends and removes everything."""
+
+    def __init__(self, names):
+        self.prefix = f"quire-{os.getpid()}-"
+        self.isolated = os.geteuid() == 0 and shutil.which("ip") and shutil.which("unshare") \
+            and run("ip", "netns", "add", self.prefix + "bridge").returncode == 0
+        self.addresses = {name: f"{NETWORK}{i + 1}" if self.isolated else "127.0.0.1"
+                          for i, name in enumerate(names)}
+        if not self.isolated:
+            return
+        bridge = self.prefix + "bridge"
+        self.ip(f"-n {bridge} link add br0 type bridge")
+        self.ip(f"-n {bridge} link set br0 up")
+        for i, name in enumerate(names):
+            namespace = self.prefix + name
+            self.ip(f"netns add {namespace}")
+            self.ip(f"link add e0 netns {namespace} type veth peer name p{i} netns {bridge}")
+            self.ip(f"-n {bridge} link set p{i} master br0 up")
+            self.ip(f"-n {namespace} addr add {self.addresses[name]}/24 dev e0")
+            for device in ("lo", "e0"):
+                self.ip(f"-n {namespace} link set {device} up")
+
+    def ip(self, command):
+        if (done := run("ip", *command.split())).returncode != 0:
+            self.close()
+            raise RuntimeError(f"ip {command}: {done.stderr.strip()}")
+
+    def inside(self, name):
+        if not self.isolated:
+            return []
+        return ["ip", "netns", "exec", self.prefix + name, "unshare", "--uts", "--ipc", "--pid", "--fork",
+                "--kill-child", "--mount-proc", "sh", "-c", START, name]
+
+    def enter(self, name):
+        """This thread, and those that it starts, talk from a pod."""
+        if not self.isolated:
+            return
+        with open(f"/run/netns/{self.prefix}{name}") as file:
+            enter(file)
+
+    def close(self):
+        if not self.isolated:
+            return
+        for line in json.loads(run("ip", "-j", "netns", "list").stdout or "[]"):
+            name = line["name"]
+            if name.startswith(self.prefix):
+                for pid in map(int, run("ip", "netns", "pids", name).stdout.split()):
+                    if pid != os.getpid():  # we may be in one
+                        send(pid, signal.SIGKILL)
+                run("ip", "netns", "del", name)
+
+
+class Pod:
+    """A container's command in a pod of the cluster; what it says is kept."""
+
+    def __init__(self, cluster, name, *command, env):
+        self.cluster, self.name = cluster, name
+        self.process = subprocess.Popen([*cluster.inside(name), *command], stdin=subprocess.DEVNULL,
+                                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                        errors="replace", env={**os.environ, **env})
+        self.log = []
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.reader.start()
+
+    def read(self):
+        for line in self.process.stdout:
+            self.log.append(line.rstrip())
+        self.process.stdout.close()
+
+    def says(self, words, seconds=60):
+        return eventually(lambda: any(words in line for line in list(self.log)), seconds)
+
+    def first(self):
+        """The pid of process 1 of the pod, as it is outside."""
+        if not self.cluster.isolated:
+            return self.process.pid
+        def child():
+            with open(f"/proc/{self.process.pid}/task/{self.process.pid}/children") as file:
+                return file.read().split()
+        return int(eventually(child, 10)[0])
+
+    def run(self, *command, env):
+        """Another command in the pod, as an exec probe is: its result."""
+        argv = list(command)
+        if self.cluster.isolated:
+            argv = ["nsenter", "--target", str(self.first()), "--net", "--pid", "--mount", "--", *argv]
+        return subprocess.run(argv, capture_output=True, text=True, timeout=20, env={**os.environ, **env})
+
+    def stop(self, seconds):
+        """As the kubelet does: its exit code, None if it had to be killed."""
+        os.kill(self.first(), signal.SIGTERM)
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return None
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+        self.reader.join(10)
+
+
+def eventually(condition, seconds):
+    deadline = time.monotonic() + seconds
+    while not (value := condition()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return value
