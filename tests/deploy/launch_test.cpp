@@ -7,6 +7,8 @@
 
 #include <filesystem>
 #include <fstream>
+#include <map>
+#include <sstream>
 
 #include "absl/strings/str_cat.h"
 
@@ -78,6 +80,34 @@ TEST(LaunchTest, AKeyIsInNoCommandLineAndOnlyTheCoordinatorsEnvironment) {
               testing::Contains("--api-key-file=/keys/one"));
   EXPECT_THAT(coordinator_launch(config, "/bin").env,
               testing::Each(testing::Not(HasSubstr("sesame"))));
+}
+
+// In a container mpirun is started by hand, with settings from a file (deploy/container).
+TEST(GroupLaunch, TheImageHasTheSameSettings) {
+  std::map<std::string, std::string> file;
+  std::ifstream in(std::string(QUIRE_SOURCE_DIR) + "/deploy/container/openmpi-mca-params.conf");
+  for (std::string name, equals, line; std::getline(in, line);) {
+    if (line.empty() || line[0] == '#') continue;
+    std::istringstream words(line);
+    words >> name >> equals >> file[name];
+  }
+  for (const char* hostfile : {"", "hosts"}) {
+    EngineConfig config;
+    config.hostfile = hostfile;
+    const std::vector<std::string> argv = group_launch(config, "/bin", "a:1", "id").argv;
+    int settings = 0;
+    for (std::size_t i = 0; i + 2 < argv.size(); ++i) {
+      // In one host's group only: pods reach each other over the network.
+      if (argv[i] != "--mca" || argv[i + 1] == "btl_tcp_if_include") continue;
+      EXPECT_EQ(file[argv[i + 1]], argv[i + 2]) << argv[i + 1];
+      ++settings;
+    }
+    EXPECT_GE(settings, 7);
+    EXPECT_THAT(argv, testing::IsSupersetOf({"--oversubscribe", "--bind-to"}));
+  }
+  EXPECT_EQ(file["rmaps_base_oversubscribe"], "1");
+  EXPECT_EQ(file["hwloc_base_binding_policy"], "none");
+  EXPECT_EQ(file["rmaps_base_mapping_policy"], "slot");
 }
 
 }  // namespace
