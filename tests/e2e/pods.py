@@ -51,11 +51,12 @@ class Cluster:
             self.close()
             raise RuntimeError(f"ip {command}: {done.stderr.strip()}")
 
-    def inside(self, name):
+    def inside(self, name, start=START):
+        """What a command line begins with; `start` is a script that gets host name and command."""
         if not self.isolated:
             return []
         return ["ip", "netns", "exec", self.prefix + name, "unshare", "--uts", "--ipc", "--pid", "--fork",
-                "--kill-child", "--mount-proc", "sh", "-c", START, name]
+                "--kill-child", "--mount-proc", "sh", "-c", start, name]
 
     def enter(self, name):
         """This thread, and those that it starts, talk from a pod."""
@@ -79,9 +80,9 @@ class Cluster:
 class Pod:
     """A container's command in a pod of the cluster; what it says is kept."""
 
-    def __init__(self, cluster, name, *command, env):
+    def __init__(self, cluster, name, *command, env, start=START):
         self.cluster, self.name = cluster, name
-        self.process = subprocess.Popen([*cluster.inside(name), *command], stdin=subprocess.DEVNULL,
+        self.process = subprocess.Popen([*cluster.inside(name, start), *command], stdin=subprocess.DEVNULL,
                                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                                         errors="replace", env={**os.environ, **env})
         self.log = []

@@ -165,7 +165,7 @@ def resources_are_bounded(objects, facts):
 
 
 def shm_bytes(config):
-    """Two halves of a part for each rank; twice a step's rows where ranks do not divide the heads evenly."""
+    """Two halves of a part for each rank, with as much again to spare (OPERATIONS.md has the formula)."""
     rows = config["max-num-batched-tokens"] * LARGEST_HIDDEN * 4 * 2
     return 2 * config["tensor-parallel-size"] * max(rows, GATHER_BYTES)
 
