@@ -44,6 +44,9 @@ def unknown_restart_policy(o):
 @mistake(fields_are_known, "mpijob")
 def mpi_job_without_launcher(o): del find(o, "MPIJob", "quire-worker")["spec"]["mpiReplicaSpecs"]["Launcher"]
 @mistake(fields_are_known, "mpijob")
+def policy_that_the_operator_refuses(o):
+    find(o, "MPIJob", "quire-worker")["spec"]["mpiReplicaSpecs"]["Worker"]["restartPolicy"] = "Always"
+@mistake(fields_are_known, "mpijob")
 def old_version_of_mpi_job(o): find(o, "MPIJob", "quire-worker")["apiVersion"] = "kubeflow.org/v1"
 @mistake(fields_are_known, "lws", 1)
 def monitor_with_a_number_as_port(o): find(o, "ServiceMonitor", "quire")["spec"]["endpoints"][0]["port"] = 8000
