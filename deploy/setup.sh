@@ -145,12 +145,12 @@ fetch_model() {
 }
 
 install_test_clients() {
-  local stamp=$cache/venv/quire-tests-2
-  [ -f "$stamp" ] && return
+  local stamp=$cache/venv/quire-tests  # what is installed
+  [ -f "$stamp" ] && [ "$(cat "$stamp")" = "${test_clients[*]}" ] && return
   venv
   say "python: installing the clients of the end-to-end tests, and what checks manifests"
   "$cache/venv/bin/pip" install --disable-pip-version-check -q "${test_clients[@]}"
-  touch "$stamp"
+  echo "${test_clients[*]}" >"$stamp"
 }
 
 # The nvcc of a toolkit of 13 or newer: installed, or the wheels'. Nothing where there is none.
