@@ -156,7 +156,7 @@ class Group {
     absl::Time id_due;
     StepId sent = 0;
     StepId answered = 0;
-    absl::Time oldest_unanswered;  // when the step after `answered` was sent
+    absl::Time oldest_unanswered;  // when the step after `answered` was sent, or the last answered
     StepId digests_from = 0;       // the step of digests.front()
     std::deque<std::uint64_t>
         digests;  // the epoch's nonce, then after each step; digests.back() is that of `sent`

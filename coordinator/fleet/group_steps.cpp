@@ -183,11 +183,15 @@ GroupActions Group::tick(absl::Time now) {
         now, out);
     return out;
   }
-  if (live_->sent > live_->answered && now - live_->oldest_unanswered > rules_.step_deadline) {
+  if (now - live_->oldest_unanswered <= rules_.step_deadline) return out;
+  const std::string deadline = absl::FormatDuration(rules_.step_deadline);
+  if (live_->sent > live_->answered) {
     end(EndCause::kStepDeadline,
-        absl::StrCat("step ", live_->answered + 1, " was not answered within ",
-                     absl::FormatDuration(rules_.step_deadline)),
-        now, out);
+        absl::StrCat("step ", live_->answered + 1, " was not answered within ", deadline), now,
+        out);
+  } else if (!live_->ready && !live_->awaits_id) {
+    end(EndCause::kStepDeadline,
+        absl::StrCat("not every rank confirmed the first steps within ", deadline), now, out);
   }
   return out;
 }

@@ -596,6 +596,25 @@ TEST_F(GroupTest, AnUnansweredStepEndsTheEpoch) {
   EXPECT_THAT(lost[0].why, HasSubstr("step 3 was not answered"));
 }
 
+// Its heart beats and rank 0 answers for all, but a rank never gets through the first steps.
+TEST_F(GroupTest, AFirstStepThatARankDoesNotConfirmEndsTheEpoch) {
+  group_.hello(1, hello(0), now_);
+  const std::uint64_t nonce = only<action::Welcome>(group_.hello(2, hello(1), now_)).at(0).nonce;
+  group_.result(1, answer(1), now_);
+  group_.result(1, answer(2, 0), now_);
+  const auto alive = [&] {
+    group_.heartbeat(1, 1, 0, nonce, now_);
+    group_.heartbeat(2, 1, 0, nonce, now_);
+    return group_.tick(now_);
+  };
+  now_ += absl::Minutes(4);
+  EXPECT_THAT(alive(), IsEmpty());
+  now_ += absl::Minutes(2);
+  const auto closed = only<action::Close>(alive());
+  ASSERT_THAT(closed, SizeIs(1));
+  EXPECT_THAT(closed[0].why, HasSubstr("confirmed the first steps"));
+}
+
 TEST_F(GroupTest, TheEngineMayEndTheEpoch) {
   make_ready(1);
   EXPECT_THAT(only<action::Lost>(group_.end_epoch(EndCause::kStepDeadline, "because", now_)),
