@@ -237,8 +237,8 @@ class Server::Impl {
       engine_->on_ready(ready);
     };
     events.on_result = [this](StepResult result) { engine_->on_result(std::move(result)); };
-    events.on_lost = [this](EndCause cause, const std::string& why) {
-      engine_->on_lost(why, cause);
+    events.on_lost = [this](EpochId epoch, EndCause cause, const std::string&) {
+      engine_->on_lost(epoch, cause);
     };
     events.on_ended = [this](const EndedEpoch& ended) {
       events_.on_lost(ended.instance, ended.epoch, name_of(ended.cause));

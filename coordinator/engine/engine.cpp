@@ -349,8 +349,8 @@ void Engine::on_ready(const GroupReady& ready) {
 void Engine::on_result(StepResult result) {
   impl_->on_result(std::move(result));
 }
-void Engine::on_lost(const std::string& why, EndCause cause) {
-  impl_->mailbox().push(GroupLost{cause, why});
+void Engine::on_lost(EpochId epoch, EndCause cause) {
+  impl_->mailbox().push(GroupLost{epoch, cause});
 }
 
 void Engine::set_journal(JournalPort* journal) {

@@ -63,16 +63,17 @@ struct EngineStats {
   double full_step_us = 0;  // of the longest prompt's last step, as far as is known; 0: nothing is
 };
 
-// What the engine needs of the worker group; coordinator/fleet implements it over gRPC, tests fake
+// What the engine needs of the worker groups; coordinator/fleet implements it over gRPC, tests fake
 // it.
 class GroupPort {
  public:
   virtual ~GroupPort() = default;
   virtual void send(const StepPlan& plan) = 0;  // never blocks; a plan of a past epoch is dropped
-  virtual void end_epoch(EndCause cause, const std::string& why) = 0;  // Engine::on_lost() follows
+  // Engine::on_lost() follows. One that has ended is passed over.
+  virtual void end_epoch(EpochId epoch, EndCause cause, const std::string& why) = 0;
 };
 
-// What the group tells the engine. Any thread.
+// What a group tells the engine. Any thread.
 struct GroupReady {
   EpochId epoch = 0;
   int num_blocks = 0;
@@ -81,6 +82,8 @@ struct GroupReady {
   int num_host_blocks = 0;  // of the offload store on every rank
   std::uint64_t saved_prefixes = 0;  // what every rank's store holds of an earlier life; 0: nothing
   std::uint64_t numerics = 0;  // fingerprint of the numerics id by which it computes; 0: unknown
+  int seat = 0;                // which of the groups that serve at once
+  std::string instance = {};   // of its processes
 };
 
 // What the owner hears, from the engine's thread; must not block. Before a group that was ready is
@@ -122,8 +125,9 @@ class Engine {
 
   void on_ready(const GroupReady& ready);
   void on_result(StepResult result);
-  // The epoch ended: everything unfinished waits again.
-  void on_lost(const std::string& why, EndCause cause = EndCause::kRankGone);
+  // The epoch ended: what it had unfinished waits again. One that is not the engine's is passed
+  // over.
+  void on_lost(EpochId epoch, EndCause cause = EndCause::kRankGone);
 
   // --- the owner ---
   // Before start(); it outlives the engine. Requests with an answer are written there before

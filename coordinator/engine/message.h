@@ -30,8 +30,8 @@ struct StopChoice {
   int choice = 0;
 };
 struct GroupLost {
+  EpochId epoch = 0;
   EndCause cause = EndCause::kRankGone;
-  std::string why;
 };
 // Ends every request; then moves the prefix cache into the offload stores and answers with its
 // index (empty: there is none).

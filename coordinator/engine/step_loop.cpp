@@ -286,7 +286,7 @@ void StepLoop::take(SavePrefixes message) {
 }
 
 void StepLoop::take(const GroupLost& lost) {
-  lose_group(lost.cause);
+  if (lost.epoch == scheduler_.epoch()) lose_group(lost.cause);
 }
 
 // `ends`: why, where the scheduler does not say.
@@ -399,7 +399,7 @@ void StepLoop::count(FinishReason reason) {
 }
 
 void StepLoop::end_epoch(EndCause cause, const std::string& why) {
-  group_->end_epoch(cause, why);
+  group_->end_epoch(scheduler_.epoch(), cause, why);
   lose_group(cause);
 }
 

@@ -16,7 +16,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/wire.h"
-#include "coordinator/fleet/group.h"
+#include "coordinator/fleet/groups.h"
 #include "coordinator/fleet/worker_link.h"
 #include "fleet.grpc.pb.h"
 #include "spdlog/spdlog.h"
@@ -24,7 +24,7 @@
 namespace quire {
 namespace {
 
-constexpr int kMaxLinksBeyondWorld = 64;
+constexpr int kMaxLinksBeyondSeats = 64;
 constexpr absl::Duration kCloseGrace = absl::Seconds(1);  // then a closing stream is cancelled
 
 // A status message travels in a header: kept short.
@@ -41,7 +41,7 @@ GroupRules rules_of(const EngineConfig& config, std::uint64_t model_hash,
                     const FleetOptions& options) {
   GroupRules rules;
   rules.build = options.build;
-  rules.world = config.tensor_parallel_size;
+  rules.world = options.num_seats > 1 ? 0 : config.tensor_parallel_size;
   rules.model_hash = model_hash;
   rules.secret = options.secret;
   rules.last_epoch = options.last_epoch;
@@ -84,7 +84,7 @@ class Fleet::Impl final : public v1::Fleet::CallbackService, public LinkOwner {
       : config_(config),
         options_(std::move(options)),
         events_(std::move(events)),
-        group_(rules_of(config, model_hash, options_)),
+        groups_(rules_of(config, model_hash, options_), options_.num_seats),
         timer_([this] { keep_time(); }) {}
 
   ~Impl() override {
@@ -102,7 +102,8 @@ class Fleet::Impl final : public v1::Fleet::CallbackService, public LinkOwner {
       if (stopping_) {
         refuse(id, "the coordinator is stopping");
       } else if (links_.size() >
-                 static_cast<std::size_t>(config_.tensor_parallel_size + kMaxLinksBeyondWorld)) {
+                 static_cast<std::size_t>(config_.tensor_parallel_size * options_.num_seats +
+                                          kMaxLinksBeyondSeats)) {
         refuse(id, "too many workers are attached");
       }
     }
@@ -118,7 +119,7 @@ class Fleet::Impl final : public v1::Fleet::CallbackService, public LinkOwner {
 
   void on_gone(LinkId id, const std::string& why) override {
     absl::MutexLock lock(&mutex_);
-    if (!stopping_) run(group_.gone(id, why, steady_now()));
+    if (!stopping_) run(groups_.gone(id, why, steady_now()));
   }
 
   void on_done(LinkId id) override {
@@ -128,22 +129,22 @@ class Fleet::Impl final : public v1::Fleet::CallbackService, public LinkOwner {
 
   void send(const StepPlan& plan) {
     absl::MutexLock lock(&mutex_);
-    if (!stopping_) run(group_.plan(plan, steady_now()));
+    if (!stopping_) run(groups_.plan(plan, steady_now()));
   }
 
-  void end_epoch(EndCause cause, const std::string& why) {
+  void end_epoch(EpochId epoch, EndCause cause, const std::string& why) {
     absl::MutexLock lock(&mutex_);
-    if (!stopping_) run(group_.end_epoch(cause, why, steady_now()));
+    if (!stopping_) run(groups_.end_epoch(epoch, cause, why, steady_now()));
   }
 
   void shutdown(absl::Duration deadline, std::uint64_t saved_prefixes) {
     absl::MutexLock lock(&mutex_);
     stopping_ = true;
-    const std::vector<LinkId> ready = group_.ready_links();
+    const std::vector<LinkId> ready = groups_.ready_links();
     for (auto& [id, entry] : links_) {
       v1::Down down;
       v1::Drain* drain = down.mutable_drain();
-      drain->set_epoch(group_.epoch());
+      if (const Group* group = groups_.of(id)) drain->set_epoch(group->epoch());
       // A standby's store holds nothing of this.
       const bool saves = std::find(ready.begin(), ready.end(), id) != ready.end();
       if (saves) drain->set_saved_prefixes(saved_prefixes);
@@ -161,12 +162,12 @@ class Fleet::Impl final : public v1::Fleet::CallbackService, public LinkOwner {
 
   std::string describe() const {
     absl::MutexLock lock(&mutex_);
-    return group_.describe();
+    return groups_.describe();
   }
 
   std::uint64_t stale_dropped() const {
     absl::MutexLock lock(&mutex_);
-    return group_.stale_dropped();
+    return groups_.stale_dropped();
   }
 
  private:
@@ -185,27 +186,27 @@ class Fleet::Impl final : public v1::Fleet::CallbackService, public LinkOwner {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     bool& presented = links_.at(id).presented;
     if (message.kind_case() == v1::Up::kHello) {
-      if (std::exchange(presented, true)) return group_.gone(id, "it sent a second Hello", now);
-      return group_.hello(id, from_proto(message.hello()), now);
+      if (std::exchange(presented, true)) return groups_.gone(id, "it sent a second Hello", now);
+      return groups_.hello(id, from_proto(message.hello()), now);
     }
     if (!presented) return {action::Refuse{id, "the first message must be Hello"}};
     switch (message.kind_case()) {
       case v1::Up::kCollectiveId:
-        return group_.collective_id(id, message.collective_id().epoch(),
-                                    message.collective_id().id(), now);
+        return groups_.collective_id(id, message.collective_id().epoch(),
+                                     message.collective_id().id(), now);
       case v1::Up::kHeartbeat: {
         const v1::Heartbeat& beat = message.heartbeat();
-        return group_.heartbeat(id, beat.epoch(), beat.step(), beat.plan_digest(), now);
+        return groups_.heartbeat(id, beat.epoch(), beat.step(), beat.plan_digest(), now);
       }
       case v1::Up::kResult: {
         absl::StatusOr<StepResult> result = wire::decode(message.result());
-        if (result.ok()) return group_.result(id, *std::move(result), now);
-        return group_.gone(id, std::string(result.status().message()), now);
+        if (result.ok()) return groups_.result(id, *std::move(result), now);
+        return groups_.gone(id, std::string(result.status().message()), now);
       }
       case v1::Up::kError:
-        return group_.worker_error(id, message.error().epoch(), message.error().message(), now);
+        return groups_.worker_error(id, message.error().epoch(), message.error().message(), now);
       default:
-        return group_.gone(id, "it sent a message of no known kind", now);
+        return groups_.gone(id, "it sent a message of no known kind", now);
     }
   }
 
@@ -228,7 +229,7 @@ class Fleet::Impl final : public v1::Fleet::CallbackService, public LinkOwner {
 
   void perform(action::Welcome& what, Todo& todo) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     spdlog::info("{} ({} KV blocks of {} tokens, {} in the offload store{})",
-                 log_text(group_.describe()), what.num_blocks, config_.block_size,
+                 log_text(groups_.describe()), what.num_blocks, config_.block_size,
                  what.num_host_blocks, what.keep_saved ? ", with saved prefixes" : "");
     v1::Down down;
     v1::Welcome* welcome = down.mutable_welcome();
@@ -282,8 +283,8 @@ class Fleet::Impl final : public v1::Fleet::CallbackService, public LinkOwner {
   }
 
   void perform(action::Lost& what, Todo&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    spdlog::error("the worker group is lost: {}", log_text(what.why));
-    events_.on_lost(what.cause, what.why);
+    spdlog::error("the worker group of epoch {} is lost: {}", what.epoch, log_text(what.why));
+    events_.on_lost(what.epoch, what.cause, what.why);
   }
 
   void perform(action::Ended& what, Todo&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
@@ -296,7 +297,7 @@ class Fleet::Impl final : public v1::Fleet::CallbackService, public LinkOwner {
       auto found = links_.find(id);
       if (found == links_.end() || found->second.link->send(message)) continue;
       for (GroupAction& next :
-           group_.gone(id, "it reads too slowly: its queue is full", steady_now())) {
+           groups_.gone(id, "it reads too slowly: its queue is full", steady_now())) {
         todo.push_back(std::move(next));
       }
     }
@@ -312,17 +313,23 @@ class Fleet::Impl final : public v1::Fleet::CallbackService, public LinkOwner {
         grpc::Status(grpc::StatusCode::FAILED_PRECONDITION, header_text(reason)), false);
   }
 
+  std::shared_ptr<const v1::Down> heartbeat_to(LinkId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    v1::Down down;
+    v1::Heartbeat* beat = down.mutable_heartbeat();
+    if (const Group* group = groups_.of(id)) {
+      beat->set_epoch(group->epoch());
+      beat->set_step(group->last_step());
+    }
+    return std::make_shared<const v1::Down>(std::move(down));
+  }
+
   void keep_time() {
     while (pacer_.sleep(options_.heartbeat)) {
       absl::MutexLock lock(&mutex_);
       const absl::Time now = steady_now();
-      if (!stopping_) run(group_.tick(now));
-      v1::Down down;
-      down.mutable_heartbeat()->set_epoch(group_.epoch());
-      down.mutable_heartbeat()->set_step(group_.last_step());
-      const auto beat = std::make_shared<const v1::Down>(std::move(down));
+      if (!stopping_) run(groups_.tick(now));
       for (auto& [id, entry] : links_) {
-        if (entry.link->idle_since(now - options_.heartbeat)) entry.link->send(beat);
+        if (entry.link->idle_since(now - options_.heartbeat)) entry.link->send(heartbeat_to(id));
         if (entry.link->closing_since(now - kCloseGrace)) entry.link->cancel();
         if (!entry.presented && now - entry.attached > options_.lease) {
           entry.link->close(grpc::Status(grpc::StatusCode::DEADLINE_EXCEEDED, "no Hello came"),
@@ -336,7 +343,7 @@ class Fleet::Impl final : public v1::Fleet::CallbackService, public LinkOwner {
   const FleetOptions options_;
   const FleetEvents events_;
   mutable absl::Mutex mutex_;
-  Group group_ ABSL_GUARDED_BY(mutex_);
+  Groups groups_ ABSL_GUARDED_BY(mutex_);
   std::unordered_map<LinkId, Entry> links_ ABSL_GUARDED_BY(mutex_);
   LinkId last_link_ ABSL_GUARDED_BY(mutex_) = 0;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
@@ -355,8 +362,8 @@ grpc::Service* Fleet::service() {
 void Fleet::send(const StepPlan& plan) {
   impl_->send(plan);
 }
-void Fleet::end_epoch(EndCause cause, const std::string& why) {
-  impl_->end_epoch(cause, why);
+void Fleet::end_epoch(EpochId epoch, EndCause cause, const std::string& why) {
+  impl_->end_epoch(epoch, cause, why);
 }
 void Fleet::shutdown(absl::Duration deadline, std::uint64_t saved_prefixes) {
   impl_->shutdown(deadline, saved_prefixes);

@@ -1,8 +1,9 @@
-// The worker group as the coordinator sees it: the Attach streams, the epoch, who has confirmed
-// what. Issues an epoch only when one instance has presented every rank exactly once; refuses or
-// parks others by name. Any stream's failure ends the epoch at once.
+// The worker groups as the coordinator sees them: the Attach streams, the epochs, who has confirmed
+// what. Issues an epoch only when one instance has presented every rank exactly once and a seat is
+// free; refuses or parks others by name. Any stream's failure ends its epoch at once.
 //
-// group.h holds the rules, worker_link.h one stream; this joins them under one lock and keeps time.
+// groups.h holds the rules, worker_link.h one stream; this joins them under one lock and keeps
+// time.
 #pragma once
 
 #include <cstdint>
@@ -31,7 +32,7 @@ struct EndedEpoch {
 struct FleetEvents {
   std::function<void(const GroupReady&)> on_ready;
   std::function<void(StepResult)> on_result;
-  std::function<void(EndCause, const std::string&)> on_lost;
+  std::function<void(EpochId, EndCause, const std::string&)> on_lost;
   // Of every epoch, also one that never became ready; before on_lost. Its ranks should leave now.
   std::function<void(const EndedEpoch&)> on_ended = [](const EndedEpoch&) {};
 };
@@ -39,6 +40,9 @@ struct FleetEvents {
 struct FleetOptions {
   std::string build;   // what a worker's Hello must say
   std::string secret;  // empty: workers need none
+  // Groups that may serve at once; others stand by. One: of --tensor-parallel-size ranks. More:
+  // each may have any number.
+  int num_seats = 1;
   absl::Duration heartbeat = absl::Milliseconds(250);
   absl::Duration lease = absl::Seconds(5);
   absl::Duration step_deadline = absl::Minutes(5);
@@ -57,12 +61,12 @@ class Fleet final : public GroupPort {
 
   grpc::Service* service();  // quire.v1.Fleet, to register on the coordinator's gRPC server
   void send(const StepPlan& plan) override;
-  void end_epoch(EndCause cause, const std::string& why) override;
+  void end_epoch(EpochId epoch, EndCause cause, const std::string& why) override;
   // Drain to every rank, then closes the streams; returns when all are closed or after the
   // deadline (those left are then cancelled). No event comes after the call has begun. The ranks of
   // a ready epoch note `saved_prefixes` (0: nothing) with what then lies in their offload stores.
   void shutdown(absl::Duration deadline, std::uint64_t saved_prefixes);
-  std::string describe() const;         // "epoch 3: 2 ranks on host0" for logs and metrics
+  std::string describe() const;         // "epoch 3: 2 ranks on host0" for logs
   std::uint64_t stale_dropped() const;  // messages of past epochs
 
  private:

@@ -39,11 +39,8 @@ StepPlan dummy_plan(EpochId epoch, StepId step, int num_kv_groups) {
 
 }  // namespace
 
-GroupActions Group::plan(const StepPlan& plan, absl::Time now) {
-  GroupActions out;
-  if (!live_ || !live_->ready || plan.epoch != live_->epoch) return out;
-  broadcast(plan, now, out);
-  return out;
+void Group::plan(const StepPlan& plan, absl::Time now, GroupActions& out) {
+  if (live_ && live_->ready && plan.epoch == live_->epoch) broadcast(plan, now, out);
 }
 
 void Group::broadcast(const StepPlan& plan, absl::Time now, GroupActions& out) {
@@ -53,13 +50,13 @@ void Group::broadcast(const StepPlan& plan, absl::Time now, GroupActions& out) {
   live_->digests.push_back(wire::plan_digest(live_->digests.back(), bytes));
   if (live_->sent == live_->answered) live_->oldest_unanswered = now;
   live_->sent = plan.step;
-  out.push_back(action::Broadcast{live_links(), std::move(bytes)});
+  out.push_back(action::Broadcast{links(), std::move(bytes)});
 }
 
 void Group::advance_proof(absl::Time now, GroupActions& out) {
   if (!live_ || live_->ready || live_->awaits_id) return;
   if (live_->sent == live_->answered && live_->sent < kDummySteps) {
-    const int num_kv_groups = live_->instance.ranks.at(0).hello.num_kv_groups;
+    const int num_kv_groups = live_->instance.first().num_kv_groups;
     broadcast(dummy_plan(live_->epoch, live_->sent + 1, num_kv_groups), now, out);
     return;
   }
@@ -68,40 +65,41 @@ void Group::advance_proof(absl::Time now, GroupActions& out) {
     if (rank != kSamplingRank && member.confirmed < kDummySteps) return;
   }
   live_->ready = true;
-  out.push_back(action::Ready{GroupReady{
-      live_->epoch, live_->num_blocks, rules_.world, kDummySteps + 1, live_->num_host_blocks,
-      live_->saved_prefixes, hash64(0, live_->instance.ranks.at(0).hello.numerics_id)}});
+  out.push_back(action::Ready{GroupReady{.epoch = live_->epoch,
+                                         .num_blocks = live_->num_blocks,
+                                         .world = live_->instance.world(),
+                                         .next_step = kDummySteps + 1,
+                                         .num_host_blocks = live_->num_host_blocks,
+                                         .saved_prefixes = live_->saved_prefixes,
+                                         .numerics = hash64(0, live_->instance.first().numerics_id),
+                                         .seat = seat_,
+                                         .instance = live_->instance.id}});
 }
 
-GroupActions Group::heartbeat(LinkId link, EpochId epoch, StepId step, std::uint64_t digest,
-                              absl::Time now) {
-  GroupActions out;
-  Member* member = live_member(link);
-  if (member == nullptr) return out;  // a standby's, or of a stream that is closing
-  if (epoch != live_->epoch) {
-    ++stale_dropped_;
-    return out;
-  }
-  member->last_heard = now;
-  const std::string who = absl::StrCat("rank ", member->hello.rank, " on ", member->hello.host);
-  if (step > live_->sent || step < member->confirmed) {
+bool Group::heartbeat(LinkId link, EpochId epoch, StepId step, std::uint64_t digest, absl::Time now,
+                      GroupActions& out) {
+  if (!live_ || epoch != live_->epoch) return false;
+  Member& from = *member(link);
+  from.last_heard = now;
+  const std::string who = absl::StrCat("rank ", from.hello.rank, " on ", from.hello.host);
+  if (step > live_->sent || step < from.confirmed) {
     end(EndCause::kProtocol,
-        absl::StrCat(who, " reports step ", step, ", but it had confirmed ", member->confirmed,
+        absl::StrCat(who, " reports step ", step, ", but it had confirmed ", from.confirmed,
                      " and ", live_->sent, " were sent"),
-        now, out);
-    return out;
+        out);
+    return true;
   }
   // Steps below digests_from were confirmed by every rank, so `step` is not below it.
   if (digest != live_->digests[step - live_->digests_from]) {
     end(EndCause::kProtocol,
-        absl::StrCat(who, " was given other plans than we sent, up to step ", step), now, out);
-    return out;
+        absl::StrCat(who, " was given other plans than we sent, up to step ", step), out);
+    return true;
   }
-  if (step == member->confirmed) return out;
-  member->confirmed = step;
+  if (step == from.confirmed) return true;
+  from.confirmed = step;
   drop_confirmed_digests();
   advance_proof(now, out);
-  return out;
+  return true;
 }
 
 void Group::drop_confirmed_digests() {
@@ -115,85 +113,73 @@ void Group::drop_confirmed_digests() {
   }
 }
 
-GroupActions Group::result(LinkId link, StepResult result, absl::Time now) {
-  GroupActions out;
-  Member* member = live_member(link);
-  if (member == nullptr || result.epoch != live_->epoch) {
-    ++stale_dropped_;
-    return out;
-  }
-  member->last_heard = now;
-  if (member->hello.rank != kSamplingRank) {
+bool Group::result(LinkId link, StepResult result, absl::Time now, GroupActions& out) {
+  if (!live_ || result.epoch != live_->epoch) return false;
+  Member& from = *member(link);
+  from.last_heard = now;
+  if (from.hello.rank != kSamplingRank) {
     end(EndCause::kProtocol,
-        absl::StrCat("rank ", member->hello.rank, " sent the result of step ", result.step,
+        absl::StrCat("rank ", from.hello.rank, " sent the result of step ", result.step,
                      ", but rank ", kSamplingRank, " samples"),
-        now, out);
-    return out;
+        out);
+    return true;
   }
   if (result.step != live_->answered + 1 || result.step > live_->sent) {
     end(EndCause::kProtocol,
         absl::StrCat("rank ", kSamplingRank, " answered step ", result.step, " after ",
                      live_->answered, " of ", live_->sent, " sent"),
-        now, out);
-    return out;
+        out);
+    return true;
   }
   live_->answered = result.step;
   live_->oldest_unanswered = now;
   if (live_->ready) {
     out.push_back(action::Result{std::move(result)});
-    return out;
+    return true;
   }
   if (result.step < kDummySteps && result.rows.size() != 1) {
     end(EndCause::kProtocol,
-        absl::StrCat("the first step sampled ", result.rows.size(), " rows instead of 1"), now,
-        out);
-    return out;
+        absl::StrCat("the first step sampled ", result.rows.size(), " rows instead of 1"), out);
+    return true;
   }
   advance_proof(now, out);
-  return out;
+  return true;
 }
 
-GroupActions Group::worker_error(LinkId link, EpochId epoch, const std::string& message,
-                                 absl::Time now) {
-  GroupActions out;
-  if (const Member* member = live_member(link); member != nullptr && epoch == live_->epoch) {
-    end(EndCause::kWorkerError,
-        absl::StrCat("rank ", member->hello.rank, " on ", member->hello.host, " failed: ", message),
-        now, out);
-  }
-  return out;
+bool Group::worker_error(LinkId link, EpochId epoch, const std::string& message,
+                         GroupActions& out) {
+  if (!live_ || epoch != live_->epoch) return false;
+  const RankHello& hello = member(link)->hello;
+  end(EndCause::kWorkerError,
+      absl::StrCat("rank ", hello.rank, " on ", hello.host, " failed: ", message), out);
+  return true;
 }
 
-GroupActions Group::tick(absl::Time now) {
-  GroupActions out;
-  if (!live_) return out;
+void Group::tick(absl::Time now, GroupActions& out) {
+  if (!live_) return;
   for (const auto& [rank, member] : live_->instance.ranks) {
-    if (now - member.last_heard <= rules_.lease) continue;
-    end(EndCause::kRankSilent,
-        absl::StrCat("rank ", rank, " on ", member.hello.host, " was silent for ",
-                     absl::FormatDuration(now - member.last_heard)),
-        now, out);
-    return out;
+    if (now - member.last_heard <= rules_->lease) continue;
+    return end(EndCause::kRankSilent,
+               absl::StrCat("rank ", rank, " on ", member.hello.host, " was silent for ",
+                            absl::FormatDuration(now - member.last_heard)),
+               out);
   }
   if (live_->awaits_id && now > live_->id_due) {
-    end(EndCause::kStepDeadline,
-        absl::StrCat("rank 0 on ", live_->instance.ranks.at(0).hello.host,
-                     " made no id for the group's collective within ",
-                     absl::FormatDuration(rules_.id_deadline)),
-        now, out);
-    return out;
+    return end(EndCause::kStepDeadline,
+               absl::StrCat("rank 0 on ", live_->instance.first().host,
+                            " made no id for the group's collective within ",
+                            absl::FormatDuration(rules_->id_deadline)),
+               out);
   }
-  if (now - live_->oldest_unanswered <= rules_.step_deadline) return out;
-  const std::string deadline = absl::FormatDuration(rules_.step_deadline);
+  if (now - live_->oldest_unanswered <= rules_->step_deadline) return;
+  const std::string deadline = absl::FormatDuration(rules_->step_deadline);
   if (live_->sent > live_->answered) {
     end(EndCause::kStepDeadline,
-        absl::StrCat("step ", live_->answered + 1, " was not answered within ", deadline), now,
-        out);
+        absl::StrCat("step ", live_->answered + 1, " was not answered within ", deadline), out);
   } else if (!live_->ready && !live_->awaits_id) {
     end(EndCause::kStepDeadline,
-        absl::StrCat("not every rank confirmed the first steps within ", deadline), now, out);
+        absl::StrCat("not every rank confirmed the first steps within ", deadline), out);
   }
-  return out;
 }
 
 }  // namespace quire

@@ -15,7 +15,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
-#include "coordinator/fleet/group.h"
+#include "coordinator/fleet/group_action.h"
 #include "fleet.pb.h"
 
 namespace quire {

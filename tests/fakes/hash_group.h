@@ -50,21 +50,21 @@ class HashGroup final : public GroupPort {
     changed_.notify_all();
   }
 
-  void end_epoch(EndCause, const std::string& why) override {
+  void end_epoch(EpochId, EndCause, const std::string& why) override {
     std::lock_guard lock(mutex_);
     ended_.push_back(why);
-    replace(why);
+    replace();
   }
 
   // The group dies and a new one attaches at once.
   void kill() {
     std::lock_guard lock(mutex_);
-    replace("killed by the test");
+    replace();
   }
   // The group dies and nobody comes: attach() brings the next.
   void leave() {
     std::lock_guard lock(mutex_);
-    end_life("gone");
+    end_life();
   }
   // Plans are swallowed until the epoch ends.
   void hang() {
@@ -114,15 +114,14 @@ class HashGroup final : public GroupPort {
     ready.numerics = numerics_;
     engine_->on_ready(ready);
   }
-  void end_life(const std::string& why) {
+  void end_life() {
     if (worker_ == nullptr) return;
     worker_.reset();
     plans_.clear();
-    ++config_.epoch;
-    engine_->on_lost(why);
+    engine_->on_lost(config_.epoch++);
   }
-  void replace(const std::string& why) {
-    end_life(why);
+  void replace() {
+    end_life();
     start_life();
   }
 
@@ -135,7 +134,7 @@ class HashGroup final : public GroupPort {
         changed_.wait(lock, [this] { return stopping_ || (!plans_.empty() && !hanging_); });
         if (stopping_) return;
         if (is_deadly(plans_.front())) {
-          replace("died of a token");
+          replace();
           continue;
         }
         run_one(&result);

@@ -100,8 +100,8 @@ class ServingFixture : public ::testing::Test {
     FleetEvents events;
     events.on_ready = [this](const GroupReady& ready) { engine_->on_ready(ready); };
     events.on_result = [this](StepResult result) { engine_->on_result(std::move(result)); };
-    events.on_lost = [this](EndCause cause, const std::string& why) {
-      engine_->on_lost(why, cause);
+    events.on_lost = [this](EpochId epoch, EndCause cause, const std::string&) {
+      engine_->on_lost(epoch, cause);
     };
     fleet_ = std::make_unique<Fleet>(config_, kModelHash, events, make_fleet_options());
     grpc::ServerBuilder builder;

@@ -1,5 +1,5 @@
 // The group's rules with scripted hellos, heartbeats and results; no stream and no real clock.
-#include "coordinator/fleet/group.h"
+#include "coordinator/fleet/groups.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -68,7 +68,7 @@ class GroupTest : public ::testing::Test {
 
   StepResult answer(StepId step, int rows = 1) {
     StepResult r;
-    r.epoch = group_.epoch();
+    r.epoch = epoch();
     r.step = step;
     r.rows.resize(static_cast<std::size_t>(rows));
     return r;
@@ -92,20 +92,22 @@ class GroupTest : public ::testing::Test {
     };
     add(group_.result(first, answer(1), now_));
     add(group_.result(first, answer(2, 0), now_));
-    add(group_.heartbeat(first + 1, group_.epoch(), mirror_.step, mirror_.digest, now_));
+    add(group_.heartbeat(first + 1, epoch(), mirror_.step, mirror_.digest, now_));
     return all;
   }
 
   StepPlan plan(StepId step) {
     StepPlan p;
-    p.epoch = group_.epoch();
+    p.epoch = epoch();
     p.step = step;
     return p;
   }
 
+  EpochId epoch() const { return group_.seat(0).epoch(); }
+
   std::uint64_t nonce_ = 0;
   absl::Time now_ = absl::FromUnixSeconds(1000);
-  Group group_{rules()};
+  Groups group_{rules()};
   Mirror mirror_;
 };
 
@@ -124,7 +126,7 @@ TEST_P(Stores, TheEpochHasWhatEveryRankHas) {
   const StoreCase& c = GetParam();
   GroupRules with = rules();
   with.known_saved_prefixes = c.known;
-  group_ = Group(with);
+  group_ = Groups(with);
   GroupActions all;
   for (int rank = 0; rank < kWorld; ++rank) {
     RankHello h = hello(rank);
@@ -182,7 +184,7 @@ TEST_F(GroupTest, APlanOfSavesAloneIsAnswered) {
 
 TEST_F(GroupTest, WelcomesOnlyWhenEveryRankHasPresentedItself) {
   EXPECT_THAT(group_.hello(7, hello(1), now_), IsEmpty());
-  EXPECT_EQ(group_.epoch(), 0u);
+  EXPECT_EQ(epoch(), 0u);
   EXPECT_THAT(group_.describe(), HasSubstr("1 of 2 ranks of A wait"));
 
   const GroupActions actions = group_.hello(8, hello(0), now_);
@@ -191,7 +193,7 @@ TEST_F(GroupTest, WelcomesOnlyWhenEveryRankHasPresentedItself) {
   EXPECT_THAT(welcome[0].links, ElementsAre(8, 7));  // by rank
   EXPECT_EQ(welcome[0].epoch, 1u);
   EXPECT_EQ(welcome[0].num_blocks, 40);  // the smaller of 50 and 40
-  EXPECT_FALSE(group_.ready());
+  EXPECT_FALSE(group_.seat(0).ready());
 }
 
 TEST_F(GroupTest, IsReadyOnlyAfterTheDummyStepsPassedOnAllRanks) {
@@ -213,7 +215,7 @@ TEST_F(GroupTest, IsReadyOnlyAfterTheDummyStepsPassedOnAllRanks) {
   mirror_.take(out);
 
   EXPECT_THAT(group_.result(1, answer(2, 0), now_), IsEmpty());  // rank 1 has not confirmed yet
-  EXPECT_FALSE(group_.ready());
+  EXPECT_FALSE(group_.seat(0).ready());
   const auto ready =
       only<action::Ready>(group_.heartbeat(2, 1, mirror_.step, mirror_.digest, now_));
   ASSERT_THAT(ready, SizeIs(1));
@@ -255,7 +257,7 @@ TEST_F(GroupTest, RefusesByName) {
 TEST_F(GroupTest, RefusesAWrongSecret) {
   GroupRules secret = rules();
   secret.secret = "open sesame";
-  Group group(secret);
+  Groups group(secret);
   for (const char* given : {"", "open", "open sesamf", "open sesameopen sesame"}) {
     RankHello h = hello(0);
     h.secret = given;
@@ -280,7 +282,7 @@ TEST_F(GroupTest, RefusesAGroupWhoseRanksDisagree) {
   refused = only<action::Refuse>(group_.hello(4, other, now_));
   ASSERT_THAT(refused, SizeIs(2));
   EXPECT_THAT(refused[0].reason, HasSubstr("layout M"));
-  EXPECT_EQ(group_.epoch(), 0u);
+  EXPECT_EQ(epoch(), 0u);
 }
 
 class CollectiveGroupTest : public GroupTest {
@@ -303,7 +305,7 @@ TEST_F(CollectiveGroupTest, TheIdGoesToEveryRankBeforeTheFirstStep) {
   ASSERT_THAT(only<action::Welcome>(welcomed), SizeIs(1));
   EXPECT_THAT(only<action::Broadcast>(welcomed), IsEmpty());
   const std::string id("any\0bytes", 9);
-  const GroupActions out = group_.collective_id(1, group_.epoch(), id, now_);
+  const GroupActions out = group_.collective_id(1, epoch(), id, now_);
   ASSERT_EQ(out.size(), 2u);
   const auto& relay = std::get<action::Relay>(out[0]);
   EXPECT_THAT(relay.links, ElementsAre(1, 2));
@@ -318,7 +320,7 @@ TEST_F(CollectiveGroupTest, EveryEpochNeedsAnIdOfItsOwn) {
   welcome_both();
   mirror_.take(group_.collective_id(1, 1, "first", now_));
   prove(1);
-  ASSERT_TRUE(group_.ready());
+  ASSERT_TRUE(group_.seat(0).ready());
   group_.hello(3, over("nccl", 0, "B"), now_);
   group_.hello(4, over("nccl", 1, "B"), now_);
   GroupActions out = group_.gone(2, "its stream ended", now_);
@@ -348,7 +350,7 @@ TEST_F(CollectiveGroupTest, AnIdThatDoesNotComeEndsTheEpoch) {
   ASSERT_THAT(closed, SizeIs(1));
   EXPECT_THAT(closed[0].links, ElementsAre(1, 2));
   EXPECT_THAT(closed[0].why, HasSubstr("rank 0 on host0 made no id for the group's collective"));
-  EXPECT_EQ(group_.epoch(), 0u);
+  EXPECT_EQ(epoch(), 0u);
   // The instance is not tried again.
   EXPECT_THAT(only<action::Refuse>(group_.hello(5, over("nccl", 0), now_)), SizeIs(1));
 }
@@ -366,7 +368,7 @@ TEST_F(CollectiveGroupTest, OnlyRankZeroSendsItAndOnce) {
                         {1, std::string(wire::kMaxCollectiveIdBytes + 1, 'x'), 0, "4097 bytes"}};
   for (const Case& each : cases) {
     SCOPED_TRACE(each.says);
-    group_ = Group(rules());
+    group_ = Groups(rules());
     welcome_both();
     for (int i = 0; i < each.before; ++i) group_.collective_id(1, 1, "good", now_);
     const auto closed = only<action::Close>(group_.collective_id(each.link, 1, each.id, now_));
@@ -395,7 +397,7 @@ TEST_F(CollectiveGroupTest, RanksThatDisagreeAreRefused) {
 TEST_F(GroupTest, RefusesRanksThatAreNotContiguousPerHost) {
   GroupRules four = rules();
   four.world = 3;
-  Group group(four);
+  Groups group(four);
   const char* hosts[] = {"host0", "host1", "host0"};
   GroupActions last;
   for (int rank = 0; rank < 3; ++rank) {
@@ -420,11 +422,11 @@ TEST_F(GroupTest, RefusesADuplicateRankOfAnotherProcess) {
 
   // Also once the epoch lives, and the epoch goes on.
   group_.hello(3, hello(1), now_);
-  ASSERT_EQ(group_.epoch(), 1u);
+  ASSERT_EQ(epoch(), 1u);
   refused = only<action::Refuse>(group_.hello(4, twin, now_));
   ASSERT_THAT(refused, SizeIs(1));
   EXPECT_THAT(refused[0].reason, HasSubstr("attached already"));
-  EXPECT_EQ(group_.epoch(), 1u);
+  EXPECT_EQ(epoch(), 1u);
 }
 
 TEST_F(GroupTest, AReattachingProcessReplacesItsOldStream) {
@@ -442,7 +444,7 @@ TEST_F(GroupTest, AStandbyTakesOverAfterALoss) {
   make_ready(1);
   EXPECT_THAT(group_.hello(11, hello(0, "B"), now_), IsEmpty());
   EXPECT_THAT(group_.hello(12, hello(1, "B"), now_), IsEmpty());
-  EXPECT_EQ(group_.epoch(), 1u);
+  EXPECT_EQ(epoch(), 1u);
 
   const GroupActions out = group_.gone(2, "its stream ended", now_);
   const auto closed = only<action::Close>(out);
@@ -462,15 +464,15 @@ TEST_F(GroupTest, AStandbyTakesOverAfterALoss) {
   EXPECT_THAT(group_.heartbeat(1, 1, 2, 5, now_), IsEmpty());
   EXPECT_THAT(group_.result(1, answer(3), now_), IsEmpty());
   EXPECT_THAT(group_.gone(1, "ended", now_), IsEmpty());
-  EXPECT_TRUE(group_.ready());
+  EXPECT_TRUE(group_.seat(0).ready());
 }
 
 TEST_F(GroupTest, AGroupThatLostItsEpochMayAttachAgain) {
   make_ready(1);
   group_.gone(1, "its connection was lost", now_);
-  EXPECT_EQ(group_.epoch(), 0u);
+  EXPECT_EQ(epoch(), 0u);
   EXPECT_THAT(only<action::Ready>(make_ready(3)), SizeIs(1));
-  EXPECT_EQ(group_.epoch(), 2u);
+  EXPECT_EQ(epoch(), 2u);
 }
 
 TEST_F(GroupTest, AGroupThatFailsItsFirstStepsIsNotTriedAgain) {
@@ -507,7 +509,7 @@ TEST_F(GroupTest, WhoWasNotToldTheNonceCannotConfirmAStep) {
   EXPECT_NE(stranger.digest, mirror_.digest);
   EXPECT_THAT(only<action::Close>(group_.heartbeat(2, 1, mirror_.step, stranger.digest, now_)),
               SizeIs(1));
-  EXPECT_FALSE(group_.ready());
+  EXPECT_FALSE(group_.seat(0).ready());
 }
 
 TEST_F(GroupTest, HeartbeatsMayConfirmLateAndOutOfStep) {
@@ -522,7 +524,7 @@ TEST_F(GroupTest, HeartbeatsMayConfirmLateAndOutOfStep) {
     const Mirror& late = after[after.size() / 2];  // the other rank is far behind
     EXPECT_THAT(group_.heartbeat(2, 1, late.step, late.digest, now_), IsEmpty());
   }
-  EXPECT_TRUE(group_.ready());
+  EXPECT_TRUE(group_.seat(0).ready());
   const Mirror& back = after[3];
   EXPECT_THAT(only<action::Lost>(group_.heartbeat(2, 1, back.step, back.digest, now_)), SizeIs(1));
 }
@@ -535,7 +537,7 @@ TEST_F(GroupTest, AHeartbeatOfAFutureStepEndsTheEpoch) {
 TEST_F(GroupTest, ResultsMustBeContiguous) {
   for (const StepId wrong : {StepId{2}, StepId{4}, StepId{5}}) {
     SCOPED_TRACE(wrong);
-    group_ = Group(rules());
+    group_ = Groups(rules());
     make_ready(1);
     group_.plan(plan(3), now_);
     group_.plan(plan(4), now_);
@@ -562,7 +564,7 @@ TEST_F(GroupTest, MessagesOfAnotherEpochAreDroppedAndCounted) {
   StepPlan late = plan(9);
   late.epoch = 7;
   EXPECT_THAT(group_.plan(late, now_), IsEmpty());
-  EXPECT_TRUE(group_.ready());
+  EXPECT_TRUE(group_.seat(0).ready());
   EXPECT_THAT(only<action::Result>(group_.result(1, answer(3), now_)), SizeIs(1));
 }
 
@@ -617,17 +619,18 @@ TEST_F(GroupTest, AFirstStepThatARankDoesNotConfirmEndsTheEpoch) {
 
 TEST_F(GroupTest, TheEngineMayEndTheEpoch) {
   make_ready(1);
-  EXPECT_THAT(only<action::Lost>(group_.end_epoch(EndCause::kStepDeadline, "because", now_)),
-              SizeIs(1));
-  EXPECT_THAT(group_.end_epoch(EndCause::kStepDeadline, "again", now_), IsEmpty());
+  EXPECT_THAT(
+      only<action::Lost>(group_.end_epoch(epoch(), EndCause::kStepDeadline, "because", now_)),
+      SizeIs(1));
+  EXPECT_THAT(group_.end_epoch(epoch(), EndCause::kStepDeadline, "again", now_), IsEmpty());
 }
 
 TEST_F(GroupTest, EpochsBeginAboveThoseOfAnEarlierCoordinator) {
   GroupRules known = rules();
   known.last_epoch = 41;
-  group_ = Group(known);
+  group_ = Groups(known);
   make_ready(1);
-  EXPECT_EQ(group_.epoch(), 42u);
+  EXPECT_EQ(epoch(), 42u);
 }
 
 TEST_F(GroupTest, EpochsBeginAboveThoseThatRanksWereIn) {
@@ -637,11 +640,11 @@ TEST_F(GroupTest, EpochsBeginAboveThoseThatRanksWereIn) {
   newer.last_epoch = 7;  // its stream was the last to break
   group_.hello(1, stayed, now_);
   group_.hello(2, newer, now_);
-  EXPECT_EQ(group_.epoch(), 8u);
-  group_.end_epoch(EndCause::kStepDeadline, "because", now_);
+  EXPECT_EQ(epoch(), 8u);
+  group_.end_epoch(epoch(), EndCause::kStepDeadline, "because", now_);
   group_.hello(3, hello(0, "B"), now_);
   group_.hello(4, hello(1, "B"), now_);
-  EXPECT_EQ(group_.epoch(), 9u);
+  EXPECT_EQ(epoch(), 9u);
 }
 
 TEST_F(GroupTest, AnEpochThatCannotBeIsRefused) {
@@ -662,11 +665,11 @@ TEST_F(GroupTest, EveryEndedEpochIsNamedWithItsInstanceAndCause) {
   EXPECT_EQ(ended[0].cause, EndCause::kRankSilent);
   now_ += absl::Minutes(1);
   make_ready(3, "B");
-  const EpochId epoch = group_.epoch();
+  const EpochId second = epoch();
   ended = only<action::Ended>(group_.gone(4, "its stream ended", now_));
   ASSERT_THAT(ended, SizeIs(1));
   EXPECT_EQ(ended[0].instance, "B");
-  EXPECT_EQ(ended[0].epoch, epoch);
+  EXPECT_EQ(ended[0].epoch, second);
   EXPECT_EQ(ended[0].cause, EndCause::kRankGone);
 }
 
