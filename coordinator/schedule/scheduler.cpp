@@ -22,9 +22,13 @@ std::vector<SlotId> all_slots(int count) {
 }  // namespace
 
 Scheduler::Scheduler(SchedulerConfig config)
+    : Scheduler(config, std::make_shared<TenantShares>(config.tenant_weights)) {}
+
+Scheduler::Scheduler(SchedulerConfig config, std::shared_ptr<TenantShares> shares)
     : config_(std::move(config)),
       kv_({config_.block_size, config_.prefix_caching, config_.hash_key}),
-      waiting_(config_.policy, config_.tenant_weights) {
+      shares_(std::move(shares)),
+      waiting_(config_.policy, shares_) {
   QUIRE_CHECK_GT(config_.max_num_seqs, 0);
   QUIRE_CHECK_GT(config_.max_num_batched_tokens, 0);
   QUIRE_CHECK_GT(config_.steps_in_flight, 0);
@@ -82,7 +86,12 @@ absl::Status Scheduler::add(NewRequest wish) {
   request->order_us = order_us;
   QUIRE_RETURN_IF_ERROR(check_fit(*request));
   QUIRE_CHECK(requests_.emplace(request->id, request).second);
-  waiting_.enter(request->tenant);
+  shares_->enter(request->tenant);
+  if (wish.admission.has_value()) {
+    request->is_warm = true;
+    request->num_cached_tokens = wish.admission->num_cached_tokens;
+    request->gained = wish.admission->gained;
+  }
   if (request->is_beam()) {
     begin_search(request, std::move(wish.prompt));
     return absl::OkStatus();
@@ -102,8 +111,8 @@ absl::Status Scheduler::add(NewRequest wish) {
   return absl::OkStatus();
 }
 
-// Its choices as an earlier coordinator left them: those with tokens wait by themselves, as after
-// the loss of a group; the others for the prompt.
+// Its choices as an earlier coordinator, or another group's scheduler, left them: those with tokens
+// wait by themselves, as after the loss of a group; the others for the prompt.
 void Scheduler::go_on(const Request& request, const NewRequest& wish) {
   QUIRE_CHECK_EQ(wish.past.size(), static_cast<std::size_t>(request->n));
   for (int choice = 0; choice < request->n; ++choice) {
@@ -168,7 +177,7 @@ void Scheduler::cancel(RequestId id) {
 
 void Scheduler::end_request(const Request& request) {
   requests_.erase(request->id);
-  waiting_.leave(request->tenant);
+  shares_->leave(request->tenant);
   request->held.clear();
   std::vector<Sequence*> all = std::exchange(request->choices, {});
   const std::vector<Sequence*> beams = std::exchange(request->open, {});
@@ -200,7 +209,7 @@ void Scheduler::end_choice(ScheduledRequest* request, int choice) {
   place = nullptr;
   const auto& choices = request->choices;
   if (std::all_of(choices.begin(), choices.end(), [](Sequence* s) { return s == nullptr; })) {
-    waiting_.leave(request->tenant);
+    shares_->leave(request->tenant);
     requests_.erase(request->id);  // `request` lives on in its sequence
   } else if (led) {
     lead(request);  // it went before its prompt was computed

@@ -21,6 +21,7 @@
 #include "coordinator/schedule/policy.h"
 #include "coordinator/schedule/prefill_share.h"
 #include "coordinator/schedule/sequence.h"
+#include "coordinator/schedule/tenant_shares.h"
 #include "coordinator/schedule/waiting_queue.h"
 
 namespace quire {
@@ -45,7 +46,7 @@ struct SchedulerConfig {
   int prompt_lookup_min = 2;
 };
 
-// What a choice had gained when the coordinator died.
+// What a choice had gained when the coordinator died, or its group.
 struct ChoicePast {
   std::vector<TokenId> tokens;
   bool ended = false;
@@ -63,6 +64,12 @@ struct NewRequest {
   absl::Time arrival = absl::InfinitePast();
   absl::Time deadline = absl::InfiniteFuture();
   std::vector<ChoicePast> past = {};  // [choice], one of them open; empty: a new one. Not of beams
+  // What was told of its first admission, where another scheduler has seen that.
+  struct Admission {
+    int num_cached_tokens = 0;
+    bool gained = false;  // the first token has been reported
+  };
+  std::optional<Admission> admission = {};
 };
 
 // kNoNumber: the model's logits were NaN or infinite; nothing was gained.
@@ -98,9 +105,21 @@ struct Outlook {
   std::int64_t tokens_before = 0;  // of prompts that leave the queue before it in any case
 };
 
+// What a group has to do, for whoever chooses between groups.
+struct GroupLoad {
+  bool idle = true;                 // nothing runs or waits
+  int free_seqs = 0;                // slots, less those that wait for one
+  int free_blocks = 0;              // less what those that run or wait will need soon
+  std::int64_t waiting_tokens = 0;  // to compute, of those that wait
+  std::int64_t prompt_tokens = 0;   // the same and those of prompts that run
+  StepWork streams;                 // of a step: one token each of those that run
+};
+
 class Scheduler {
  public:
   explicit Scheduler(SchedulerConfig config);
+  // Tenants are served by what they had of all schedulers that share `shares`.
+  Scheduler(SchedulerConfig config, std::shared_ptr<TenantShares> shares);
 
   // --- requests ---
   // ResourceExhausted with both numbers if its longest form exceeds the group's blocks, or its
@@ -142,6 +161,26 @@ class Scheduler {
   // searches begin anew.
   void lose_group();
 
+  // --- several groups, each with a scheduler; one without a group holds what waits for any ---
+  GroupLoad load() const;
+  const WaitingQueue& waiting() const { return waiting_; }
+  // Prompts that could begin here at once but wait elsewhere: they get a share of steps, too.
+  void set_waiting_elsewhere(int count) { num_waiting_elsewhere_ = count; }
+  // Of a sequence that waits in another scheduler: what need not be computed here.
+  int num_cached_tokens(Sequence* sequence) const;
+  // Blocks that it needs to begin, and at its longest, all of a search together.
+  int blocks_to_begin(const Sequence& sequence) const;
+  int blocks_at_end(const ScheduledRequest& request) const;
+  // The first that waits and of whose request nothing runs or is in flight; null: there is none.
+  Sequence* first_movable() const;
+  // Forgets such a request: what add() of another scheduler needs beside what the client asked for.
+  struct Handover {
+    std::vector<TokenId> prompt;
+    std::vector<ChoicePast> past;
+    std::optional<NewRequest::Admission> admission;
+  };
+  Handover hand_over(RequestId id);
+
   // --- the offload store over restarts: with no request left and nothing in flight ---
   void begin_saving() { kv_.begin_saving_all(); }
   // A plan of saves alone, of at most `most` blocks; without any when everything is saved.
@@ -162,7 +201,7 @@ class Scheduler {
   int num_host_blocks() const { return kv_.num_host_blocks() * config_.num_kv_groups; }
   const SchedulerCounts& counts() const { return counts_; }
   const StepCostModel& costs() const { return costs_; }
-  absl::Span<const double> service() const { return waiting_.service(); }  // [tenant]
+  absl::Span<const double> service() const { return shares_->service(); }  // [tenant]
   KvUse kv_use() const;
 
   // Internal with the first broken invariant. After every step in debug builds and simulations.
@@ -234,6 +273,7 @@ class Scheduler {
   BlockLists block_lists(absl::Span<const BlockId> blocks) const;
 
   // newcomers (scheduler_admit.cpp)
+  int num_open_slots() const { return static_cast<int>(free_slots_.size()) - reserved_slots_; }
   void admit_waiting(PrefillShare* share, Draft* draft);
   Sequence* next_waiting();
   PrefixHit match(Sequence* sequence);
@@ -284,13 +324,15 @@ class Scheduler {
   absl::flat_hash_map<RequestId, Request> requests_;  // unfinished
   absl::flat_hash_map<SequenceId, std::unique_ptr<Sequence>> sequences_;
   std::vector<Sequence*> running_;
+  const std::shared_ptr<TenantShares> shares_;
   WaitingQueue waiting_;
   std::deque<StepInFlight> in_flight_;
   std::vector<SlotId> free_slots_;  // a stack
   int reserved_slots_ = 0;          // of them, for beams that run
   std::vector<SlotId> releases_;    // slots given up since the last plan that was sent
   std::vector<Sequence*> window_;   // scratch of next_waiting()
-  int plans_since_try_ = 0;         // of drafts that may not pay: only trying shows what they cost
+  int num_waiting_elsewhere_ = 0;
+  int plans_since_try_ = 0;  // of drafts that may not pay: only trying shows what they cost
   std::optional<RequestId> alone_;
   SchedulerCounts counts_;
 };

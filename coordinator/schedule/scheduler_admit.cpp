@@ -140,11 +140,11 @@ void Scheduler::admit_waiting(PrefillShare* share, Draft* draft) {
   if (draft->preempted || waiting_.empty() || draft->budget_tokens == 0) return;
   int promised = promised_blocks();
   while (draft->budget_tokens > 0 && draft->budget_picks > 0) {
-    if (static_cast<int>(free_slots_.size()) <= reserved_slots_) return;
+    if (num_open_slots() <= 0) return;
     Sequence* sequence = next_waiting();
     if (sequence == nullptr || sequence->num_rows_in_flight > 0) return;
     const int slots = sequence->request->is_beam() ? sequence->request->beams.width : 1;
-    if (static_cast<int>(free_slots_.size()) - reserved_slots_ < slots) return;
+    if (num_open_slots() < slots) return;
     PrefixHit hit = match(sequence);
     const int most = share->most_tokens(hit.num_tokens, sequence->num_tokens() - hit.num_tokens);
     if (most <= 0 || !fits_now(*sequence, promised, &hit)) return;
@@ -214,7 +214,7 @@ void Scheduler::fork(Sequence* parent, Sequence* child, Draft* draft) {
 void Scheduler::fork_choices(Sequence* parent, int end, Draft* draft) {
   const std::vector<Sequence*> held = std::exchange(parent->request->held, {});
   for (Sequence* child : held) {
-    const bool room = static_cast<int>(free_slots_.size()) > reserved_slots_;
+    const bool room = num_open_slots() > 0;
     if (!room || draft->budget_picks == 0) {
       enqueue(child);
       continue;

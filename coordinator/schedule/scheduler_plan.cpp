@@ -108,8 +108,7 @@ void Scheduler::add_drafts(Sequence* sequence, Draft* draft) {
 PrefillShare Scheduler::prefill_share(const Draft& draft) const {
   int num_prompts = draft.num_prompts;
   if (kv_.num_available() > policy::watermark_blocks(kv_.num_total())) {
-    num_prompts +=
-        std::min(waiting_.size(), static_cast<int>(free_slots_.size()) - reserved_slots_);
+    num_prompts += std::min(waiting_.size() + num_waiting_elsewhere_, num_open_slots());
   }
   StepWork streams = draft.streams;
   streams.context_reads = streams.context_tokens;
@@ -164,7 +163,7 @@ bool Scheduler::make_room(Sequence* needy, Draft* draft) {
     Sequence* victim = policy::pick_victim({.policy = config_.policy,
                                             .running = running_,
                                             .needy = needy,
-                                            .service = waiting_.service()});
+                                            .service = shares_->service()});
     if (victim == nullptr) return false;
     preempt(victim, draft);
   }
@@ -262,7 +261,7 @@ void Scheduler::emit_row(const Grant& grant, StepPlan* plan, StepInFlight* step)
     counts_.draft_tokens += row.drafts.size();
   }
   sequence.granted = false;
-  waiting_.charge(sequence.tenant,
+  shares_->charge(sequence.tenant,
                   kInputCharge * grant.num_tokens + (grant.samples ? kOutputCharge : 0));
 }
 

@@ -1,22 +1,17 @@
-// Lines of waiting sequences and the tenants' counters.
+// Lines of waiting sequences.
 #include "coordinator/schedule/waiting_queue.h"
 
 #include <algorithm>
-#include <limits>
 #include <utility>
 
 #include "common/check.h"
 
 namespace quire {
 
-WaitingQueue::WaitingQueue(Policy policy, std::vector<double> weights)
+WaitingQueue::WaitingQueue(Policy policy, std::shared_ptr<const TenantShares> shares)
     : policy_(policy),
-      weights_(std::move(weights)),
-      lines_(policy == Policy::kFair ? weights_.size() : 1),
-      service_(weights_.size(), 0.0),
-      present_(weights_.size(), 0) {
-  QUIRE_CHECK(!weights_.empty());
-}
+      shares_(std::move(shares)),
+      lines_(policy == Policy::kFair ? static_cast<std::size_t>(shares_->num_tenants()) : 1) {}
 
 std::size_t WaitingQueue::line_of(const Sequence& sequence) const {
   return policy_ == Policy::kFair ? static_cast<std::size_t>(sequence.request->tenant) : 0;
@@ -38,9 +33,10 @@ const WaitingQueue::Line* WaitingQueue::next_line() const {
   const Line* next = nullptr;
   double least = 0.0;
   for (std::size_t i = 0; i < lines_.size(); ++i) {
-    if (lines_[i].empty() || (next != nullptr && service_[i] >= least)) continue;
+    const double service = shares_->service()[i];
+    if (lines_[i].empty() || (next != nullptr && service >= least)) continue;
     next = &lines_[i];
-    least = service_[i];
+    least = service;
   }
   return next;
 }
@@ -87,26 +83,23 @@ std::vector<Sequence*> WaitingQueue::all() const {
   return out;
 }
 
-void WaitingQueue::enter(int tenant) {
-  const auto index = static_cast<std::size_t>(tenant);
-  if (present_[index]++ > 0) return;
-  double floor = std::numeric_limits<double>::infinity();
-  for (std::size_t i = 0; i < present_.size(); ++i) {
-    if (i != index && present_[i] > 0) floor = std::min(floor, service_[i]);
+WaitingQueue::Walk::Walk(const WaitingQueue& queue, std::vector<double> ahead)
+    : queue_(&queue), ahead_(std::move(ahead)) {
+  for (const Line& line : queue.lines_) at_.push_back(line.begin());
+}
+
+Sequence* WaitingQueue::Walk::next() {
+  const std::vector<Line>& lines = queue_->lines_;
+  std::size_t next = lines.size();
+  double least = 0.0;
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    if (at_[i] == lines[i].end()) continue;
+    const double service = queue_->shares_->service()[i] + ahead_[i];
+    if (next < lines.size() && service >= least) continue;
+    next = i;
+    least = service;
   }
-  if (floor == std::numeric_limits<double>::infinity()) floor = last_floor_;
-  service_[index] = std::max(service_[index], floor);
-}
-
-void WaitingQueue::leave(int tenant) {
-  const auto index = static_cast<std::size_t>(tenant);
-  QUIRE_CHECK_GT(present_[index], 0);
-  if (--present_[index] == 0) last_floor_ = service_[index];
-}
-
-void WaitingQueue::charge(int tenant, double tokens) {
-  const auto index = static_cast<std::size_t>(tenant);
-  service_[index] += tokens / weights_[index];
+  return next == lines.size() ? nullptr : *at_[next]++;
 }
 
 }  // namespace quire

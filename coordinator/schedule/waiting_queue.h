@@ -1,23 +1,20 @@
-// The sequences that wait to be admitted, in order; with several tenants also how much service each
-// has had. Fairness is by a virtual counter (Sheng et al., "Fairness in Serving Large Language
-// Models", 2024): what a tenant is granted is added to its counter, divided by its weight, and of
-// those that have something waiting the one with the smallest counter is next. A tenant that comes
-// back after a pause starts at the smallest counter of those present: nobody saves up a claim.
+// The sequences that wait to be admitted, in order; where tenants get fair shares, in a line for
+// each.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "absl/container/btree_set.h"
-#include "absl/types/span.h"
 #include "coordinator/schedule/policy.h"
+#include "coordinator/schedule/tenant_shares.h"
 
 namespace quire {
 
 class WaitingQueue {
  public:
-  // `weights` of the tenants, at least one.
-  WaitingQueue(Policy policy, std::vector<double> weights);
+  WaitingQueue(Policy policy, std::shared_ptr<const TenantShares> shares);
 
   void push(Sequence* sequence);
   void remove(Sequence* sequence);  // in the queue
@@ -37,11 +34,22 @@ class WaitingQueue {
   // Every one; for checks and for changes of the group.
   std::vector<Sequence*> all() const;
 
-  // A tenant has so many requests unfinished: present while there are any.
-  void enter(int tenant);
-  void leave(int tenant);
-  void charge(int tenant, double tokens);
-  absl::Span<const double> service() const { return service_; }  // [tenant], by weight
+  // Walks along the line(s) as head() would be served, if each one that next() returned had
+  // counted for its tenant as it was granted its `worth`. Good until the queue changes.
+  class Walk {
+   public:
+    // `ahead`: what tenants are to have counted beside their service. [tenant]
+    Walk(const WaitingQueue& queue, std::vector<double> ahead);
+    Sequence* next();  // null at the end
+    void count(int tenant, double tokens) {
+      ahead_[static_cast<std::size_t>(tenant)] += queue_->shares_->worth(tenant, tokens);
+    }
+
+   private:
+    const WaitingQueue* queue_;
+    std::vector<double> ahead_;
+    std::vector<absl::btree_set<Sequence*, Earlier>::const_iterator> at_;  // [line]
+  };
 
  private:
   using Line = absl::btree_set<Sequence*, Earlier>;
@@ -49,11 +57,8 @@ class WaitingQueue {
   std::size_t line_of(const Sequence& sequence) const;
 
   const Policy policy_;
-  const std::vector<double> weights_;
+  const std::shared_ptr<const TenantShares> shares_;
   std::vector<Line> lines_;  // [tenant] if fair, else one
-  std::vector<double> service_;
-  std::vector<int> present_;  // [tenant] unfinished requests
-  double last_floor_ = 0.0;   // the counter of whoever left last
   int size_ = 0;
   std::int64_t num_tokens_ = 0;
 };

@@ -24,12 +24,16 @@ class WaitingQueueTest : public testing::Test {
     return made_.back().get();
   }
 
+  static std::shared_ptr<const TenantShares> shares_of(std::vector<double> weights) {
+    return std::make_shared<const TenantShares>(std::move(weights));
+  }
+
  private:
   std::vector<std::unique_ptr<Sequence>> made_;
 };
 
 TEST_F(WaitingQueueTest, TheSmallestOrderIsNextAndThenTheFirstToArrive) {
-  WaitingQueue queue(Policy::kFcfs, {1.0, 1.0});
+  WaitingQueue queue(Policy::kFcfs, shares_of({1.0, 1.0}));
   Sequence* late = make(0, 30);
   Sequence* early = make(1, 10);
   Sequence* twin = make(0, 10);
@@ -50,63 +54,60 @@ TEST_F(WaitingQueueTest, TheSmallestOrderIsNextAndThenTheFirstToArrive) {
 }
 
 TEST_F(WaitingQueueTest, TokensBeforeAreOfThoseWhoGoFirstInAnyCase) {
-  WaitingQueue queue(Policy::kFcfs, {1.0});
+  WaitingQueue queue(Policy::kFcfs, shares_of({1.0}));
   for (int i = 0; i < 5; ++i) queue.push(make(0, 10 * i));
   EXPECT_EQ(queue.tokens_before(25, 0), 30);
   EXPECT_EQ(queue.tokens_before(20, 0), 20) << "of equals nobody knows";
   EXPECT_EQ(queue.tokens_before(25, 2), 10);
   EXPECT_EQ(queue.tokens_before(25, 3), 0);
   EXPECT_EQ(queue.tokens_before(0, 0), 0);
-  WaitingQueue fair(Policy::kFair, {1.0, 1.0});
+  WaitingQueue fair(Policy::kFair, shares_of({1.0, 1.0}));
   fair.push(make(0, 10));
   EXPECT_EQ(fair.tokens_before(100, 0), 0) << "another tenant may pass";
 }
 
 TEST_F(WaitingQueueTest, TheTenantThatHadLeastIsNext) {
-  WaitingQueue queue(Policy::kFair, {1.0, 2.0});
-  queue.enter(0);
-  queue.enter(1);
+  const auto shares = std::make_shared<TenantShares>(std::vector<double>{1.0, 2.0});
+  WaitingQueue queue(Policy::kFair, shares);
+  shares->enter(0);
+  shares->enter(1);
   Sequence* of_first = make(0, 1);
   Sequence* of_second = make(1, 2);
   queue.push(of_first);
   queue.push(of_second);
   EXPECT_EQ(queue.head(), of_first);
-  queue.charge(0, 10);
+  shares->charge(0, 10);
   EXPECT_EQ(queue.head(), of_second);
-  queue.charge(1, 18);  // 9 by weight
+  shares->charge(1, 18);  // 9 by weight
   EXPECT_EQ(queue.head(), of_second);
-  queue.charge(1, 4);
+  shares->charge(1, 4);
   EXPECT_EQ(queue.head(), of_first);
   queue.remove(of_first);
   EXPECT_EQ(queue.head(), of_second);  // nobody idles because of a share
 }
 
-TEST_F(WaitingQueueTest, NobodySavesUpAClaimByBeingAway) {
-  WaitingQueue queue(Policy::kFair, {1.0, 1.0});
-  queue.enter(0);
-  queue.charge(0, 1000);
-  queue.enter(1);
-  EXPECT_THAT(queue.service(), ElementsAre(1000, 1000));
-  queue.charge(1, 50);
-  queue.leave(1);
-  queue.charge(0, 500);
-  queue.enter(1);
-  EXPECT_THAT(queue.service(), ElementsAre(1500, 1500));
-  queue.leave(0);
-  queue.charge(1, 700);
-  queue.leave(1);
-  queue.enter(0);  // alone after a pause: where the last one left
-  EXPECT_THAT(queue.service(), ElementsAre(2200, 2200));
-}
-
-TEST_F(WaitingQueueTest, WhoHadMoreKeepsItWhenItComesBack) {
-  WaitingQueue queue(Policy::kFair, {1.0, 1.0});
-  queue.enter(0);
-  queue.enter(1);
-  queue.charge(0, 900);
-  queue.leave(0);
-  queue.enter(0);
-  EXPECT_THAT(queue.service(), ElementsAre(900, 0));
+TEST_F(WaitingQueueTest, AWalkGoesTheWayThatServiceWould) {
+  const auto shares = std::make_shared<TenantShares>(std::vector<double>{1.0, 2.0});
+  WaitingQueue queue(Policy::kFair, shares);
+  for (int i = 0; i < 6; ++i) queue.push(make(i % 2, i));
+  // Ten tokens each: the second tenant's weigh half.
+  std::vector<int> tenants;
+  WaitingQueue::Walk walk(queue, {0.0, 0.0});
+  while (const Sequence* sequence = walk.next()) {
+    tenants.push_back(sequence->request->tenant);
+    walk.count(sequence->request->tenant, 10);
+  }
+  EXPECT_THAT(tenants, ElementsAre(0, 1, 1, 0, 1, 0));
+  // The first one has more on its way than the other will ever get.
+  WaitingQueue::Walk later(queue, {100.0, 0.0});
+  tenants.clear();
+  while (const Sequence* sequence = later.next()) tenants.push_back(sequence->request->tenant);
+  EXPECT_THAT(tenants, ElementsAre(1, 1, 1, 0, 0, 0));
+  WaitingQueue one_line(Policy::kFcfs, shares);
+  for (int i = 0; i < 3; ++i) one_line.push(make(1 - i % 2, 10 - i));
+  WaitingQueue::Walk order(one_line, {0.0, 100.0});
+  for (const std::int64_t us : {8, 9, 10}) EXPECT_EQ(order.next()->request->order_us, us);
+  EXPECT_EQ(order.next(), nullptr);
 }
 
 }  // namespace
