@@ -134,6 +134,12 @@ absl::Status check_together(const EngineConfig& config) {
     return refuse("--kv-offload-path is ", config.kv_offload_path,
                   ", but --kv-offload-bytes is 0; give the bytes that each rank may use there.");
   }
+  if (!config.kv_offload_path.empty() && config.data_parallel_size > 1) {
+    return refuse("--kv-offload-path is ", config.kv_offload_path, " and --data-parallel-size is ",
+                  config.data_parallel_size,
+                  ", but the folder holds the blocks of one group; leave it out, and "
+                  "--kv-offload-bytes keeps them in each group's memory.");
+  }
   if (config.kv_offload_bytes > 0 && config.no_prefix_caching) {
     return refuse("--kv-offload-bytes is ", config.kv_offload_bytes,
                   ", but with --no-enable-prefix-caching nothing that leaves the KV cache could be "

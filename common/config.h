@@ -22,7 +22,8 @@ struct EngineConfig {
   std::uint64_t seed = 0;            // of requests that bring none: 0 = random
   // parallelism
   int tensor_parallel_size = 1;
-  std::string hostfile;  // mpirun's, for ranks on several hosts
+  int data_parallel_size = 1;  // worker groups that serve at once
+  std::string hostfile;        // mpirun's, for ranks on several hosts
   // device and memory
   std::string device = "auto";             // auto, cuda, cpu, reference
   double gpu_memory_utilization = 0.9;     // cuda: of free memory, for the KV cache

@@ -200,6 +200,10 @@ constexpr Option kOptions[] = {
     {"--tensor-parallel-size", "Parallelism", "N",
      "ranks that share every layer; at most the model's query heads", kApi,
      set_int<&C::tensor_parallel_size, 1, 4096>, get_int<&C::tensor_parallel_size>},
+    {"--data-parallel-size", "Parallelism", "N",
+     "worker groups that serve at once, each with the whole model; requests go where they are done "
+     "first. Above 1 a group that attaches may have any number of ranks",
+     kApi, set_int<&C::data_parallel_size, 1, 256>, get_int<&C::data_parallel_size>},
     {"--hostfile", "Parallelism", "FILE", "mpirun's list of hosts, for ranks on several of them",
      kServe, set_text<&C::hostfile>, get_text<&C::hostfile>},
 

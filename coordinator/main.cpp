@@ -1,7 +1,7 @@
 // quire-coordinator: options in, lines out (machine-readable, for the launcher), signals.
 //   quire-coordinator listening http=URL grpc=HOST:PORT   workers may be started
 //   quire-coordinator ready http=URL grpc=HOST:PORT       each time a worker group has become ready
-//   quire-coordinator progress epoch=N                    it has done somebody good
+//   quire-coordinator progress epoch=N instance=ID        it has done somebody good
 //   quire-coordinator lost epoch=N instance=ID cause=WORD its workers are to leave, or be killed
 //   quire-coordinator stopped
 // Everything else goes to standard error. The first SIGINT or SIGTERM drains, the second waits for
@@ -104,7 +104,9 @@ class News {
 ServerEvents told_to(News& news) {
   return {.on_ready = [&news] { news.leave(kReady); },
           .on_progress =
-              [&news](std::uint64_t epoch) { news.leave(absl::StrCat("progress epoch=", epoch)); },
+              [&news](const std::string& instance, std::uint64_t epoch) {
+                news.leave(absl::StrCat("progress epoch=", epoch, " instance=", instance));
+              },
           .on_lost =
               [&news](const std::string& instance, std::uint64_t epoch, const char* cause) {
                 news.leave(

@@ -213,6 +213,7 @@ class Server::Impl {
   absl::Status make_fleet() {
     FleetOptions options;
     options.build = QUIRE_VERSION;
+    options.num_seats = config_.data_parallel_size;
     if (!config_.worker_secret_file.empty()) {
       QUIRE_ASSIGN_OR_RETURN(options.secret, read_secret(config_.worker_secret_file));
     }
@@ -230,7 +231,10 @@ class Server::Impl {
                                events_.on_ready();
                              },
                          .on_lost = [this] { set_health(false); },
-                         .on_progress = events_.on_progress});
+                         .on_progress =
+                             [this](EpochId epoch, const std::string& instance) {
+                               events_.on_progress(instance, epoch);
+                             }});
     FleetEvents events;
     events.on_ready = [this](const GroupReady& ready) {
       if (journal_ != nullptr) journal_->note_epoch({ready.epoch, ready.numerics});

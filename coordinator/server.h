@@ -17,7 +17,8 @@ namespace quire {
 struct ServerEvents {
   std::function<void()> on_ready = [] {};  // whenever a worker group has become ready
   // See EngineEvents: the epoch has done somebody good.
-  std::function<void(std::uint64_t epoch)> on_progress = [](std::uint64_t) {};
+  std::function<void(const std::string& instance, std::uint64_t epoch)> on_progress =
+      [](const std::string&, std::uint64_t) {};
   // The workers of this instance are to leave, or be made to: their epoch has ended.
   std::function<void(const std::string& instance, std::uint64_t epoch, const char* cause)> on_lost =
       [](const std::string&, std::uint64_t, const char*) {};

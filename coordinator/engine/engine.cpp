@@ -89,7 +89,6 @@ RequestLimits request_limits(const EngineConfig& config, const ModelSpec& spec,
 
 QueueGate::Limits queue_limits(const EngineConfig& config) {
   return {.max_requests = config.max_num_queued_reqs,
-          .max_running = config.max_num_seqs,
           .max_tokens = config.max_num_queued_tokens,
           .max_batched_tokens = config.max_num_batched_tokens};
 }
@@ -134,7 +133,8 @@ class Engine::Impl {
        const std::vector<Tenant>& tenants)
       : intake_(request_limits(config, spec, tenants), queue_limits(config), tenants),
         loop_(scheduler_config(config, spec, tenants),
-              StepDeadline(longest_step_of(config), step_deadline)) {}
+              StepDeadline(longest_step_of(config), step_deadline), steady_now,
+              config.data_parallel_size) {}
   ~Impl() { stop(); }
 
   void set_journal(JournalPort* journal) {

@@ -1,5 +1,5 @@
-// The step loop: drain mailbox, plan, send, apply, deliver. One thread owns all of it; other
-// threads leave messages in the mailbox.
+// The step loop: drain mailbox, plan, send, apply, deliver, for --data-parallel-size worker groups
+// at once. One thread owns all of it; other threads leave messages in the mailbox.
 #pragma once
 
 #include <array>
@@ -28,13 +28,26 @@ const char* name_of(EndCause cause);
 enum class ServingState { kStarting, kReady, kRecovering, kDraining, kFailed };
 const char* name_of(ServingState state);  // "starting", "ready", ...
 
-// Numbers for /metrics and logs, copied under a lock once a step.
+// Of one worker group, by its seat.
+struct GroupStats {
+  EpochId epoch = 0;             // 0: none is there
+  int running = 0, waiting = 0;  // sequences
+  int total_blocks = 0, used_blocks = 0;
+  std::uint64_t steps = 0;
+};
+
+// Numbers for /metrics and logs, copied under a lock once a step. Where there are several groups:
+// of all together.
 struct EngineStats {
-  bool ready = false;  // a group is attached and its dummy step has passed
-  EpochId epoch = 0;
+  bool ready = false;              // a group is attached and its dummy step has passed
+  int num_groups = 1;              // that may serve at once
+  int num_ready = 0;               // of them
+  std::vector<GroupStats> groups;  // [seat]
+  EpochId epoch = 0;               // the newest that is ready
   std::uint64_t steps = 0;
   int unfinished = 0;            // requests
   int running = 0, waiting = 0;  // sequences
+  int free_slots = 0;            // for sequences, of groups that are ready
   int total_blocks = 0, used_blocks = 0;
   std::uint64_t prompt_tokens = 0, generation_tokens = 0, preemptions = 0;
   std::uint64_t finished_stop = 0, finished_length = 0, finished_abort = 0, finished_error = 0;
@@ -86,14 +99,14 @@ struct GroupReady {
   std::string instance = {};   // of its processes
 };
 
-// What the owner hears, from the engine's thread; must not block. Before a group that was ready is
-// followed by another, on_lost comes.
+// What the owner hears, from the engine's thread; must not block.
 struct EngineEvents {
-  std::function<void()> on_ready = [] {};
-  std::function<void()> on_lost = [] {};
+  std::function<void()> on_ready = [] {};  // a group is
+  std::function<void()> on_lost = [] {};   // no group is ready any more
   // At most once an epoch: a step was applied, or the group stood ready for a minute and had
   // nothing to do. So a life of which this is not said has done nobody any good.
-  std::function<void(EpochId)> on_progress = [](EpochId) {};
+  std::function<void(EpochId, const std::string& instance)> on_progress = [](EpochId,
+                                                                             const std::string&) {};
 };
 
 class Engine {

@@ -1,7 +1,6 @@
 #include "coordinator/engine/intake.h"
 
 #include <algorithm>
-#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -11,13 +10,12 @@
 namespace quire {
 namespace {
 
-// Without a group nothing can begin.
 LoopQueue queue_of(const EngineStats& stats) {
   return {.taken_requests = stats.taken_requests,
           .taken_tokens = stats.taken_tokens,
           .waiting = stats.waiting,
           .waiting_tokens = stats.waiting_tokens,
-          .running = stats.ready ? stats.running : std::numeric_limits<int>::max(),
+          .free_slots = stats.free_slots,
           .full_step_us = stats.full_step_us};
 }
 
@@ -55,6 +53,14 @@ Intake::Intake(const RequestLimits& limits, const QueueGate::Limits& queue,
       clock_(std::move(clock)),
       gate_(queue),
       tenant_limits_(std::make_shared<TenantLimits>(tenants_)) {}
+
+void Intake::on_ready(const GroupReady& ready) {
+  const std::lock_guard lock(blocks_mutex_);
+  blocks_[ready.seat] = ready.num_blocks;
+  int most = 0;
+  for (const auto& [seat, blocks] : blocks_) most = std::max(most, blocks);
+  total_blocks_.store(most);
+}
 
 void Intake::on_step(const EngineStats& loop) {
   gate_.on_step(queue_of(loop), clock_());

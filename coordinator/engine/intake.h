@@ -5,7 +5,9 @@
 
 #include <atomic>
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -29,7 +31,7 @@ class Intake {
          Clock clock = steady_now);
 
   void set_first_request(RequestId id) { next_id_.store(id); }
-  void on_ready(const GroupReady& ready) { total_blocks_.store(ready.num_blocks); }
+  void on_ready(const GroupReady& ready);
   void on_step(const EngineStats& loop);  // its result has come
 
   struct Entered {
@@ -56,7 +58,9 @@ class Intake {
   const RequestLimits limits_;
   const std::vector<Tenant> tenants_;
   const Clock clock_;
-  std::atomic<int> total_blocks_ = 0;  // of the last group that was ready
+  std::mutex blocks_mutex_;            // guards blocks_
+  std::map<int, int> blocks_;          // [seat] of the last group that was ready there
+  std::atomic<int> total_blocks_ = 0;  // the most of them
   std::atomic<RequestId> next_id_ = 1;
   QueueGate gate_;
   const std::shared_ptr<TenantLimits> tenant_limits_;

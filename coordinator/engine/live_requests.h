@@ -20,6 +20,7 @@ struct LiveRequest {
   std::vector<bool> open;      // [choice]
   int num_open = 0;            // choices
   bool answered = false;       // some choice has its first token
+  int lane = -1;               // where it is; -1: it waits for any
   std::uint64_t numerics = 0;  // of the group that computed its newest token; 0: none, or unknown
 
   bool is_open(int choice) const {

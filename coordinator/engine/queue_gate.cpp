@@ -66,7 +66,7 @@ absl::StatusOr<QueueGate::Entry> QueueGate::enter(const LoopQueue& loop, std::in
         absl::StrFormat("The request's deadline passed %.3f s before it could begin.",
                         -absl::ToDoubleSeconds(left)));
   }
-  QUIRE_RETURN_IF_ERROR(check_limits(before, loop.running, prompt_tokens));
+  QUIRE_RETURN_IF_ERROR(check_limits(before, loop.free_slots, prompt_tokens));
   ++entered_requests_;
   entered_tokens_ += static_cast<std::uint64_t>(prompt_tokens);
   Entry entry{.at_once = before.requests == 0, .is_doubtful = false, .speeds = {}};
@@ -95,9 +95,9 @@ bool QueueGate::is_doubtful(const LoopQueue& loop, const Waiting& waiting,
   return queue_s + std::max(model_s, seen_s) > absl::ToDoubleSeconds(left);
 }
 
-absl::Status QueueGate::check_limits(const Waiting& waiting, int running,
+absl::Status QueueGate::check_limits(const Waiting& waiting, int free_slots,
                                      std::int64_t prompt_tokens) {
-  const std::int64_t begin_at_once = std::max(0, limits_.max_running - running);
+  const std::int64_t begin_at_once = std::max(0, free_slots);
   if (limits_.max_requests > 0 && waiting.requests >= limits_.max_requests + begin_at_once) {
     ++refusals_.requests;
     return absl::ResourceExhaustedError(

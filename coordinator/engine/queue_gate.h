@@ -23,7 +23,7 @@ struct LoopQueue {
   std::uint64_t taken_tokens = 0;  // of prompts
   int waiting = 0;
   std::int64_t waiting_tokens = 0;
-  int running = 0;
+  int free_slots = 0;       // so many more may be let in: they could begin at once
   double full_step_us = 0;  // at most, of a step full of one prompt; 0: not known
 };
 
@@ -48,7 +48,6 @@ class QueueGate {
  public:
   struct Limits {
     std::int64_t max_requests = 0;  // that wait; 0: no limit
-    int max_running = 0;            // so many more may be let in as could begin at once
     std::int64_t max_tokens = 0;    // of their prompts; 0: no limit
     int max_batched_tokens = 1;     // in a step
   };
@@ -84,7 +83,7 @@ class QueueGate {
     std::int64_t requests = 0, tokens = 0;
   };
   Waiting waiting(const LoopQueue& loop) const;
-  absl::Status check_limits(const Waiting& waiting, int running, std::int64_t prompt_tokens);
+  absl::Status check_limits(const Waiting& waiting, int free_slots, std::int64_t prompt_tokens);
   bool is_doubtful(const LoopQueue& loop, const Waiting& waiting, std::int64_t prompt_tokens,
                    const SpeedsSeen& speeds, absl::Duration left) const;
 

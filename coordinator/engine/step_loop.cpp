@@ -17,43 +17,30 @@ void update_mean(double* mean, absl::Duration sample) {
   *mean = *mean == 0 ? us : *mean + 0.05 * (us - *mean);
 }
 
-NewRequest wish_of(Request* request) {
-  return {.id = request->id,
-          .prompt = std::exchange(request->prompt, {}),
-          .params = request->params,
-          .n = request->n,
-          .beams = request->beams,
-          .tenant = request->tenant,
-          .priority = request->priority,
-          .cache_salt = request->cache_salt,
-          .arrival = request->arrival,
-          .deadline = request->deadline};
-}
-
 // What was learned of steps is not held against deadlines when no prompt was computed for so long:
 // those that are refused bring no news, so that a slow time must not refuse for ever.
 constexpr absl::Duration kFresh = absl::Seconds(30);
 constexpr absl::Duration kWasteEvery = absl::Milliseconds(100);
-constexpr absl::Duration kStood = absl::Minutes(1);  // ready, with nothing to do: a good life
 constexpr char kNoNumber[] =
     "The model's logits for this request are not numbers (NaN or infinite), so no token can be "
     "picked; its weights may be damaged, or this input exceeds what its arithmetic can hold.";
 
-// A deadline counts only if this thread was there when it passed: after a pause of the whole
-// process the answer may lie in a socket.
-constexpr absl::Duration kLate = absl::Milliseconds(100);
-constexpr absl::Duration kLateGrace = absl::Milliseconds(500);
 constexpr int kSavesPerStep = 64;  // when the cache is saved as a whole: bounds a step's length
 
 }  // namespace
 
-StepLoop::StepLoop(SchedulerConfig config, StepDeadline deadline, Clock clock)
-    : deadline_(deadline), clock_(std::move(clock)), scheduler_(std::move(config)) {}
+StepLoop::StepLoop(const SchedulerConfig& config, const StepDeadline& deadline, Clock clock,
+                   int num_lanes)
+    : clock_(std::move(clock)), lanes_(config, deadline, num_lanes) {
+  counted_.num_groups = num_lanes;
+  counted_.groups.resize(static_cast<std::size_t>(num_lanes));
+}
 
 void StepLoop::turn(std::vector<Message>* inbox) {
   take_all(inbox);  // a StepResult is applied here
   expire(clock_());
-  send_plans();
+  distribute();
+  for (int lane = 0; lane < lanes_.size(); ++lane) send_plans(lanes_.at(lane));
   publish();  // who is given a token finds it in the numbers
   release();
   tell_idle();
@@ -74,83 +61,85 @@ void StepLoop::take_all(std::vector<Message>* inbox) {
   }
 }
 
-void StepLoop::send_plans() {
-  isolate_suspect();
-  while (scheduler_.can_plan()) {
-    const absl::Time start = clock_();
-    const StepPlan plan = scheduler_.plan();
-    if (plan.rows.empty()) return go_on_saving();
-    const absl::Time now = clock_();
-    update_mean(&counted_.plan_us, now - start);
-    send(plan, now);
-  }
-}
-
-void StepLoop::send(const StepPlan& plan, absl::Time now) {
-  Sent sent{.time = now, .forecast = {}, .allowed = {}};
-  sent.forecast.us = scheduler_.newest_step_us(&sent.forecast.sure);
-  sent.allowed = deadline_.of(sent.forecast);
-  counted_.step_deadline_s = absl::ToDoubleSeconds(sent.allowed);
-  if (sent_.empty()) answer_due_ = now + sent.allowed;
-  sent_.push_back(sent);
-  group_->send(plan);
-}
-
 // A suspect's steps are its own, until one has brought a token.
-void StepLoop::isolate_suspect() {
+void StepLoop::distribute() {
   std::optional<RequestId> suspect = suspects_.alone();
   while (suspect.has_value() && live_.find(*suspect) == nullptr) {  // it has ended
     suspects_.forget(*suspect);
     suspect = suspects_.alone();
   }
-  scheduler_.run_alone(suspect);
+  for (const RequestId id : lanes_.distribute(&live_, suspects_, suspect)) {
+    end_request(id, FinishReason::kError,
+                "The request can grow beyond the blocks of every worker group's KV cache.");
+  }
+  const int alone_in = suspect.has_value() ? live_.find(*suspect)->lane : -1;
+  for (int lane = 0; lane < lanes_.size(); ++lane) {
+    lanes_.at(lane).scheduler().run_alone(lane == alone_in ? suspect : std::nullopt);
+  }
+}
+
+void StepLoop::send_plans(Lane& lane) {
+  while (lane.scheduler().can_plan()) {
+    const absl::Time start = clock_();
+    const StepPlan plan = lane.scheduler().plan();
+    if (plan.rows.empty()) return go_on_saving(lane);
+    const absl::Time now = clock_();
+    update_mean(&counted_.plan_us, now - start);
+    send(lane, plan, now);
+  }
+}
+
+void StepLoop::send(Lane& lane, const StepPlan& plan, absl::Time now) {
+  counted_.step_deadline_s = absl::ToDoubleSeconds(lane.sent(now));
+  group_->send(plan);
 }
 
 // The last steps of a life: saves alone.
-void StepLoop::go_on_saving() {
-  if (saving_ == nullptr || scheduler_.num_in_flight() > 0) return;
-  const StepPlan plan = scheduler_.plan_saves(kSavesPerStep);
-  if (!plan.saves.empty()) return send(plan, clock_());
-  std::exchange(saving_, nullptr)->set_value(scheduler_.stored_index());
+void StepLoop::go_on_saving(Lane& lane) {
+  if (saving_ == nullptr || lane.scheduler().num_in_flight() > 0) return;
+  const StepPlan plan = lane.scheduler().plan_saves(kSavesPerStep);
+  if (!plan.saves.empty()) return send(lane, plan, clock_());
+  std::exchange(saving_, nullptr)->set_value(lane.scheduler().stored_index());
 }
 
 void StepLoop::take(StepResult result) {
-  if (scheduler_.epoch() == 0 || result.epoch != scheduler_.epoch()) {
+  const int at = lanes_.with_epoch(result.epoch);
+  if (at < 0) {
     ++counted_.stale_replies_dropped;
     return;
   }
-  absl::StatusOr<std::vector<Gain>> gains = scheduler_.apply(std::move(result));
+  Lane& lane = lanes_.at(at);
+  absl::StatusOr<std::vector<Gain>> gains = lane.scheduler().apply(std::move(result));
   if (!gains.ok()) {
-    return end_epoch(EndCause::kProtocol, std::string(gains.status().message()));
+    return end_epoch(at, EndCause::kProtocol, std::string(gains.status().message()));
   }
   const absl::Time now = clock_();
-  const Sent& sent = sent_.front();
-  update_mean(&counted_.step_us, now - sent.time);
-  deadline_.observe(sent.forecast, now - std::max(sent.time, last_answer_));
-  sent_.pop_front();
-  answer_due_ = sent_.empty() ? absl::InfiniteFuture() : now + sent_.front().allowed;
-  counted_.last_step = last_answer_ = now;
+  update_mean(&counted_.step_us, lane.answered(now));
+  counted_.last_step = now;
   ++counted_.steps;
-  tell_progress();
+  if (lane.advanced()) events_.on_progress(lane.epoch(), lane.instance());
   for (Gain& gain : *gains) deliver(std::move(gain), FinishReason::kNone);
 }
 
 absl::Time StepLoop::wake_time() const {
-  return std::min({live_.first_deadline(), answer_due_, stood_due_});
+  absl::Time wake = live_.first_deadline();
+  for (int lane = 0; lane < lanes_.size(); ++lane) {
+    wake = std::min(wake, lanes_.at(lane).wake_time());
+  }
+  return wake;
 }
 
 void StepLoop::expire(absl::Time now) {
   for (const RequestId id : live_.expired(now)) end_request(id, FinishReason::kDeadline, "");
-  if (now >= answer_due_ + kLate) {
-    answer_due_ = now + kLateGrace;
-  } else if (now >= answer_due_) {
-    end_epoch(EndCause::kStepDeadline,
-              absl::StrCat("the workers have not answered step ", scheduler_.oldest_step(),
-                           " within ", absl::FormatDuration(sent_.front().allowed)));
+  for (int at = 0; at < lanes_.size(); ++at) {
+    Lane& lane = lanes_.at(at);
+    if (lane.overdue(now)) {
+      end_epoch(at, EndCause::kStepDeadline,
+                absl::StrCat("the workers have not answered step ", lane.scheduler().oldest_step(),
+                             " within ", absl::FormatDuration(lane.allowed())));
+    }
+    if (lane.stood(now)) events_.on_progress(lane.epoch(), lane.instance());
   }
-  if (now < stood_due_) return;
-  if (live_.empty()) tell_progress();
-  stood_due_ = absl::InfiniteFuture();
 }
 
 void StepLoop::take(Request request) {
@@ -159,7 +148,7 @@ void StepLoop::take(Request request) {
   ++counted_.taken_requests;
   counted_.taken_tokens += wish.prompt.size();
   if (stopping_) return end_request(wish.id, FinishReason::kCancelled, "");
-  const absl::Status status = scheduler_.add(wish_of(&live.request));
+  const absl::Status status = lanes_.add(&live, wish_of(&live.request));
   if (!status.ok()) end_request(wish.id, FinishReason::kError, std::string(status.message()));
 }
 
@@ -174,7 +163,7 @@ void StepLoop::take(DoubtfulRequest message) {
 
 DeadlineNeeds StepLoop::needs_of(Request* request, const SpeedsSeen& speeds) {
   NewRequest wish = wish_of(request);
-  const Outlook outlook = scheduler_.outlook(wish);
+  const Outlook outlook = lanes_.outlook(wish);
   request->prompt = std::move(wish.prompt);
   const absl::Time now = clock_();
   DeadlineNeeds needs{.left_s = absl::ToDoubleSeconds(request->deadline - now),
@@ -201,7 +190,7 @@ void StepLoop::take(ResumedRequest message) {
   }
   if (live->answered) live->numerics = message.numerics;
   if (!is_beam) wish.past = message.past;  // a search begins anew
-  const absl::Status status = scheduler_.add(std::move(wish));
+  const absl::Status status = lanes_.add(live, std::move(wish));
   if (!status.ok()) end_request(id, FinishReason::kError, std::string(status.message()));
   for (std::size_t i = 0; i < message.past.size(); ++i) {
     live = live_.find(id);
@@ -219,7 +208,7 @@ void StepLoop::take(const CancelRequest& message) {
 void StepLoop::take(const StopChoice& message) {
   LiveRequest* live = live_.find(message.request);
   if (live == nullptr || !live->is_open(message.choice)) return;
-  scheduler_.stop_choice(message.request, message.choice);
+  lanes_.home(*live).stop_choice(message.request, message.choice);
   count(FinishReason::kStop);
   OutputDelta end;
   end.request = message.request;
@@ -227,13 +216,6 @@ void StepLoop::take(const StopChoice& message) {
   end.finish = FinishReason::kStop;
   outbox_.push_back({nullptr, std::move(end)});
   live_.close(live, message.choice);
-}
-
-// The first step of the engine's, or what counts as one.
-void StepLoop::tell_progress() {
-  if (std::exchange(advanced_, true)) return;
-  stood_due_ = absl::InfiniteFuture();
-  events_.on_progress(scheduler_.epoch());
 }
 
 void StepLoop::take(AwaitIdle message) {
@@ -246,16 +228,10 @@ void StepLoop::tell_idle() {
 }
 
 void StepLoop::take(const GroupReady& ready) {
-  lose_group(EndCause::kRankGone);
-  deadline_.begin_group();
-  counted_.requests_recovered += std::exchange(to_recover_, 0);
-  counted_.tokens_recomputed += std::exchange(to_recompute_, 0);
-  stood_due_ = clock_() + kStood;
-  advanced_ = false;
-  numerics_ = ready.numerics;
-  numerics_changed_ = false;
-  for (const RequestId gone : scheduler_.start_group(ready.epoch, ready.num_blocks, ready.next_step,
-                                                     ready.num_host_blocks)) {
+  lose_group(ready.seat, EndCause::kRankGone);
+  Lane& lane = lanes_.at(ready.seat);
+  count_recovered();
+  for (const RequestId gone : lane.begin_group(ready, clock_())) {
     end_request(gone, FinishReason::kError,
                 absl::StrCat("The request can grow beyond the ", ready.num_blocks,
                              " blocks that the new worker group's KV cache has."));
@@ -271,7 +247,7 @@ void StepLoop::take(const GroupReady& ready) {
         "says. They are kept by an orderly stop only.");
     return;
   }
-  const absl::Status status = scheduler_.restore_index(saved);
+  const absl::Status status = lane.scheduler().restore_index(saved);
   if (!status.ok()) spdlog::warn("{}", std::string(status.message()));
 }
 
@@ -279,14 +255,16 @@ void StepLoop::take(SavePrefixes message) {
   stopping_ = true;
   for (const RequestId id : live_.ids()) end_request(id, FinishReason::kCancelled, "");
   saving_ = std::move(message.index);
-  if (scheduler_.epoch() == 0 || scheduler_.num_host_blocks() == 0) {
+  Scheduler& scheduler = lanes_.at(0).scheduler();
+  // Which of several groups would come back with what is not known.
+  if (lanes_.size() > 1 || scheduler.epoch() == 0 || scheduler.num_host_blocks() == 0) {
     return std::exchange(saving_, nullptr)->set_value("");
   }
-  scheduler_.begin_saving();
+  scheduler.begin_saving();
 }
 
 void StepLoop::take(const GroupLost& lost) {
-  if (lost.epoch == scheduler_.epoch()) lose_group(lost.cause);
+  if (const int lane = lanes_.with_epoch(lost.epoch); lane >= 0) lose_group(lane, lost.cause);
 }
 
 // `ends`: why, where the scheduler does not say.
@@ -327,15 +305,16 @@ void StepLoop::deliver(Gain gain, FinishReason ends) {
 
 // Tokens of one answer should come by one way of computing.
 void StepLoop::note_numerics(LiveRequest* live) {
-  const std::uint64_t before = std::exchange(live->numerics, numerics_);
-  if (before == numerics_ || before == 0 || numerics_ == 0) return;
+  Lane& lane = lanes_.at(live->lane);
+  const std::uint64_t before = std::exchange(live->numerics, lane.numerics());
+  if (before == lane.numerics() || before == 0 || lane.numerics() == 0) return;
   ++counted_.numerics_changes;
-  if (std::exchange(numerics_changed_, true)) return;
+  if (!lane.first_change()) return;
   spdlog::warn(
       "epoch {} computes by another numerics id (instruction set, kernels, types) than the one "
       "before: "
       "answers that go on may differ from what they would have been",
-      scheduler_.epoch());
+      lane.epoch());
 }
 
 void StepLoop::end_request(RequestId id, FinishReason reason, const std::string& error,
@@ -343,7 +322,7 @@ void StepLoop::end_request(RequestId id, FinishReason reason, const std::string&
   LiveRequest* live = live_.find(id);
   if (live == nullptr) return;
   // A search has something to show at its deadline; of others everything was delivered before.
-  for (Gain& gain : scheduler_.finish_early(id)) {
+  for (Gain& gain : lanes_.home(*live).finish_early(id)) {
     if (reason == FinishReason::kDeadline) deliver(std::move(gain), reason);
   }
   live = live_.find(id);
@@ -398,18 +377,24 @@ void StepLoop::count(FinishReason reason) {
   }
 }
 
-void StepLoop::end_epoch(EndCause cause, const std::string& why) {
-  group_->end_epoch(scheduler_.epoch(), cause, why);
-  lose_group(cause);
+void StepLoop::end_epoch(int lane, EndCause cause, const std::string& why) {
+  group_->end_epoch(lanes_.at(lane).epoch(), cause, why);
+  lose_group(lane, cause);
 }
 
 // One path for every end of an epoch; harmless if it has ended already.
-void StepLoop::lose_group(EndCause cause) {
-  if (scheduler_.epoch() == 0) return;
-  const std::vector<RequestId> guilty = suspects_.on_death(scheduler_.requests_in_flight());
-  to_recover_ += static_cast<std::uint64_t>(scheduler_.num_running_requests());
-  to_recompute_ += static_cast<std::uint64_t>(scheduler_.num_computed_tokens());
-  scheduler_.lose_group();
+void StepLoop::lose_group(int at, EndCause cause) {
+  Lane& lane = lanes_.at(at);
+  if (!lane.ready()) return;
+  const auto was_there = [&](RequestId id) {
+    const LiveRequest* live = live_.find(id);
+    return live == nullptr || live->lane == at;
+  };
+  const std::vector<RequestId> guilty =
+      suspects_.on_death(lane.scheduler().requests_in_flight(), was_there);
+  to_recover_ += static_cast<std::uint64_t>(lane.scheduler().num_running_requests());
+  to_recompute_ += static_cast<std::uint64_t>(lane.scheduler().num_computed_tokens());
+  lane.lose_group();
   for (const RequestId id : guilty) {
     if (live_.find(id) == nullptr) continue;
     ++counted_.requests_quarantined;
@@ -419,42 +404,27 @@ void StepLoop::lose_group(EndCause cause) {
                 "the last time alone; it is not tried again.",
                 "request_quarantined");
   }
+  lanes_.abandon(at, &live_);
+  if (lanes_.num_ready() > 0) count_recovered();  // others take them over
   if (saving_ != nullptr) std::exchange(saving_, nullptr)->set_value("");
-  sent_.clear();
-  answer_due_ = stood_due_ = absl::InfiniteFuture();
   ++counted_.group_losses;
   ++counted_.group_ends[static_cast<std::size_t>(cause)];
   publish();
-  events_.on_lost();
+  if (lanes_.num_ready() == 0) events_.on_lost();
+}
+
+void StepLoop::count_recovered() {
+  counted_.requests_recovered += std::exchange(to_recover_, 0);
+  counted_.tokens_recomputed += std::exchange(to_recompute_, 0);
 }
 
 void StepLoop::publish() {
-  counted_.ready = scheduler_.epoch() != 0;
-  counted_.epoch = scheduler_.epoch();
-  counted_.answer_due = answer_due_;
   counted_.unfinished = live_.size();
-  counted_.running = scheduler_.num_running();
-  counted_.waiting = scheduler_.num_waiting();
-  counted_.waiting_tokens = scheduler_.num_waiting_tokens();
-  counted_.total_blocks = scheduler_.num_blocks();
-  counted_.used_blocks = scheduler_.num_used_blocks();
-  counted_.cached_blocks = scheduler_.num_cached_blocks();
-  counted_.full_step_us = scheduler_.full_step_us();
+  lanes_.publish(&counted_);
   if (const absl::Time now = clock_(); now >= waste_due_) {
     waste_due_ = now + kWasteEvery;
-    const KvUse use = scheduler_.kv_use();
-    const auto allocated = static_cast<double>(std::max<std::int64_t>(1, use.allocated));
-    counted_.kv_waste = static_cast<double>(use.allocated - use.filled) / allocated;
+    counted_.kv_waste = lanes_.kv_waste();
   }
-  const SchedulerCounts& counts = scheduler_.counts();
-  counted_.preemptions = counts.preemptions;
-  counted_.prefix_queries = counts.prefix_queries;
-  counted_.prefix_hits = counts.prefix_hits;
-  counted_.offload_saved_blocks = counts.saved_blocks;
-  counted_.offload_loaded_blocks = counts.loaded_blocks;
-  counted_.drafts = counts.drafts;
-  counted_.draft_tokens = counts.draft_tokens;
-  counted_.accepted_draft_tokens = counts.accepted_draft_tokens;
   std::lock_guard lock(stats_mutex_);
   stats_ = counted_;
 }

@@ -2,10 +2,9 @@
 // delivers tokens. No thread and no clock of its own: whoever owns it calls turn() when there are
 // messages or wake_time() has come. Everything here belongs to that one thread, but for stats().
 //
-// Invariant: what is open of a live request is what the scheduler knows of it.
+// Invariant: what is open of a live request is what its home's scheduler knows of it.
 #pragma once
 
-#include <deque>
 #include <future>
 #include <memory>
 #include <mutex>
@@ -17,18 +16,19 @@
 #include "common/clock.h"
 #include "coordinator/engine/engine.h"
 #include "coordinator/engine/journal_port.h"
+#include "coordinator/engine/lanes.h"
 #include "coordinator/engine/live_requests.h"
 #include "coordinator/engine/message.h"
-#include "coordinator/engine/step_deadline.h"
 #include "coordinator/engine/suspects.h"
-#include "coordinator/schedule/scheduler.h"
 
 namespace quire {
 
 class StepLoop {
  public:
-  // A plan that stays unanswered for longer than `deadline` says ends the epoch.
-  StepLoop(SchedulerConfig config, StepDeadline deadline, Clock clock = steady_now);
+  // A plan that stays unanswered for longer than `deadline` says ends its epoch. A lane for every
+  // group that may serve at once.
+  StepLoop(const SchedulerConfig& config, const StepDeadline& deadline, Clock clock = steady_now,
+           int num_lanes = 1);
 
   // See Engine. Before begin().
   void set_saved_prefixes(std::string index) { saved_prefixes_ = std::move(index); }
@@ -41,13 +41,14 @@ class StepLoop {
   // The last turn: every unfinished choice ends with kCancelled.
   void end(std::vector<Message>* inbox);
 
-  EngineStats stats() const;                                   // any thread
-  absl::Status verify() const { return scheduler_.verify(); }  // Internal: a broken invariant
+  EngineStats stats() const;                               // any thread
+  absl::Status verify() const { return lanes_.verify(); }  // Internal: a broken invariant
 
  private:
-  void send_plans();
-  void send(const StepPlan& plan, absl::Time now);
-  void go_on_saving();
+  void distribute();
+  void send_plans(Lane& lane);
+  void send(Lane& lane, const StepPlan& plan, absl::Time now);
+  void go_on_saving(Lane& lane);
   void expire(absl::Time now);
 
   void take_all(std::vector<Message>* inbox);
@@ -72,37 +73,22 @@ class StepLoop {
                   const std::string& code);
   void count(FinishReason reason);
   void note_numerics(LiveRequest* live);
-  void end_epoch(EndCause cause, const std::string& why);
-  void lose_group(EndCause cause);
-  void isolate_suspect();
-  void tell_progress();
+  void end_epoch(int lane, EndCause cause, const std::string& why);
+  void lose_group(int lane, EndCause cause);
+  void count_recovered();
   void tell_idle();
   void publish();
 
-  struct Sent {  // a plan
-    absl::Time time;
-    StepForecast forecast;
-    absl::Duration allowed;
-  };
-
-  StepDeadline deadline_;
   const Clock clock_;
   GroupPort* group_ = nullptr;
   JournalPort* journal_ = nullptr;
   EngineEvents events_;
-  Scheduler scheduler_;
+  Lanes lanes_;
   LiveRequests live_;
   Suspects suspects_;
-  std::deque<Sent> sent_;  // the plans in flight, oldest first
-  absl::Time last_answer_ = absl::InfinitePast();
-  absl::Time answer_due_ = absl::InfiniteFuture();  // of the oldest plan in flight
   std::vector<Delivery> outbox_;  // what this turn brought, until the next plan is on its way
-  absl::Time stood_due_ = absl::InfiniteFuture();  // when standing ready counts as progress
-  bool advanced_ = true;                           // progress was told of this epoch
   std::function<void()> tell_idle_;
-  std::uint64_t numerics_ = 0;     // of the group
-  bool numerics_changed_ = false;  // for some request in this epoch: said once
-  // Of the lost group, for the next one.
+  // Of lost groups, for the next one.
   std::uint64_t to_recover_ = 0, to_recompute_ = 0;
   EngineStats counted_;
   absl::Time prompt_seen_ = absl::InfinitePast();  // the last one that was computed

@@ -125,7 +125,8 @@ class Scheduler {
   // ResourceExhausted with both numbers if its longest form exceeds the group's blocks, or its
   // beams the slots.
   absl::Status add(NewRequest wish);
-  Outlook outlook(const NewRequest& wish) const;
+  // Slots of so many groups may come free at once.
+  Outlook outlook(const NewRequest& wish, int num_groups = 1) const;
   // Of a step full of one prompt, where that is longest; 0 while costs are not known.
   double full_step_us() const;
   void cancel(RequestId id);  // at any point; an id that has ended is ignored
@@ -166,8 +167,12 @@ class Scheduler {
   const WaitingQueue& waiting() const { return waiting_; }
   // Prompts that could begin here at once but wait elsewhere: they get a share of steps, too.
   void set_waiting_elsewhere(int count) { num_waiting_elsewhere_ = count; }
-  // Of a sequence that waits in another scheduler: what need not be computed here.
-  int num_cached_tokens(Sequence* sequence) const;
+  // Of a sequence that waits in another scheduler: what the cache here has of it.
+  struct Cached {
+    int num_tokens = 0;  // not to be computed
+    int num_blocks = 0;  // that others hold: they take no room
+  };
+  Cached cached(Sequence* sequence) const;
   // Blocks that it needs to begin, and at its longest, all of a search together.
   int blocks_to_begin(const Sequence& sequence) const;
   int blocks_at_end(const ScheduledRequest& request) const;

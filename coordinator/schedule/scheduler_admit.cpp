@@ -78,14 +78,13 @@ double Scheduler::full_step_us() const {
 }
 
 // Steps of which too little is known count as those before them: a longer context never costs less.
-Outlook Scheduler::outlook(const NewRequest& wish) const {
+Outlook Scheduler::outlook(const NewRequest& wish, int num_groups) const {
   Outlook outlook;
   const auto count = static_cast<int>(wish.prompt.size());
   const std::string scope = scope_of(wish.tenant, wish.cache_salt);
   int begin = kv_.match(scope, wish.prompt, count - 1, /*from_host=*/true).num_tokens;
   outlook.missing_tokens = count - begin;
-  // Slots for as many may come free at once.
-  outlook.tokens_before = waiting_.tokens_before(order_of(wish), config_.max_num_seqs);
+  outlook.tokens_before = waiting_.tokens_before(order_of(wish), config_.max_num_seqs * num_groups);
   if (epoch_ == 0) return outlook;
   double last_us = 0.0;
   for (bool known = true; begin < count;) {

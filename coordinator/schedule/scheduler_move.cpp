@@ -18,11 +18,11 @@ int Scheduler::blocks_at_end(const ScheduledRequest& request) const {
                            : policy::blocks_at_end(request.max_total_tokens, config_.block_size);
 }
 
-int Scheduler::num_cached_tokens(Sequence* sequence) const {
-  return kv_
-      .match(sequence->request->scope, sequence->tokens.all(), sequence->num_tokens() - 1,
-             /*from_host=*/true)
-      .num_tokens;
+Scheduler::Cached Scheduler::cached(Sequence* sequence) const {
+  const PrefixHit hit = kv_.match(sequence->request->scope, sequence->tokens.all(),
+                                  sequence->num_tokens() - 1, /*from_host=*/true);
+  const int blocks = static_cast<int>(hit.nodes.size()) + (hit.partial == kNoNode ? 0 : 1);
+  return {hit.num_tokens, blocks - hit.num_taken};
 }
 
 GroupLoad Scheduler::load() const {

@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <set>
+
 namespace quire {
 namespace {
 
@@ -13,9 +15,10 @@ using testing::IsEmpty;
 class SuspectsTest : public testing::Test {
  protected:
   std::vector<RequestId> death(std::vector<RequestId> in_flight) {
-    return suspects_.on_death(in_flight);
+    return suspects_.on_death(in_flight, [this](RequestId id) { return !elsewhere_.contains(id); });
   }
   Suspects suspects_;
+  std::set<RequestId> elsewhere_;  // in another group than the one that dies
 };
 
 TEST_F(SuspectsTest, OneDeathMakesNobodySuspect) {
@@ -63,6 +66,17 @@ TEST_F(SuspectsTest, SeveralAreTriedOneAfterAnother) {
   EXPECT_EQ(suspects_.alone(), 3u);
   suspects_.forget(3);  // its client has gone
   EXPECT_TRUE(suspects_.empty());
+}
+
+TEST_F(SuspectsTest, TheDeathOfAnotherGroupSaysNothing) {
+  EXPECT_THAT(death({1, 2}), IsEmpty());
+  elsewhere_ = {1};  // it went to the group beside it
+  EXPECT_THAT(death({5}), IsEmpty());
+  elsewhere_ = {};
+  EXPECT_THAT(death({1, 2}), IsEmpty());
+  EXPECT_TRUE(suspects_.is_suspect(1)) << "twice in a row of groups that had it";
+  EXPECT_FALSE(suspects_.is_suspect(2)) << "it was there and not in flight once";
+  EXPECT_FALSE(suspects_.is_suspect(9));
 }
 
 }  // namespace

@@ -103,7 +103,9 @@ class ServingFixture : public ::testing::Test {
     events.on_lost = [this](EpochId epoch, EndCause cause, const std::string&) {
       engine_->on_lost(epoch, cause);
     };
-    fleet_ = std::make_unique<Fleet>(config_, kModelHash, events, make_fleet_options());
+    FleetOptions options = make_fleet_options();
+    options.num_seats = config_.data_parallel_size;
+    fleet_ = std::make_unique<Fleet>(config_, kModelHash, events, options);
     grpc::ServerBuilder builder;
     int port = 0;
     builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
