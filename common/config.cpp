@@ -128,17 +128,37 @@ absl::Status apply_file(ProgramMask program, const std::string& file, EngineConf
   return absl::OkStatus();
 }
 
-absl::Status check_together(const EngineConfig& config) {
-  QUIRE_RETURN_IF_ERROR(check_network(config));
-  if (!config.kv_offload_path.empty() && config.kv_offload_bytes == 0) {
-    return refuse("--kv-offload-path is ", config.kv_offload_path,
-                  ", but --kv-offload-bytes is 0; give the bytes that each rank may use there.");
-  }
+absl::Status check_groups(ProgramMask program, const EngineConfig& config) {
   if (!config.kv_offload_path.empty() && config.data_parallel_size > 1) {
     return refuse("--kv-offload-path is ", config.kv_offload_path, " and --data-parallel-size is ",
                   config.data_parallel_size,
                   ", but the folder holds the blocks of one group; leave it out, and "
                   "--kv-offload-bytes keeps them in each group's memory.");
+  }
+  if (program == kServe && config.data_parallel_size_local > config.data_parallel_size) {
+    return refuse("--data-parallel-size-local is ", config.data_parallel_size_local,
+                  ", but must be at most --data-parallel-size, which is ",
+                  config.data_parallel_size, ".");
+  }
+  if (program == kServe && !config.hostfile.empty() && num_local_groups(config) > 1) {
+    return refuse("--hostfile says where one group's ranks are, but ", num_local_groups(config),
+                  " groups would be started there; give --data-parallel-size-local 1 and start the "
+                  "others on their own hosts.");
+  }
+  if (program == kWorker && config.data_parallel_rank >= num_local_groups(config)) {
+    return refuse("--data-parallel-rank is ", config.data_parallel_rank,
+                  ", but must be below --data-parallel-size-local, which is ",
+                  num_local_groups(config), ".");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status check_together(ProgramMask program, const EngineConfig& config) {
+  QUIRE_RETURN_IF_ERROR(check_network(config));
+  QUIRE_RETURN_IF_ERROR(check_groups(program, config));
+  if (!config.kv_offload_path.empty() && config.kv_offload_bytes == 0) {
+    return refuse("--kv-offload-path is ", config.kv_offload_path,
+                  ", but --kv-offload-bytes is 0; give the bytes that each rank may use there.");
   }
   if (config.kv_offload_bytes > 0 && config.no_prefix_caching) {
     return refuse("--kv-offload-bytes is ", config.kv_offload_bytes,
@@ -203,7 +223,7 @@ absl::StatusOr<ParsedConfig> parse_config(ProgramMask program, absl::Span<const 
   if (parsed.config.api_key.empty() && (program & kWorker) == 0) {
     parsed.config.api_key = api_key_of_environment();
   }
-  QUIRE_RETURN_IF_ERROR(check_together(parsed.config));
+  QUIRE_RETURN_IF_ERROR(check_together(program, parsed.config));
   return parsed;
 }
 

@@ -22,8 +22,9 @@ struct EngineConfig {
   std::uint64_t seed = 0;            // of requests that bring none: 0 = random
   // parallelism
   int tensor_parallel_size = 1;
-  int data_parallel_size = 1;  // worker groups that serve at once
-  std::string hostfile;        // mpirun's, for ranks on several hosts
+  int data_parallel_size = 1;        // worker groups that serve at once
+  int data_parallel_size_local = 0;  // of them, that this machine starts; 0: all
+  std::string hostfile;              // mpirun's, for ranks on several hosts
   // device and memory
   std::string device = "auto";             // auto, cuda, cpu, reference
   double gpu_memory_utilization = 0.9;     // cuda: of free memory, for the KV cache
@@ -77,9 +78,15 @@ struct EngineConfig {
   std::string coordinator = "127.0.0.1:50051";
   int rank = -1;  // -1 = from MPI
   int world_size = -1;
+  int data_parallel_rank = 0;      // which of the groups that its machine starts
   std::string instance_id;         // default: made by rank 0 and spread by MPI
   std::string worker_secret_file;  // shared secret that workers present
 };
+
+inline int num_local_groups(const EngineConfig& config) {
+  return config.data_parallel_size_local > 0 ? config.data_parallel_size_local
+                                             : config.data_parallel_size;
+}
 
 // How long a server takes to stop in order, at most: with files for KV blocks the cache is written
 // out first. `kSaveWithin` is the part for each of its two ends, coordinator and workers.

@@ -204,6 +204,11 @@ constexpr Option kOptions[] = {
      "worker groups that serve at once, each with the whole model; requests go where they are done "
      "first. Above 1 a group that attaches may have any number of ranks",
      kApi, set_int<&C::data_parallel_size, 1, 256>, get_int<&C::data_parallel_size>},
+    {"--data-parallel-size-local", "Parallelism", "N",
+     "of those groups, how many this machine starts: they share its cores and GPUs; others attach "
+     "by "
+     "themselves. 0: all",
+     kRanks, set_int<&C::data_parallel_size_local, 0, 256>, get_int<&C::data_parallel_size_local>},
     {"--hostfile", "Parallelism", "FILE", "mpirun's list of hosts, for ranks on several of them",
      kServe, set_text<&C::hostfile>, get_text<&C::hostfile>},
 
@@ -352,6 +357,9 @@ constexpr Option kOptions[] = {
      set_int<&C::rank, -1, 4095>, get_int<&C::rank>},
     {"--world-size", "Workers", "N", "number of ranks where no MPI starts them", kWorker,
      set_int<&C::world_size, -1, 4096>, get_int<&C::world_size>},
+    {"--data-parallel-rank", "Workers", "N",
+     "which of the --data-parallel-size-local groups of its machine this rank is of", kWorker,
+     set_int<&C::data_parallel_rank, 0, 255>, get_int<&C::data_parallel_rank>},
     {"--instance-id", "Workers", "TEXT",
      "one name for all ranks of a group, where no MPI spreads it", kWorker,
      set_text<&C::instance_id>, get_text<&C::instance_id>},

@@ -30,6 +30,7 @@ prometheus::Histogram::BucketBoundaries buckets_of(const MetricRow& row, int max
 // The metrics of one row: one, or one for each label value.
 struct Series {
   const MetricRow* row = nullptr;
+  std::vector<std::string> label_values;  // {""}: it has no label
   std::vector<prometheus::Gauge*> gauges;
   std::vector<prometheus::Counter*> counters;
   prometheus::Histogram* histogram = nullptr;
@@ -45,32 +46,40 @@ struct Metrics::Impl {
   prometheus::Family<prometheus::Gauge>* cache_config_family = nullptr;
   prometheus::Gauge* cache_config = nullptr;
 
-  void create(const MetricRow& row, int max_model_len);
+  void create(const MetricRow& row, int max_model_len, int num_groups);
   Series& at(Metric id, MetricKind kind) {
     Series& found = series[static_cast<std::size_t>(id)];
     QUIRE_CHECK(found.row->kind == kind);
     return found;
   }
-  prometheus::Counter& counter(Metric id, absl::string_view label_value) {
-    Series& found = at(id, MetricKind::kCounter);
-    if (found.row->label == nullptr) {
-      QUIRE_CHECK(label_value.empty());
-      return *found.counters[0];
-    }
-    const auto& values = found.row->label_values;
+  static std::size_t index(const Series& found, absl::string_view label_value) {
+    const auto& values = found.label_values;
     const auto value = std::find(values.begin(), values.end(), label_value);
     QUIRE_CHECK(value != values.end());
-    return *found.counters[static_cast<std::size_t>(value - values.begin())];
+    return static_cast<std::size_t>(value - values.begin());
+  }
+  prometheus::Counter& counter(Metric id, absl::string_view label_value) {
+    Series& found = at(id, MetricKind::kCounter);
+    return *found.counters[index(found, label_value)];
   }
 };
 
-void Metrics::Impl::create(const MetricRow& row, int max_model_len) {
+void Metrics::Impl::create(const MetricRow& row, int max_model_len, int num_groups) {
   Series& made = series[static_cast<std::size_t>(row.id)];
   QUIRE_CHECK(made.row == nullptr);  // one row for each id
   made.row = &row;
+  made.label_values.assign(row.label_values.begin(), row.label_values.end());
+  if (row.label != nullptr && made.label_values.empty()) {
+    for (int group = 0; group < num_groups; ++group) {
+      made.label_values.push_back(std::to_string(group));
+    }
+  }
   std::vector<prometheus::Labels> each;
-  for (const char* value : row.label_values) each.push_back({{row.label, value}});
-  if (each.empty()) each.emplace_back();
+  for (const std::string& value : made.label_values) each.push_back({{row.label, value}});
+  if (each.empty()) {
+    each.emplace_back();
+    made.label_values = {""};
+  }
   if (row.kind == MetricKind::kGauge) {
     auto& family =
         prometheus::BuildGauge().Name(row.name).Help(row.help).Labels(labels).Register(registry);
@@ -91,19 +100,19 @@ void Metrics::Impl::create(const MetricRow& row, int max_model_len) {
   }
 }
 
-Metrics::Metrics(const std::string& model_name, int max_model_len)
+Metrics::Metrics(const std::string& model_name, int max_model_len, int num_groups)
     : impl_(std::make_unique<Impl>()) {
   impl_->labels = {{"model_name", model_name}, {"engine", "0"}};
   impl_->series.resize(metric_rows().size());
-  for (const MetricRow& row : metric_rows()) impl_->create(row, max_model_len);
+  for (const MetricRow& row : metric_rows()) impl_->create(row, max_model_len, num_groups);
 }
 
 Metrics::~Metrics() = default;
 
-void Metrics::set(Metric gauge, double value) {
+void Metrics::set(Metric gauge, double value, absl::string_view label_value) {
   Series& series = impl_->at(gauge, MetricKind::kGauge);
   QUIRE_CHECK(!series.gauges.empty());
-  series.gauges[0]->Set(value);
+  series.gauges[Impl::index(series, label_value)]->Set(value);
 }
 
 void Metrics::add(Metric counter, double amount, absl::string_view label_value) {

@@ -20,6 +20,13 @@ enum class Metric {
   kKvCacheUsage,
   kCacheConfigInfo,
   kReady,
+  kGroups,
+  kGroupsReady,
+  kGroupReady,  // these with label group: the seats, 0, 1, ...
+  kGroupRunning,
+  kGroupWaiting,
+  kGroupKvBlocks,
+  kGroupKvBlocksUsed,
   kEpoch,
   kKvBlocks,
   kKvBlocksUsed,
@@ -38,6 +45,7 @@ enum class Metric {
   kPreemptions,
   kRequestSuccess,  // label finished_reason: stop, length, abort, error
   kSteps,
+  kGroupSteps,  // label group
   kGroupLosses,
   kGroupRestarts,  // label cause: rank_gone, rank_silent, worker_error, step_deadline, protocol
   kRequestsRecovered,
@@ -73,7 +81,7 @@ struct MetricRow {
   const char* name;
   const char* help;
   const char* label = nullptr;                 // beside model_name and engine
-  absl::Span<const char* const> label_values;  // every value it can take
+  absl::Span<const char* const> label_values;  // every value it can take; of "group": the seats
   absl::Span<const double> buckets;            // empty histogram: 1-2-5 up to max_model_len
 };
 absl::Span<const MetricRow> metric_rows();
@@ -83,10 +91,10 @@ absl::Span<const MetricRow> metric_rows();
 class Metrics {
  public:
   // `model_name` is the name clients use; a label of every series.
-  Metrics(const std::string& model_name, int max_model_len);
+  Metrics(const std::string& model_name, int max_model_len, int num_groups = 1);
   ~Metrics();
 
-  void set(Metric gauge, double value);
+  void set(Metric gauge, double value, absl::string_view label_value = "");
   void add(Metric counter, double amount = 1.0, absl::string_view label_value = "");
   // Brings a counter up to a total kept elsewhere; a smaller total changes nothing.
   void raise_to(Metric counter, double total, absl::string_view label_value = "");

@@ -95,7 +95,8 @@ class Server::Impl {
         check_can_listen(config_.grpc_host, config_.grpc_port, "--grpc-host", "--grpc-port"));
     QUIRE_RETURN_IF_ERROR(open_journal());
     QUIRE_RETURN_IF_ERROR(make_fleet());
-    metrics_ = std::make_unique<Metrics>(model_.name, model_.max_model_len);
+    metrics_ =
+        std::make_unique<Metrics>(model_.name, model_.max_model_len, config_.data_parallel_size);
     book_ = std::make_unique<AnswerBook>(
         engine_.get(), AnswerBookOptions{.grace = absl::Seconds(config_.resume_grace_s)});
     api_ = {.config = &config_,

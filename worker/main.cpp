@@ -38,7 +38,7 @@ int complain(Stage stage, const std::string& who, const absl::Status& status) {
 int threads_per_rank(const EngineConfig& config, const RankPlace& place) {
   if (config.threads_per_rank > 0) return config.threads_per_rank;
   const auto cores = static_cast<int>(std::thread::hardware_concurrency());
-  return std::max(1, cores / place.num_local_ranks);
+  return std::max(1, cores / place.num_on_host());
 }
 
 DeviceOptions device_options(const EngineConfig& config, const RankPlace& place) {
@@ -48,8 +48,8 @@ DeviceOptions device_options(const EngineConfig& config, const RankPlace& place)
   options.dtype = config.dtype;
   options.kv_dtype = config.kv_cache_dtype;
   options.num_threads = threads_per_rank(config, place);
-  options.local_rank = place.rank - place.first_local_rank;
-  options.num_local_ranks = place.num_local_ranks;
+  options.local_rank = place.index_on_host();
+  options.num_local_ranks = place.num_on_host();
   options.deterministic = config.deterministic;
   options.enforce_eager = config.enforce_eager;
   options.gpu_memory_utilization = config.gpu_memory_utilization;

@@ -27,6 +27,8 @@ void copy_gauges(Metrics& metrics, const EngineStats& stats) {
   metrics.set(Metric::kRequestsWaiting, stats.waiting);
   metrics.set(Metric::kKvCacheUsage, ratio(stats.used_blocks, stats.total_blocks));
   metrics.set(Metric::kReady, stats.ready ? 1.0 : 0.0);
+  metrics.set(Metric::kGroups, stats.num_groups);
+  metrics.set(Metric::kGroupsReady, stats.num_ready);
   metrics.set(Metric::kEpoch, static_cast<double>(stats.epoch));
   metrics.set(Metric::kKvBlocks, stats.total_blocks);
   metrics.set(Metric::kKvBlocksUsed, stats.used_blocks);
@@ -39,6 +41,19 @@ void copy_gauges(Metrics& metrics, const EngineStats& stats) {
   metrics.set(Metric::kJournalBytes, static_cast<double>(stats.journal.bytes));
   metrics.set(Metric::kJournalLagSeconds, stats.journal.lag_s);
   metrics.set(Metric::kJournalWritable, stats.journal.writable ? 1.0 : 0.0);
+}
+
+void copy_groups(Metrics& metrics, const EngineStats& stats) {
+  for (std::size_t seat = 0; seat < stats.groups.size(); ++seat) {
+    const GroupStats& group = stats.groups[seat];
+    const std::string label = absl::StrCat(seat);
+    metrics.set(Metric::kGroupReady, group.epoch != 0 ? 1.0 : 0.0, label);
+    metrics.set(Metric::kGroupRunning, group.running, label);
+    metrics.set(Metric::kGroupWaiting, group.waiting, label);
+    metrics.set(Metric::kGroupKvBlocks, group.total_blocks, label);
+    metrics.set(Metric::kGroupKvBlocksUsed, group.used_blocks, label);
+    metrics.raise_to(Metric::kGroupSteps, static_cast<double>(group.steps), label);
+  }
 }
 
 void copy_counters(Metrics& metrics, const EngineStats& stats) {
@@ -88,6 +103,7 @@ void handle_metrics(const Api& api, Exchange& exchange) {
   const EngineStats stats = api.engine->stats();
   copy_gauges(*api.metrics, stats);
   copy_counters(*api.metrics, stats);
+  copy_groups(*api.metrics, stats);
   api.metrics->set_cache_config({{"block_size", absl::StrCat(api.config->block_size)},
                                  {"num_gpu_blocks", absl::StrCat(stats.total_blocks)}});
   exchange.respond(

@@ -26,6 +26,8 @@ void answer_for(const absl::Status& verdict, const Api& api, Exchange& exchange)
   const EngineStats stats = api.engine->stats();
   ordered_json body = {{"status", name_of(api.engine->state())},
                        {"epoch", stats.epoch},
+                       {"groups", stats.num_groups},
+                       {"groups_ready", stats.num_ready},
                        {"running", stats.running},
                        {"waiting", stats.waiting}};
   if (!verdict.ok()) body["message"] = std::string(verdict.message());

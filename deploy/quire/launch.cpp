@@ -27,7 +27,7 @@ Launch coordinator_launch(const EngineConfig& config, const std::string& bin) {
 }
 
 Launch group_launch(const EngineConfig& config, const std::string& bin,
-                    const std::string& coordinator, const std::string& instance) {
+                    const std::string& coordinator, const std::string& instance, int group) {
   Launch launch;
   launch.argv = {find_mpirun(), "-np", absl::StrCat(config.tensor_parallel_size)};
   const auto add = [&launch](std::initializer_list<const char*> arguments) {
@@ -71,6 +71,9 @@ Launch group_launch(const EngineConfig& config, const std::string& bin,
   EngineConfig worker = config;
   worker.coordinator = coordinator;
   worker.instance_id = instance;
+  worker.data_parallel_rank = group;
+  // Where there is one, it says nothing.
+  worker.data_parallel_size_local = num_local_groups(config) > 1 ? num_local_groups(config) : 0;
   for (std::string& argument : to_arguments(worker, kWorker)) {
     launch.argv.push_back(std::move(argument));
   }

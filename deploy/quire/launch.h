@@ -17,9 +17,9 @@ struct Launch {
 // `bin` is the folder of the programs.
 Launch coordinator_launch(const EngineConfig& config, const std::string& bin);
 // mpirun with tensor_parallel_size ranks that dial `coordinator` (host:port) and call their group
-// `instance`.
+// `instance`; `group`: which of those that this machine starts.
 Launch group_launch(const EngineConfig& config, const std::string& bin,
-                    const std::string& coordinator, const std::string& instance);
+                    const std::string& coordinator, const std::string& instance, int group = 0);
 std::string random_instance();
 
 // The hosts that mpirun's hostfile names, in order. InvalidArgument: none.

@@ -142,7 +142,7 @@ std::vector<std::string> Process::read_lines() {
   return lines;
 }
 
-void reap_adopted(std::initializer_list<int> ours) {
+void reap_adopted(const std::vector<int>& ours) {
   std::ifstream children(absl::StrCat("/proc/self/task/", getpid(), "/children"));
   for (int child = 0; children >> child;) {
     if (std::find(ours.begin(), ours.end(), child) == ours.end()) waitpid(child, nullptr, WNOHANG);

@@ -5,7 +5,6 @@
 
 #include <sys/types.h>
 
-#include <initializer_list>
 #include <string>
 #include <utility>
 #include <vector>
@@ -52,6 +51,6 @@ class Process {
 // Collects children that have died, but for those in `ours`: orphans that this process has adopted,
 // as the first one of a container or as the nearest subreaper. Whoever started a child waits for
 // it.
-void reap_adopted(std::initializer_list<int> ours);
+void reap_adopted(const std::vector<int>& ours);
 
 }  // namespace quire

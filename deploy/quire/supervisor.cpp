@@ -1,13 +1,14 @@
-// One loop over poll(): the coordinator's output and end, the group's end, signals, and timers.
+// One loop over poll(): the coordinator's output and end, the groups' ends, signals, and timers.
 // The coordinator speaks in lines on its standard output:
 //   quire-coordinator listening http=URL grpc=HOST:PORT    -> workers may be started
 //   quire-coordinator ready http=URL grpc=HOST:PORT        -> a group answers
-//   quire-coordinator progress epoch=N                     -> lives before this one are forgiven
+//   quire-coordinator progress epoch=N instance=ID         -> lives before this one are forgiven
 //   quire-coordinator lost epoch=N instance=ID cause=WORD  -> that group leaves, or is killed
-// Either child that dies is started again, the coordinator on the ports that it had first; a group
+// A child that dies is started again, the coordinator on the ports that it had first; a group
 // outlives its coordinator and attaches to the next one. A spent budget, or an exit code that
-// another life cannot mend, ends the server with a non-zero code, after the coordinator has refused
-// what waits.
+// another life cannot mend, of the coordinator or of the last group, ends the server with a
+// non-zero code, after the coordinator has refused what waits; of one group among others, that
+// group.
 #include "deploy/quire/supervisor.h"
 
 #include <poll.h>
@@ -20,11 +21,13 @@
 #include <cstdio>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "deploy/quire/group_process.h"
 #include "deploy/quire/launch.h"
 #include "deploy/quire/own_journal.h"
 #include "deploy/quire/process.h"
@@ -34,16 +37,9 @@
 namespace quire {
 namespace {
 
-using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
-// For the ranks of an epoch that has ended to leave by themselves: one that is stopped never does.
-constexpr milliseconds kLeaveWithin{500};
 constexpr milliseconds kHurryWithin{3000};
-// mpirun ends soon after a rank of it has, but now and then hangs where one dies while it starts.
-constexpr milliseconds kCountRanksEvery{500};
-constexpr milliseconds kLaunchWithin{15000};
-constexpr milliseconds kFollowWithin{2000};
 constexpr int kAtOnce = 3;  // signals
 
 void say(const std::string& text) {
@@ -72,7 +68,12 @@ std::string in_pause(milliseconds pause) {
 
 class Supervisor {
  public:
-  Supervisor(const EngineConfig& config, std::string bin) : config_(config), bin_(std::move(bin)) {}
+  Supervisor(const EngineConfig& config, std::string bin) : config_(config), bin_(std::move(bin)) {
+    const int count = num_local_groups(config);
+    for (int i = 0; i < count; ++i) {
+      groups_.emplace_back(i, count == 1 ? "the worker group" : absl::StrCat("worker group ", i));
+    }
+  }
 
   int run() {
     sigset_t handled;
@@ -81,65 +82,75 @@ class Supervisor {
     signals_ = signalfd(-1, &handled, SFD_CLOEXEC | SFD_NONBLOCK);
     sweep("");
     start_coordinator();
-    while (coordinator_ || group_ || coordinator_due_) wait_once();
+    while (coordinator_ || coordinator_due_ || any_group()) wait_once();
     close(signals_);
     return exit_code_;
   }
 
  private:
-  using Due = std::optional<Clock::time_point>;
-
   void wait_once() {
-    pollfd fds[4];
-    int count = 0;
+    std::vector<pollfd> fds;
     const auto watch = [&](int fd) {
-      fds[count] = {fd, POLLIN, 0};
-      return count++;
+      fds.push_back({fd, POLLIN, 0});
+      return fds.size() - 1;
     };
-    const int on_signal = watch(signals_);
-    const int on_coordinator = coordinator_ ? watch(coordinator_->pidfd()) : -1;
-    const int on_output =
-        coordinator_ && coordinator_->output() >= 0 ? watch(coordinator_->output()) : -1;
-    const int on_group = group_ ? watch(group_->pidfd()) : -1;
-    poll(fds, static_cast<nfds_t>(count), timeout_ms());
-    if (fds[on_signal].revents != 0) take_signal();
-    if (on_output >= 0 && fds[on_output].revents != 0) read_coordinator();
-    if (on_group >= 0 && fds[on_group].revents != 0) group_ended();
-    if (on_coordinator >= 0 && fds[on_coordinator].revents != 0) coordinator_ended();
+    constexpr std::size_t kNone = static_cast<std::size_t>(-1);
+    const std::size_t on_signal = watch(signals_);
+    const std::size_t on_coordinator = coordinator_ ? watch(coordinator_->pidfd()) : kNone;
+    const std::size_t on_output =
+        coordinator_ && coordinator_->output() >= 0 ? watch(coordinator_->output()) : kNone;
+    std::vector<std::size_t> on_group;
+    for (const GroupProcess& group : groups_) {
+      on_group.push_back(group.runs() ? watch(group.pidfd()) : kNone);
+    }
+    poll(fds.data(), static_cast<nfds_t>(fds.size()), timeout_ms());
+    const auto has_news = [&](std::size_t at) { return at != kNone && fds[at].revents != 0; };
+    if (has_news(on_signal)) take_signal();
+    if (has_news(on_output)) read_coordinator();
+    for (std::size_t i = 0; i < groups_.size(); ++i) {
+      if (has_news(on_group[i])) group_ended(groups_[i]);
+    }
+    if (has_news(on_coordinator)) coordinator_ended();
     run_timers();
   }
 
-  int timeout_ms() const {
-    auto next = Clock::time_point::max();
-    for (const Due& due : {coordinator_due_, group_due_, leave_due_, count_due_, stop_due_}) {
-      if (due) next = std::min(next, *due);
-    }
-    if (next == Clock::time_point::max()) return -1;
-    const auto left = std::chrono::duration_cast<milliseconds>(next - Clock::now()).count();
-    return static_cast<int>(std::clamp<long>(left + 1, 0, 60000));
+  bool any_group() const {
+    return std::any_of(groups_.begin(), groups_.end(),
+                       [](const GroupProcess& group) { return group.runs(); });
   }
 
-  // Whether the time has come; then it is over.
-  static bool passed(Due& due) {
-    if (!due || Clock::now() < *due) return false;
-    due.reset();
-    return true;
+  void signal_groups(int signal) {
+    for (const GroupProcess& group : groups_) group.signal(signal);
+  }
+
+  int timeout_ms() const {
+    Due next = sooner(coordinator_due_, stop_due_);
+    for (const GroupProcess& group : groups_) next = sooner(next, group.when());
+    if (!next) return -1;
+    const auto left = std::chrono::duration_cast<milliseconds>(*next - Clock::now()).count();
+    return static_cast<int>(std::clamp<long>(left + 1, 0, 60000));
   }
 
   void run_timers() {
     if (passed(coordinator_due_)) start_coordinator();
-    if (passed(group_due_)) start_group();
-    if (passed(leave_due_) && group_) group_->signal(SIGKILL);  // its ranks die with it
-    if (passed(count_due_) && group_) count_ranks();
+    for (GroupProcess& group : groups_) {
+      if (passed(group.start_due)) start_group(group);
+      group.run_timers();
+    }
     if (passed(stop_due_)) {
       say("still not stopped; killing");
       kill_all();
     }
   }
 
-  // Ranks whose mpirun was killed; the two that were started here are waited for by their pidfds.
+  // Ranks whose mpirun was killed; what was started here is waited for by its pidfd.
   void reap_orphans() {
-    reap_adopted({coordinator_ ? coordinator_->pid() : -1, group_ ? group_->pid() : -1});
+    std::vector<int> ours;
+    if (coordinator_) ours.push_back(coordinator_->pid());
+    for (const GroupProcess& group : groups_) {
+      if (group.runs()) ours.push_back(group.pid());
+    }
+    reap_adopted(ours);
   }
 
   // --- stopping ---
@@ -166,7 +177,7 @@ class Supervisor {
     exit_code_ = exit_code;
     coordinator_due_.reset();
     if (coordinator_) coordinator_->signal(signal);
-    if (!coordinator_ && group_) group_->signal(SIGTERM);
+    if (!coordinator_) signal_groups(SIGTERM);
     stop_due_ = Clock::now() + std::chrono::seconds(stop_within_seconds(config_));
   }
 
@@ -180,7 +191,7 @@ class Supervisor {
 
   void kill_all() {
     if (coordinator_) coordinator_->signal(SIGKILL);
-    if (group_) group_->signal(SIGKILL);
+    signal_groups(SIGKILL);
   }
 
   // --- the coordinator ---
@@ -211,10 +222,18 @@ class Supervisor {
       announce(field(line, "http"), field(line, "grpc"));
     } else if (absl::StartsWith(line, "quire-coordinator progress ")) {
       coordinator_budget_.advanced();
-      group_budget_.advanced();
+      if (GroupProcess* group = group_of(field(line, "instance"))) group->budget.advanced();
     } else if (absl::StartsWith(line, "quire-coordinator lost ")) {
-      if (field(line, "instance") == instance_) leave_due_ = Clock::now() + kLeaveWithin;
+      if (GroupProcess* group = group_of(field(line, "instance"))) group->expect_to_leave();
     }
+  }
+
+  // Null: it is none of ours.
+  GroupProcess* group_of(const std::string& instance) {
+    for (GroupProcess& group : groups_) {
+      if (group.is(instance)) return &group;
+    }
+    return nullptr;
   }
 
   void listens(const std::string& http, const std::string& grpc) {
@@ -226,7 +245,9 @@ class Supervisor {
     grpc_ = *std::move(address);
     config_.port = port_of(http);  // the next life is found where this one is
     config_.grpc_port = port_of(grpc);
-    if (!group_due_) start_group();
+    for (GroupProcess& group : groups_) {
+      if (!group.start_due) start_group(group);
+    }
   }
 
   void announce(const std::string& http, const std::string& grpc) {
@@ -247,7 +268,7 @@ class Supervisor {
     const bool hopeless = !listened && (is_permanent(code) || code == kAddressInUse);
     const auto pause = hopeless ? std::nullopt : coordinator_budget_.next_pause();
     if (pause) {
-      say(absl::StrCat(in_pause(*pause), group_ ? "; the workers keep the model" : ""));
+      say(absl::StrCat(in_pause(*pause), any_group() ? "; the workers keep the model" : ""));
       coordinator_due_ = Clock::now() + *pause;
       return;
     }
@@ -257,67 +278,50 @@ class Supervisor {
 
   void coordinator_stopped(int code) {
     if (exit_code_ == 0 && code != 0) exit_code_ = code;
-    group_due_.reset();
-    if (!group_) return;
-    group_->signal(SIGTERM);
+    for (GroupProcess& group : groups_) group.start_due.reset();
+    if (!any_group()) return;
+    signal_groups(SIGTERM);
     stop_due_ = Clock::now() + std::chrono::seconds(3);
   }
 
-  // --- the worker group ---
+  // --- the worker groups ---
 
-  void start_group() {
-    if (group_ || !coordinator_) return;
-    instance_ = random_instance();
-    const Launch launch = group_launch(config_, bin_, grpc_, instance_);
-    auto started = Process::start(launch.argv, launch.env, /*read_output=*/false);
-    if (!started.ok()) {
-      say(std::string(started.status().message()));
-      return stop(SIGTERM, 1);
-    }
-    group_ = *std::move(started);
-    if (!config_.hostfile.empty()) return;  // only the ranks of one host are mpirun's children
-    count_due_ = Clock::now() + kCountRanksEvery;
-    all_there_by_ = Clock::now() + kLaunchWithin;
-    launched_ = false;
+  void start_group(GroupProcess& group) {
+    if (group.runs() || group.given_up || !coordinator_) return;
+    const absl::Status started = group.start(config_, bin_, grpc_);
+    if (started.ok()) return;
+    say(std::string(started.message()));
+    stop(SIGTERM, 1);
   }
 
-  void count_ranks() {
-    count_due_ = Clock::now() + kCountRanksEvery;
-    const Process::Children ranks = group_->children();
-    const bool all = ranks.living >= config_.tensor_parallel_size;
-    const bool first_seen = !launched_ && ranks.living + ranks.ended > 0;
-    launched_ = launched_ || first_seen;
-    if (all || first_seen) {
-      all_there_by_ = Clock::now() + kFollowWithin;
-    } else if (Clock::now() > all_there_by_) {
-      say("mpirun hangs, though not all of its ranks run; killing it");
-      group_->signal(SIGKILL);
-      count_due_.reset();
-    }
-  }
-
-  void group_ended() {
+  void group_ended(GroupProcess& group) {
     if (coordinator_ && coordinator_->output() >= 0) read_coordinator();  // it may have advanced
-    const int code = group_->exit_code();
-    group_.reset();
-    leave_due_.reset();
-    count_due_.reset();
-    sweep(std::exchange(instance_, ""));
+    const int code = group.end();
     if (stopping_ && (code == 0 || !coordinator_ || exit_code_ != 0)) return;
-    say(absl::StrCat("the worker group ended: ", explain_exit(code)));
-    if (is_permanent(code)) return give_up(code);
+    say(absl::StrCat(group.name(), " ended: ", explain_exit(code)));
+    if (is_permanent(code)) return give_up_on(group, code);
     // Without a coordinator it could not stay: the next one is followed by the next group.
     if (!coordinator_) return;
-    const auto pause = group_budget_.next_pause();
+    const auto pause = group.budget.next_pause();
     if (!pause) {
-      give_reason("the worker group", group_budget_);
-      return give_up(code);
+      give_reason(group.name(), group.budget);
+      return give_up_on(group, code);
     }
     say(in_pause(*pause));
-    group_due_ = Clock::now() + *pause;
+    group.start_due = Clock::now() + *pause;
   }
 
-  static void give_reason(const char* who, const RestartBudget& budget) {
+  // The server goes on with the others.
+  void give_up_on(GroupProcess& group, int code) {
+    group.given_up = true;
+    if (std::all_of(groups_.begin(), groups_.end(),
+                    [](const GroupProcess& each) { return each.given_up; })) {
+      return give_up(code);
+    }
+    say(absl::StrCat(group.name(), " is not started again; the others go on"));
+  }
+
+  static void give_reason(const std::string& who, const RestartBudget& budget) {
     say(absl::StrCat(who, " did no step in ", budget.failed_lives(), " lives; giving up"));
   }
 
@@ -327,16 +331,11 @@ class Supervisor {
   const OwnJournal own_journal_{&config_};
   std::string bin_;
   std::optional<Process> coordinator_;
-  std::optional<Process> group_;  // mpirun
-  std::string grpc_;              // what ranks dial; empty until a coordinator listened
-  std::string instance_;          // of the group
-  RestartBudget coordinator_budget_, group_budget_;
-  Due coordinator_due_, group_due_;  // to be started
-  Due leave_due_;                    // the group is killed
-  Due count_due_;                    // its ranks are counted
-  Clock::time_point all_there_by_;   // or mpirun hangs
-  bool launched_ = false;            // it has had ranks
-  Due stop_due_;                     // everything is
+  std::string grpc_;                  // what ranks dial; empty until a coordinator listened
+  std::vector<GroupProcess> groups_;  // that this machine starts
+  RestartBudget coordinator_budget_;
+  Due coordinator_due_;  // to be started
+  Due stop_due_;         // everything is killed
   int signals_ = -1;
   int times_told_ = 0;
   int exit_code_ = 0;

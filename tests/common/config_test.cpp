@@ -97,6 +97,13 @@ TEST(ConfigTest, ValuesOutOfRangeNameOptionValueAndRange) {
       {{"--kv-offload-path", "/x"}, {"--kv-offload-path is /x", "--kv-offload-bytes is 0"}},
       {{"--kv-offload-bytes", "1K", "--no-enable-prefix-caching"},
        {"--kv-offload-bytes is 1024", "--no-enable-prefix-caching"}},
+      {{"--data-parallel-size", "0"}, {"--data-parallel-size", "[1, 256]"}},
+      {{"--data-parallel-size", "2", "--data-parallel-size-local", "3"},
+       {"--data-parallel-size-local is 3", "at most --data-parallel-size, which is 2"}},
+      {{"--data-parallel-size", "2", "--kv-offload-path", "/x", "--kv-offload-bytes", "1K"},
+       {"--kv-offload-path is /x", "--data-parallel-size is 2", "the blocks of one group"}},
+      {{"--data-parallel-size", "3", "--hostfile", "hosts"},
+       {"--hostfile", "3 groups would be started there", "--data-parallel-size-local 1"}},
       {{"--api-key", "k", "--tenants", "t.yaml"}, {"--tenants and --api-key", "t.yaml"}},
       {{"--scheduling-policy", "lifo"}, {"auto, fcfs, priority, spf, lpm, fair"}},
       {{"--port"}, {"--port needs a value: --port PORT"}},
@@ -111,6 +118,8 @@ TEST(ConfigTest, ValuesOutOfRangeNameOptionValueAndRange) {
   EXPECT_THAT(error(kWorker, {"--coordinator", "host:0"}), HasSubstr("HOST:PORT"));
   EXPECT_THAT(error(kWorker, {"--rank", "1"}), HasSubstr("give both"));
   EXPECT_THAT(error(kWorker, {"--rank", "2", "--world-size", "2"}), HasSubstr("below"));
+  EXPECT_THAT(error(kWorker, {"--data-parallel-rank", "2", "--data-parallel-size-local", "2"}),
+              HasSubstr("--data-parallel-rank is 2, but must be below"));
 }
 
 TEST(ConfigTest, OptionsThatGoTogether) {
@@ -118,6 +127,10 @@ TEST(ConfigTest, OptionsThatGoTogether) {
   EXPECT_EQ(good(kServe, {"--kv-offload-bytes", "1K"}).kv_offload_bytes, 1024);
   EXPECT_TRUE(good(kServe, {"--no-enable-prefix-caching"}).no_prefix_caching);
   EXPECT_EQ(good(kServe, {"--tenants", "t.yaml"}).tenants_file, "t.yaml");
+  EXPECT_EQ(num_local_groups(good(kServe, {"--data-parallel-size", "3"})), 3);
+  EXPECT_EQ(num_local_groups(good(kServe, {"--data-parallel-size", "3", "--hostfile", "hosts",
+                                           "--data-parallel-size-local", "1"})),
+            1);
   for (const char* policy : {"auto", "fcfs", "priority", "spf", "lpm", "fair"}) {
     EXPECT_EQ(good(kServe, {"--scheduling-policy", policy}).scheduling_policy, policy);
   }

@@ -39,6 +39,20 @@ TEST(MetricsTest, EveryRowIsInTheFirstScrape) {
   }
 }
 
+TEST(MetricsTest, GroupsHaveASeriesEach) {
+  Metrics metrics("tiny", 2048, /*num_groups=*/2);
+  metrics.set(Metric::kGroupRunning, 7, "1");
+  metrics.raise_to(Metric::kGroupSteps, 40, "0");
+  const std::string text = metrics.text();
+  for (const char* line :
+       {R"(quire_group_requests_running{engine="0",model_name="tiny",group="0"} 0)",
+        R"(quire_group_requests_running{engine="0",model_name="tiny",group="1"} 7)",
+        R"(quire_group_steps_total{engine="0",model_name="tiny",group="0"} 40)"}) {
+    EXPECT_THAT(text, HasSubstr(line));
+  }
+  EXPECT_THAT(text, Not(HasSubstr(R"(group="2")")));
+}
+
 TEST(MetricsTest, ValuesAppear) {
   Metrics metrics("tiny", 2048);
   metrics.set(Metric::kRequestsRunning, 3);

@@ -110,5 +110,21 @@ TEST(GroupLaunch, TheImageHasTheSameSettings) {
   EXPECT_EQ(file["rmaps_base_mapping_policy"], "slot");
 }
 
+TEST(LaunchTest, GroupsOfOneMachineAreToldWhichTheyAre) {
+  EngineConfig config;
+  config.tensor_parallel_size = 2;
+  const auto alone = group_launch(config, "/bin", "127.0.0.1:1", "one").argv;
+  EXPECT_THAT(alone, testing::Each(testing::Not(HasSubstr("data-parallel"))));
+  config.data_parallel_size = 3;
+  const auto third = group_launch(config, "/bin", "127.0.0.1:1", "three", 2).argv;
+  EXPECT_THAT(third,
+              testing::IsSupersetOf({"-np", "2", "--data-parallel-rank=2",
+                                     "--data-parallel-size-local=3", "--instance-id=three"}));
+  EXPECT_THAT(coordinator_launch(config, "/bin").argv, testing::Contains("--data-parallel-size=3"));
+  config.data_parallel_size_local = 1;
+  EXPECT_THAT(group_launch(config, "/bin", "127.0.0.1:1", "one").argv,
+              testing::Each(testing::Not(HasSubstr("data-parallel"))));
+}
+
 }  // namespace
 }  // namespace quire

@@ -11,6 +11,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "tests/e2e/reading.h"
 #include "tests/e2e/server.h"
 #include "tests/test_data.h"
 
@@ -18,39 +19,6 @@ namespace quire::test {
 namespace {
 
 using testing::HasSubstr;
-
-v1::GenerateRequest request_of(int max_tokens) {
-  v1::GenerateRequest request;
-  request.set_text("Once upon a time");
-  request.set_max_tokens(static_cast<std::uint32_t>(max_tokens));
-  request.set_ignore_eos(true);
-  request.set_temperature(0);
-  return request;
-}
-
-// A generation that is read token by token.
-class Reading {
- public:
-  Reading(Server& server, const v1::GenerateRequest& request)
-      : reader_(server.stub().Generate(&context_, request)) {}
-  bool read(std::size_t at_least) {
-    v1::GenerateReply reply;
-    while (tokens_.size() < at_least && reader_->Read(&reply)) {
-      for (const int id : reply.delta().token_ids()) tokens_.push_back(id);
-    }
-    return tokens_.size() >= at_least;
-  }
-  grpc::Status finish() {
-    read(1 << 30);
-    return reader_->Finish();
-  }
-  const std::vector<int>& tokens() const { return tokens_; }
-
- private:
-  grpc::ClientContext context_;
-  std::unique_ptr<grpc::ClientReader<v1::GenerateReply>> reader_;
-  std::vector<int> tokens_;
-};
 
 int parent_of(int pid) {  // the fourth field of /proc/PID/stat; our programs' names have no blanks
   std::ifstream stat(absl::StrCat("/proc/", pid, "/stat"));

@@ -96,6 +96,7 @@ struct CommOptions {
   // must then be initialised with MPI_THREAD_SERIALIZED.
   int first_local_rank = 0;
   int num_local_ranks = 1;
+  int num_on_host = 1;  // with those of other groups, which want its cores, too
 };
 
 // ResourceExhausted says how many bytes of shared memory are needed and how many there are.

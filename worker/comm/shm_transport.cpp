@@ -2,6 +2,7 @@
 // their parts over MPI into the same halves.
 #include <sched.h>
 
+#include <algorithm>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -27,7 +28,8 @@ class ShmTransport final : public Transport {
       : options_(options),
         segment_(std::move(segment)),
         bridge_(std::move(bridge)),
-        spins_(static_cast<int>(std::thread::hardware_concurrency()) >= options.num_local_ranks
+        spins_(static_cast<int>(std::thread::hardware_concurrency()) >=
+                       std::max(options.num_local_ranks, options.num_on_host)
                    ? kSpins
                    : 0) {}
 

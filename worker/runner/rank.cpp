@@ -16,10 +16,10 @@ namespace {
 // Part of the numerics id: raised when the rule by which leaves are cut or merged changes.
 constexpr int kLeafRule = 1;
 
-// While weights are loaded nothing else runs: the host's cores divided among its ranks.
+// While weights are loaded its group computes nothing: the host's cores divided among its ranks.
 int loader_threads(const RankPlace& place) {
   const auto cores = static_cast<int>(std::thread::hardware_concurrency());
-  return std::max(1, cores / std::max(1, place.num_local_ranks));
+  return std::max(1, cores / std::max(1, place.num_on_host()));
 }
 
 }  // namespace
@@ -73,6 +73,7 @@ absl::Status Rank::start(const StepLimits& limits, const std::string& comm_name,
   options.deadline_ms = deadline_ms;
   options.first_local_rank = place_.first_local_rank;
   options.num_local_ranks = place_.num_local_ranks;
+  options.num_on_host = place_.num_on_host();
   QUIRE_ASSIGN_OR_RETURN(comm_, open_comm(options, collective_id));
   const RunnerParts parts{&file_.spec,   &shards_,    &weights_,
                           device_.get(), comm_.get(), store_.get()};

@@ -26,6 +26,12 @@ struct RankPlace {
   int world = 1;
   int first_local_rank = 0;
   int num_local_ranks = 1;
+  // Of the groups whose ranks share this host, each with as many of them.
+  int local_group = 0;
+  int num_local_groups = 1;
+
+  int num_on_host() const { return num_local_ranks * num_local_groups; }
+  int index_on_host() const { return local_group * num_local_ranks + rank - first_local_rank; }
 };
 
 class Rank {

@@ -67,6 +67,8 @@ absl::StatusOr<std::unique_ptr<ProcessGroup>> ProcessGroup::open(const EngineCon
         "--instance-id is \"", absl::CHexEscape(config.instance_id.substr(0, kInstanceBytes)),
         "\"; at most ", kInstanceBytes - 1, " letters, digits, - and _ are allowed"));
   }
+  group->place_.local_group = config.data_parallel_rank;
+  group->place_.num_local_groups = num_local_groups(config);
   const bool by_hand = config.rank >= 0 || config.world_size >= 0;
   QUIRE_RETURN_IF_ERROR(by_hand ? group->open_by_hand(config)
                                 : group->open_mpi(config.instance_id));

@@ -28,7 +28,7 @@ constexpr absl::Duration kPollPatience = absl::Seconds(5);
 // What the store may take of the host's memory: `kv_cache_bytes` will be there too where the device
 // computes in it.
 std::int64_t free_for_store(const Rank& rank, std::int64_t kv_cache_bytes) {
-  const std::int64_t free = free_host_bytes() / rank.place().num_local_ranks;
+  const std::int64_t free = free_host_bytes() / rank.place().num_on_host();
   if (free == 0) return 0;
   const bool shared = !rank.device().runs_ahead();
   return std::max<std::int64_t>(1, shared ? free - kv_cache_bytes : free);

@@ -44,6 +44,8 @@ TEST_F(ServerTest, IsReadyOnlyWithAGroupAndHealthyAllAlong) {
   const HttpAnswer starting = fetch(port(), get("/ready"));
   EXPECT_EQ(starting.status, 503);
   EXPECT_EQ(starting.json()["status"], "starting");
+  EXPECT_EQ(starting.json()["groups"], 1);
+  EXPECT_EQ(starting.json()["groups_ready"], 0);
   HttpAnswer early = ask("/v1/completions", body("hello", 5, false));
   EXPECT_EQ(early.status, 503);
   EXPECT_EQ(early.headers["retry-after"], "1");
@@ -52,6 +54,7 @@ TEST_F(ServerTest, IsReadyOnlyWithAGroupAndHealthyAllAlong) {
   const HttpAnswer ready = fetch(port(), get("/ready"));
   EXPECT_EQ(ready.status, 200);
   EXPECT_EQ(ready.json()["status"], "ready");
+  EXPECT_EQ(ready.json()["groups_ready"], 1);
   EXPECT_EQ(ask("/v1/completions", body("hello", 5, false)).status, 200);
 }
 
@@ -92,6 +95,9 @@ TEST_F(ServerTest, ExportsMetrics) {
   EXPECT_EQ(metric(text, "vllm:e2e_request_latency_seconds_count{"), 4);
   EXPECT_EQ(metric(text, "vllm:request_generation_tokens_sum{"), 40);
   EXPECT_EQ(metric(text, "quire_ready{"), 1);
+  EXPECT_EQ(metric(text, "quire_groups_ready{"), 1);
+  EXPECT_EQ(metric(text, "quire_group_ready{"), 1);
+  EXPECT_GT(metric(text, "quire_group_steps_total{"), 10);
   EXPECT_THAT(text, HasSubstr("vllm:cache_config_info{"));
   EXPECT_THAT(text, HasSubstr("finished_reason=\"length\"} 4"));
 }
