@@ -11,7 +11,6 @@
 namespace quire {
 namespace {
 
-constexpr int kMostPassed = 64;  // in the queue, whose turn it is in no lane
 // A request that waits in a lane is moved to an idle one only if that is worth it.
 constexpr double kWorthMoving = 0.8;
 
@@ -112,10 +111,11 @@ std::vector<double> Lanes::ahead() const {
   return ahead;
 }
 
-bool Lanes::is_hopeless(const Sequence& sequence) const {
+// A group that is there can hold it at its longest.
+bool Lanes::fits_any(const Sequence& sequence) const {
   const int needed = lobby_->blocks_at_end(*sequence.request);
-  return std::all_of(lanes_.begin(), lanes_.end(), [&](const auto& lane) {
-    return lane->ready() && lane->scheduler().num_blocks() / config_.num_kv_groups < needed;
+  return std::any_of(lanes_.begin(), lanes_.end(), [&](const auto& lane) {
+    return lane->ready() && needed <= lane->scheduler().num_blocks() / config_.num_kv_groups;
   });
 }
 
@@ -142,23 +142,22 @@ std::vector<RequestId> Lanes::distribute(LiveRequests* live, const Suspects& sus
     const auto lane = placement.place_alone(newcomer(*sequence), cached(sequence));
     if (lane.has_value()) placed.emplace_back(*alone, *lane);
   }
+  // Every one that is not placed keeps a lane for itself, but for those that no lane can hold.
   WaitingQueue::Walk walk(lobby_->waiting(), ahead());
   std::set<RequestId> seen;  // of several sequences that wait
-  for (int passed = 0; passed < kMostPassed && placement.has_turns();) {
+  while (placement.has_turns()) {
     Sequence* sequence = walk.next();
     if (sequence == nullptr) break;
     const RequestId id = sequence->request_id;
-    if (id == alone || !seen.insert(id).second) continue;
-    ++passed;
-    if (suspects.is_suspect(id)) continue;
-    const std::optional<int> lane = placement.place(newcomer(*sequence), cached(sequence));
-    if (lane.has_value()) {
-      placed.emplace_back(id, *lane);
-      walk.count(sequence->tenant, sequence->num_tokens());
-      --passed;
-    } else if (is_hopeless(*sequence)) {
-      hopeless.push_back(id);
+    if (id == alone || suspects.is_suspect(id) || !seen.insert(id).second) continue;
+    if (!fits_any(*sequence)) {
+      if (num_ready == size()) hopeless.push_back(id);
+      continue;
     }
+    const std::optional<int> lane = placement.place(newcomer(*sequence), cached(sequence));
+    if (!lane.has_value()) continue;
+    placed.emplace_back(id, *lane);
+    walk.count(sequence->tenant, sequence->num_tokens());
   }
   for (const auto& [id, lane] : placed) move(live->find(id), lane);
   return hopeless;

@@ -58,7 +58,7 @@ class Lanes {
   std::vector<Scheduler::Cached> cached(Sequence* sequence) const;
   Newcomer newcomer(const Sequence& sequence) const;
   std::vector<double> ahead() const;
-  bool is_hopeless(const Sequence& sequence) const;
+  bool fits_any(const Sequence& sequence) const;
   void move(LiveRequest* live, int lane);
   void balance(LiveRequests* live, std::optional<RequestId> alone, std::optional<int> isolated);
 

@@ -1,4 +1,4 @@
-"""THE table: every fault of the list F1 to F40, what is promised, and what shows it. A fault may have
+"""THE table: every fault of the list F1 to F41, what is promised, and what shows it. A fault may have
 several rows; `fast` rows are those of every run."""
 
 import collections
@@ -11,6 +11,7 @@ import journal_faults
 import network_faults
 import simulation
 import start_faults
+import two_groups_faults
 import worker_faults
 
 Fault = collections.namedtuple("Fault", "number name promise show fast")
@@ -119,6 +120,13 @@ TABLE = [
           coordinator_faults.journal_of_another_version, FAST),
     Fault("F40", "the scheduler's simulation", "no violation in 10,000 seeds",
           simulation.scheduler_seeds, SLOW),
+    Fault("F41", "either of two groups dies", "the other goes on with its streams at once; it comes back",
+          two_groups_faults.one_dies, FAST),
+    Fault("F41", "one of two groups is stopped", "the same, after its step's deadline",
+          two_groups_faults.one_stops, SLOW),
+    Fault("F41", "both groups die at once", "streams pause and go on", two_groups_faults.both_die, SLOW),
+    Fault("F41", "the coordinator of two groups dies", "both attach to the next; exactly once",
+          two_groups_faults.the_coordinator_dies, SLOW),
 ]
 
 # Rows that are known not to pass, and why; `--all` runs them.

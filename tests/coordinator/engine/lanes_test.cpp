@@ -233,6 +233,17 @@ TEST_F(LanesTest, ALargeRequestWaitsForTheGroupThatCanHoldIt) {
   expect_right(small);
 }
 
+TEST_F(LanesTest, ManyThatWaitForAnAbsentGroupHoldNobodyBack) {
+  setup_.blocks = {8, 60};
+  make({0});
+  for (TokenId i = 0; i < 100; ++i) submit(counting(10 * i, 60), 20);
+  const RequestId small = submit({1, 2}, 5);
+  world_->turn();
+  for (int i = 0; i < 8; ++i) step();
+  EXPECT_TRUE(world_->of(small).ended());
+  EXPECT_EQ(world_->stats().waiting, 100);
+}
+
 TEST_F(LanesTest, WhatNoGroupCanHoldEndsWhenAllAreThere) {
   setup_.blocks = {8, 10};
   make({0});
