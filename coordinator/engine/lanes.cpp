@@ -135,12 +135,14 @@ std::vector<RequestId> Lanes::distribute(LiveRequests* live, const Suspects& sus
     balance(live, alone, isolated);
     return hopeless;
   }
+  bool some_must_wait = false;  // for room in lanes that are kept for them
   Placement placement = this->placement(isolated);
   std::vector<std::pair<RequestId, int>> placed;
   if (first != nullptr && first->lane < 0) {
-    Sequence* sequence = lobby_->waiting().first_of(*alone);
-    const auto lane = placement.place_alone(newcomer(*sequence), cached(sequence));
-    if (lane.has_value()) placed.emplace_back(*alone, *lane);
+    if (Sequence* sequence = lobby_->waiting().first_of(*alone); sequence != nullptr) {
+      const auto lane = placement.place_alone(newcomer(*sequence), cached(sequence));
+      if (lane.has_value()) placed.emplace_back(*alone, *lane);
+    }
   }
   // Every one that is not placed keeps a lane for itself, but for those that no lane can hold.
   WaitingQueue::Walk walk(lobby_->waiting(), ahead());
@@ -155,11 +157,15 @@ std::vector<RequestId> Lanes::distribute(LiveRequests* live, const Suspects& sus
       continue;
     }
     const std::optional<int> lane = placement.place(newcomer(*sequence), cached(sequence));
-    if (!lane.has_value()) continue;
+    if (!lane.has_value()) {
+      some_must_wait = true;
+      continue;
+    }
     placed.emplace_back(id, *lane);
     walk.count(sequence->tenant, sequence->num_tokens());
   }
   for (const auto& [id, lane] : placed) move(live->find(id), lane);
+  if (placed.empty() && placement.has_turns() && !some_must_wait) balance(live, alone, isolated);
   return hopeless;
 }
 

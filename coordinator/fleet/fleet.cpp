@@ -25,6 +25,7 @@ namespace quire {
 namespace {
 
 constexpr int kMaxLinksBeyondSeats = 64;
+constexpr int kUsualRanks = 64;  // of a group that says its own size, at most
 constexpr absl::Duration kCloseGrace = absl::Seconds(1);  // then a closing stream is cancelled
 
 // A status message travels in a header: kept short.
@@ -101,9 +102,7 @@ class Fleet::Impl final : public v1::Fleet::CallbackService, public LinkOwner {
       links_[id] = {link, steady_now(), false};
       if (stopping_) {
         refuse(id, "the coordinator is stopping");
-      } else if (links_.size() >
-                 static_cast<std::size_t>(config_.tensor_parallel_size * options_.num_seats +
-                                          kMaxLinksBeyondSeats)) {
+      } else if (links_.size() > static_cast<std::size_t>(most_ranks() + kMaxLinksBeyondSeats)) {
         refuse(id, "too many workers are attached");
       }
     }
@@ -311,6 +310,11 @@ class Fleet::Impl final : public v1::Fleet::CallbackService, public LinkOwner {
     found->second.link->send(std::make_shared<const v1::Down>(std::move(down)));
     found->second.link->close(
         grpc::Status(grpc::StatusCode::FAILED_PRECONDITION, header_text(reason)), false);
+  }
+
+  int most_ranks() const {
+    const int ranks = config_.tensor_parallel_size;
+    return options_.num_seats == 1 ? ranks : options_.num_seats * std::max(ranks, kUsualRanks);
   }
 
   std::shared_ptr<const v1::Down> heartbeat_to(LinkId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {

@@ -12,7 +12,7 @@
 namespace quire {
 namespace {
 
-constexpr std::size_t kMaxStandbyInstances = 8;
+constexpr std::size_t kMaxStandbyInstances = 8;  // beside those that may find a seat
 constexpr std::size_t kMaxUnproven = 16;
 
 }  // namespace
@@ -62,7 +62,7 @@ void Groups::admit_standby(LinkId link, RankHello hello, absl::Time now, GroupAc
   auto instance = std::find_if(standby_.begin(), standby_.end(),
                                [&](const Instance& i) { return i.id == hello.instance; });
   if (instance == standby_.end()) {
-    if (standby_.size() >= kMaxStandbyInstances) {
+    if (standby_.size() >= seats_.size() + kMaxStandbyInstances) {
       out.push_back(action::Refuse{link, absl::StrCat(place_of(hello), ": ", standby_.size(),
                                                       " other groups wait already")});
       return;

@@ -276,6 +276,21 @@ TEST_F(LanesTest, WhatGaveWayInAFullGroupGoesToAnIdleOne) {
   for (const RequestId id : ids) expect_right(id);
 }
 
+TEST_F(LanesTest, OneThatWaitsForAnAbsentGroupHindersNoBalance) {
+  setup_.blocks = {14, 14, 60};
+  setup_.scheduler.prefix_caching = false;
+  make({0});
+  submit(counting(100, 60), 20);  // for the third group, which never comes
+  for (TokenId i = 0; i < 3; ++i) submit({100 * i, 7}, 40);
+  world_->turn();
+  for (int i = 0; i < 60 && world_->stats().preemptions == 0; ++i) step();
+  ASSERT_GT(world_->stats().groups[0].waiting, 0);
+  world_->attach(1);
+  world_->turn();
+  world_->turn();
+  EXPECT_EQ(world_->stats().groups[1].running, 1);
+}
+
 TEST_F(LanesTest, ASearchIsRedoneInTheOtherGroup) {
   make();
   Request search = request({5, 6, 7}, 12);

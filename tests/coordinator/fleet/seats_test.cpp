@@ -107,6 +107,25 @@ TEST_F(SeatsTest, GroupsOfAnySizeTakeTheSeatsAndOthersStandBy) {
                                              "host-B; 2 of 2 ranks of C wait"));
 }
 
+TEST_F(SeatsTest, ManyGroupsMayComeTogetherRankByRank) {
+  GroupRules rules;
+  rules.build = "b1";
+  rules.world = 0;
+  rules.model_hash = 77;
+  rules.nonce = [] { return 5; };
+  groups_.emplace(rules, /*num_seats=*/20);
+  GroupActions all;
+  for (int rank = 0; rank < 2; ++rank) {
+    for (int group = 0; group < 20; ++group) {
+      add(groups_->hello(static_cast<LinkId>(100 * group + rank + 1),
+                         hello(std::string(1, static_cast<char>('A' + group)), rank, 2), now_),
+          &all);
+    }
+  }
+  EXPECT_THAT(only<action::Refuse>(all), IsEmpty());
+  EXPECT_THAT(only<action::Welcome>(all), SizeIs(20));
+}
+
 TEST_F(SeatsTest, ALossTouchesItsOwnSeatOnly) {
   seat("A", 1, 1);
   seat("B", 10, 2);
