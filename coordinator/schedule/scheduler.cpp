@@ -274,6 +274,10 @@ std::vector<RequestId> Scheduler::start_group(EpochId epoch, int num_blocks, Ste
   }
   std::sort(refused.begin(), refused.end());
   for (const RequestId id : refused) cancel(id);
+  for (Sequence* sequence : waiting_.all()) {
+    sequence->recovers = sequence->num_tokens() > sequence->num_prompt_tokens;
+    recovering_ = recovering_ || sequence->recovers;
+  }
   return refused;
 }
 

@@ -263,7 +263,8 @@ class Scheduler {
   bool may_run(const Sequence& sequence) const;
   void grant_decodes(Draft* draft);
   void add_drafts(Sequence* sequence, Draft* draft);
-  PrefillShare prefill_share(const Draft& draft) const;
+  bool is_recovering();
+  PrefillShare prefill_share(const Draft& draft);
   void grant_prefills(PrefillShare* share, Draft* draft);
   int grant_size(const Sequence& sequence, int most, const Draft& draft) const;
   int blocks_to_advance(const Sequence& sequence) const;
@@ -323,7 +324,8 @@ class Scheduler {
   int num_refused_loads_ = 0;
   // Blocks moved of late, fading: whether saving what nobody has asked for twice is worth it.
   double lately_saved_ = 0, lately_loaded_ = 0;
-  EpochId epoch_ = 0;  // 0 = no group
+  EpochId epoch_ = 0;        // 0 = no group
+  bool recovering_ = false;  // see is_recovering()
   StepId next_step_ = 1;
   SequenceId next_id_ = 1;
   absl::flat_hash_map<RequestId, Request> requests_;  // unfinished

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <utility>
 
+#include "absl/algorithm/container.h"
 #include "common/check.h"
 #include "coordinator/schedule/scheduler.h"
 
@@ -103,9 +104,24 @@ void Scheduler::add_drafts(Sequence* sequence, Draft* draft) {
   sequence->drafts = std::move(drafts);
 }
 
+// Streams that a lost group broke off are computed again as fast as can be: all of them stand
+// still, and the pace of those that are first must not make the last ones wait longer. It is over
+// when none of them is left that runs or could begin now.
+bool Scheduler::is_recovering() {
+  if (!recovering_) return false;
+  const auto stands_still = [](const Sequence* sequence) {
+    return sequence->recovers && sequence->num_missing_tokens() > 1;
+  };
+  const bool has_room =
+      num_open_slots() > 0 && kv_.num_available() > policy::watermark_blocks(kv_.num_total());
+  recovering_ = std::any_of(running_.begin(), running_.end(), stands_still) ||
+                (has_room && absl::c_any_of(waiting_.all(), stands_still));
+  return recovering_;
+}
+
 // Prompts are those that run and those that could begin now. Streams whose rows are all in flight
 // (guesses, beams) count as if they were in this step: they wait for its end.
-PrefillShare Scheduler::prefill_share(const Draft& draft) const {
+PrefillShare Scheduler::prefill_share(const Draft& draft) {
   int num_prompts = draft.num_prompts;
   if (kv_.num_available() > policy::watermark_blocks(kv_.num_total())) {
     num_prompts += std::min(waiting_.size() + num_waiting_elsewhere_, num_open_slots());
@@ -116,7 +132,7 @@ PrefillShare Scheduler::prefill_share(const Draft& draft) const {
   return PrefillShare(costs_, draft.work.num_tokens < streams.num_tokens ? streams : draft.work,
                       {.num_prompts = num_prompts,
                        .budget_tokens = config_.max_num_batched_tokens,
-                       .threshold = config_.long_prefill_token_threshold});
+                       .threshold = is_recovering() ? 0 : config_.long_prefill_token_threshold});
 }
 
 void Scheduler::grant_prefills(PrefillShare* share, Draft* draft) {

@@ -151,5 +151,24 @@ TEST_F(PreemptionTest, OneThatWasToRunAloneAndHasEndedHoldsBackNobody) {
   EXPECT_EQ(ended, (std::set<RequestId>{second}));
 }
 
+// All of them stand still: the bound on prompts would only make the last one wait longer.
+TEST_F(SchedulerTest, StreamsOfALostGroupAreComputedAgainWithoutABoundOnPrompts) {
+  config_.long_prefill_token_threshold = 2;
+  config_.max_num_batched_tokens = 40;
+  start(64);
+  add(12, 20);
+  add(12, 20);
+  for (int i = 0; i < 12; ++i) step();
+  scheduler_->lose_group();
+  start(64, 2);
+  const StepPlan again = plan();
+  ASSERT_EQ(again.rows.size(), 2u);
+  EXPECT_GT(again.rows[0].num_tokens, 12);
+  EXPECT_GT(again.rows[1].num_tokens, 12);
+  apply(run(again));
+  add(12, 4);  // it is over
+  EXPECT_EQ(plan().rows.back().num_tokens, 2);
+}
+
 }  // namespace
 }  // namespace quire::test
