@@ -140,11 +140,14 @@ absl::Status JournalFile::connect() {
                   absl::StrCat("is of version ", version,
                                ", which this program does not know (it writes ", kVersion, ")"));
   }
+  // Whose it is and what is in it is written at once, or a death in between leaves what nobody
+  // knows.
   const std::string settings = absl::StrCat(
-      "PRAGMA application_id=", kApplication, "; PRAGMA user_version=", kVersion,
-      "; PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint=0; "
+      "PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint=0; "
       "PRAGMA journal_size_limit=4194304; PRAGMA max_page_count=",
-      options_.max_bytes / kPageBytes, "; PRAGMA synchronous=", options_.sync, ";", kTables);
+      options_.max_bytes / kPageBytes, "; PRAGMA synchronous=", options_.sync,
+      "; BEGIN; PRAGMA application_id=", kApplication, "; PRAGMA user_version=", kVersion, ";",
+      kTables, "COMMIT;");
   QUIRE_RETURN_IF_ERROR(named(database_.run(settings.c_str())));
   return named(prepare_all());
 }
