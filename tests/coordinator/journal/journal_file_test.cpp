@@ -76,6 +76,28 @@ TEST_F(JournalFileTest, ADeathAtAnyByteOfTheFirstStartIsFollowedByAnother) {
   }
 }
 
+// For want of a disk, say: none of the requests has done anything.
+TEST_F(JournalFileTest, StartsThatFailAreHeldAgainstNoRequest) {
+  open();
+  for (const RequestId id : {1, 2, 3}) {
+    ASSERT_TRUE(journal_->accept(request(id, record(std::to_string(id)))).ok());
+  }
+  journal_.reset();
+  FaultyDisk disk;
+  bool lived = false;
+  for (int bytes = 0; !lived; bytes += 1021) {
+    ASSERT_LT(bytes, 1 << 20);
+    disk.begin_life();
+    disk.die_after(bytes);
+    lived = JournalWriter::open(options_).ok();
+    disk.die();
+  }
+  disk.begin_life();
+  open();
+  EXPECT_THAT(journal_->problems(), IsEmpty());
+  EXPECT_EQ(saved_.size(), 3u);
+}
+
 TEST_F(JournalFileTest, TokensAfterABrokenStepAreComputedAgain) {
   fill();
   sql("UPDATE steps SET sum = sum + 1 WHERE step = 2");
