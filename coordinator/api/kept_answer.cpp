@@ -8,6 +8,12 @@
 namespace quire {
 namespace {
 
+// By the model itself. What a deadline, an error or the reader ended may be behind the client.
+bool is_whole(const OutputDelta& choice) {
+  return choice.finish == FinishReason::kLength ||
+         (choice.finish == FinishReason::kStop && choice.stop_token >= 0);
+}
+
 std::size_t bytes_of(const OutputDelta& delta) {
   std::size_t bytes = sizeof(OutputDelta) + delta.tokens.size() * sizeof(TokenId);
   for (const auto& of_token : delta.logprobs) bytes += of_token.size() * sizeof(TokenLogprob);
@@ -103,8 +109,7 @@ bool KeptAnswer::covers(int choice, int num_tokens, int max_tokens) const {
     const int n = static_cast<int>(past.size());
     if (choice < n) {
       const OutputDelta& known = past[static_cast<std::size_t>(choice)];
-      const bool goes_on = known.finish == FinishReason::kNone;
-      return num_tokens <= (goes_on ? max_tokens : static_cast<int>(known.tokens.size()));
+      return num_tokens <= (is_whole(known) ? static_cast<int>(known.tokens.size()) : max_tokens);
     }
     choice -= n;
   }

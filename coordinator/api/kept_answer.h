@@ -46,9 +46,10 @@ class KeptAnswer : public std::enable_shared_from_this<KeptAnswer> {
   int listen(Listener listener);  // a name for leave()
   void leave(int listener);
 
-  // Whether a client can have so many tokens of a choice (counted over all prompts). One that goes
-  // on may be ahead of what is known here: a journal that could not be written, or that lost its
-  // end with the machine. Its tokens are then computed again, up to `max_tokens`.
+  // Whether a client can have so many tokens of a choice (counted over all prompts). It may be
+  // ahead of what is known here, up to `max_tokens`, unless the model itself has ended the choice:
+  // where the journal could not be written or has lost its end, tokens are computed again, and a
+  // deadline may end that early.
   bool covers(int choice, int num_tokens, int max_tokens) const;
   bool ended() const;
   std::vector<int> shape() const;           // choices of each prompt

@@ -139,7 +139,8 @@ class Engine::Impl {
 
   void set_journal(JournalPort* journal) {
     journal_ = journal;
-    loop_.set_journal(journal);
+    loop_.set_outlet(
+        [journal](std::vector<Delivery> deliveries) { journal->release(std::move(deliveries)); });
   }
 
   void set_first_request(RequestId id) { intake_.set_first_request(id); }

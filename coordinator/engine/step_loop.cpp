@@ -351,7 +351,7 @@ void StepLoop::end_choice(LiveRequest* live, int choice, FinishReason reason,
 void StepLoop::release() {
   if (outbox_.empty()) return;
   std::vector<Delivery> deliveries = std::exchange(outbox_, {});
-  if (journal_ != nullptr) return journal_->release(std::move(deliveries));
+  if (outlet_) return outlet_(std::move(deliveries));
   for (Delivery& delivery : deliveries) {
     if (delivery.to != nullptr) (*delivery.to)(std::move(delivery.delta));
   }

@@ -5,6 +5,7 @@
 // Invariant: what is open of a live request is what its home's scheduler knows of it.
 #pragma once
 
+#include <functional>
 #include <future>
 #include <memory>
 #include <mutex>
@@ -32,7 +33,10 @@ class StepLoop {
 
   // See Engine. Before begin().
   void set_saved_prefixes(std::string index) { saved_prefixes_ = std::move(index); }
-  void set_journal(JournalPort* journal) { journal_ = journal; }
+  // Who delivers what a turn brings, in order; without one it is delivered at the turn's end.
+  void set_outlet(std::function<void(std::vector<Delivery>)> outlet) {
+    outlet_ = std::move(outlet);
+  }
   void set_events(EngineEvents events) { events_ = std::move(events); }
   void begin(GroupPort* group) { group_ = group; }
   // Takes the messages, in order, and does all that can be done now. They are used up.
@@ -81,7 +85,7 @@ class StepLoop {
 
   const Clock clock_;
   GroupPort* group_ = nullptr;
-  JournalPort* journal_ = nullptr;
+  std::function<void(std::vector<Delivery>)> outlet_;
   EngineEvents events_;
   Lanes lanes_;
   LiveRequests live_;

@@ -45,7 +45,7 @@ struct Ready {
 struct Result {
   StepResult result;
 };
-struct Ended {  // of every epoch
+struct Ended {  // of every epoch; of an instance that does not come back whole, its last one
   EpochId epoch;
   std::string instance;
   EndCause cause;

@@ -14,6 +14,8 @@ namespace {
 
 constexpr std::size_t kMaxStandbyInstances = 8;  // beside those that may find a seat
 constexpr std::size_t kMaxUnproven = 16;
+// To notice that the coordinator is gone may take a lease, to dial again another.
+constexpr int kLeasesToReturn = 3;
 
 }  // namespace
 
@@ -67,7 +69,7 @@ void Groups::admit_standby(LinkId link, RankHello hello, absl::Time now, GroupAc
                                                       " other groups wait already")});
       return;
     }
-    instance = standby_.insert(standby_.end(), Instance{hello.instance, {}});
+    instance = standby_.insert(standby_.end(), Instance{hello.instance, {}, now});
   } else if (instance->world() != hello.world) {
     out.push_back(
         action::Refuse{link, absl::StrCat(place_of(hello), ": its group has ", hello.world,
@@ -75,6 +77,7 @@ void Groups::admit_standby(LinkId link, RankHello hello, absl::Time now, GroupAc
                                           " of the same instance says ", instance->world())});
     return;
   }
+  instance->newest = now;
   auto found = instance->ranks.find(hello.rank);
   if (found == instance->ranks.end()) {
     const int rank = hello.rank;
@@ -104,6 +107,29 @@ GroupActions Groups::settle(GroupActions out, absl::Time now) {
     }
   }
   return out;
+}
+
+// After the death of a coordinator the ranks of its epoch come back within their lease, or leave.
+// One that hangs does neither: the others would wait for it for ever. (A new instance may take its
+// time: it loads a model.)
+void Groups::give_up_partial(absl::Time now, GroupActions& out) {
+  std::erase_if(standby_, [&](const Instance& each) {
+    EpochId last_epoch = 0;
+    for (const auto& [rank, member] : each.ranks) {
+      last_epoch = std::max(last_epoch, member.hello.last_epoch);
+    }
+    if (each.is_complete() || last_epoch == 0 ||
+        now - each.newest <= kLeasesToReturn * rules_->lease) {
+      return false;
+    }
+    for (const auto& [rank, member] : each.ranks) {
+      out.push_back(action::Refuse{
+          member.link, absl::StrCat("instance ", each.id, ": only ", each.ranks.size(), " of ",
+                                    each.world(), " ranks came back; start a new group")});
+    }
+    out.push_back(action::Ended{last_epoch, each.id, EndCause::kRankSilent, /*was_ready=*/true});
+    return true;
+  });
 }
 
 // False: no complete instance waits.
@@ -183,6 +209,7 @@ GroupActions Groups::gone(LinkId link, const std::string& why, absl::Time now) {
 
 GroupActions Groups::tick(absl::Time now) {
   GroupActions out;
+  give_up_partial(now, out);
   for (Group& seat : seats_) seat.tick(now, out);
   return settle(std::move(out), now);
 }

@@ -49,6 +49,7 @@ class Groups {
   void admit_standby(LinkId link, RankHello hello, absl::Time now, GroupActions& out);
   // What ended leaves its seat: complete standbys take the free ones.
   GroupActions settle(GroupActions out, absl::Time now);
+  void give_up_partial(absl::Time now, GroupActions& out);
   bool take_seat(Group* seat, absl::Time now, GroupActions& out);
   absl::Status check_seated(const Instance& instance) const;
 

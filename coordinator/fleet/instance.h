@@ -61,6 +61,7 @@ struct Member {
 struct Instance {
   std::string id;
   std::map<int, Member> ranks;
+  absl::Time newest = absl::InfinitePast();  // when the last of them came
 
   const RankHello& first() const { return ranks.begin()->second.hello; }
   int world() const { return first().world; }

@@ -36,7 +36,7 @@ struct Journal::Next {
 };
 
 absl::StatusOr<std::unique_ptr<Journal>> Journal::open(const JournalOptions& options) {
-  QUIRE_ASSIGN_OR_RETURN(JournalWriter writer, JournalWriter::open(options, absl::Now()));
+  QUIRE_ASSIGN_OR_RETURN(JournalWriter writer, JournalWriter::open(options));
   return std::unique_ptr<Journal>(new Journal(std::move(writer), options.path));
 }
 
@@ -116,15 +116,14 @@ void Journal::run() {
 }
 
 void Journal::serve(Next next) {
-  const absl::Status written = writer_.write(next.batch, absl::Now());
-  const absl::Time now = absl::Now();
-  {
+  const bool has_deliveries = !next.batch.deliveries.empty();
+  writer_.serve(std::move(next.batch), [&](const absl::Status& written) {
     std::lock_guard lock(mutex_);
     stats_.writable = writer_.writable();
     stats_.errors = writer_.num_errors();
     stats_.bytes = writer_.num_bytes();
-    if (!next.batch.deliveries.empty()) {
-      const double lag = absl::ToDoubleSeconds(now - next.since);
+    if (has_deliveries) {
+      const double lag = absl::ToDoubleSeconds(absl::Now() - next.since);
       stats_.lag_s = stats_.lag_s == 0 ? lag : stats_.lag_s + 0.05 * (lag - stats_.lag_s);
     }
     for (const auto& acceptance : next.accepted) {
@@ -132,11 +131,7 @@ void Journal::serve(Next next) {
       if (acceptance->abandoned) next_->batch.withdrawn.push_back(acceptance->request);
     }
     if (!next.accepted.empty()) news_.notify_all();
-  }
-  for (Delivery& delivery : next.batch.deliveries) {
-    if (delivery.to != nullptr) (*delivery.to)(std::move(delivery.delta));
-  }
-  if (written.ok()) writer_.tidy(now);
+  });
 }
 
 }  // namespace quire

@@ -140,11 +140,14 @@ absl::Status JournalFile::connect() {
                   absl::StrCat("is of version ", version,
                                ", which this program does not know (it writes ", kVersion, ")"));
   }
+  // Whose it is and what is in it is written at once, or a death in between leaves what nobody
+  // knows.
   const std::string settings = absl::StrCat(
-      "PRAGMA application_id=", kApplication, "; PRAGMA user_version=", kVersion,
-      "; PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint=0; "
+      "PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint=0; "
       "PRAGMA journal_size_limit=4194304; PRAGMA max_page_count=",
-      options_.max_bytes / kPageBytes, "; PRAGMA synchronous=", options_.sync, ";", kTables);
+      options_.max_bytes / kPageBytes, "; PRAGMA synchronous=", options_.sync,
+      "; BEGIN; PRAGMA application_id=", kApplication, "; PRAGMA user_version=", kVersion, ";",
+      kTables, "COMMIT;");
   QUIRE_RETURN_IF_ERROR(named(database_.run(settings.c_str())));
   return named(prepare_all());
 }
@@ -158,8 +161,7 @@ absl::Status JournalFile::prepare_all() {
       {&statements_.add_request, "INSERT INTO requests(id, answer, blob, sum) VALUES(?, ?, ?, ?)"},
       {&statements_.add_step, "INSERT INTO steps(step, blob, sum) VALUES(?, ?, ?)"},
       {&statements_.end, "UPDATE requests SET past=?, past_sum=?, ended=? WHERE id=?"},
-      {&statements_.set_past, "UPDATE requests SET past=?, past_sum=? WHERE id=?"},
-      {&statements_.set_lives, "UPDATE requests SET lives=? WHERE id=?"},
+      {&statements_.go_on, "UPDATE requests SET past=?, past_sum=?, lives=? WHERE id=?"},
       {&statements_.remove, "DELETE FROM requests WHERE id=?"},
       {&statements_.remove_answer,
        "DELETE FROM answers WHERE name = (SELECT answer FROM requests WHERE id=?) AND (SELECT "
@@ -227,7 +229,7 @@ absl::Status JournalFile::read(Contents* out) {
   std::map<RequestId, Row> rows;
   absl::Status status = read_requests(&rows, out);
   if (status.ok()) status = read_steps(&rows, out);
-  if (status.ok()) status = drop_deadly(&rows, out);
+  drop_deadly(&rows, out);
   // Answers can be read even where steps cannot.
   const absl::Status answers = read_answers(&rows, out);
   out->last_epoch.epoch = static_cast<EpochId>(std::max<std::int64_t>(fact("last_epoch"), 0));
@@ -323,15 +325,14 @@ absl::Status JournalFile::read_steps(std::map<RequestId, Row>* rows, Contents* o
   }
 }
 
-// A request that lets coordinator after coordinator die would let the next one die, too.
-absl::Status JournalFile::drop_deadly(std::map<RequestId, Row>* rows, Contents* out) {
+// A request that lets coordinator after coordinator die would let the next one die, too. The file
+// counts this life when it is all read and whole: a start that fails is held against nobody.
+void JournalFile::drop_deadly(std::map<RequestId, Row>* rows, Contents* out) {
+  lives_.clear();
   for (auto it = rows->begin(); it != rows->end();) {
     const Row& row = it->second;
     const std::int64_t lives = row.advanced ? 1 : row.lives + 1;
-    if (!row.ended) {
-      QUIRE_RETURN_IF_ERROR(
-          statements_.set_lives.bind(1, lives).bind(2, static_cast<std::int64_t>(it->first)).run());
-    }
+    lives_[it->first] = lives;
     if (row.ended || lives <= kMaxIdleLives) {
       ++it;
       continue;
@@ -340,7 +341,6 @@ absl::Status JournalFile::drop_deadly(std::map<RequestId, Row>* rows, Contents* 
                                          " coordinators in a row ended without a token of it"));
     it = rows->erase(it);
   }
-  return absl::OkStatus();
 }
 
 // A call that was not accepted with all its prompts was never heard of by its client.
@@ -398,9 +398,10 @@ absl::Status JournalFile::rewrite(const Contents& contents, absl::Time now) {
         continue;
       }
       const std::string past = records::encode(saved.past);
-      QUIRE_RETURN_IF_ERROR(statements_.set_past.bind(1, past)
+      QUIRE_RETURN_IF_ERROR(statements_.go_on.bind(1, past)
                                 .bind(2, sum_of(past))
-                                .bind(3, static_cast<std::int64_t>(saved.request.id))
+                                .bind(3, lives_[saved.request.id])
+                                .bind(4, static_cast<std::int64_t>(saved.request.id))
                                 .run());
     }
   }

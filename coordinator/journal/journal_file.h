@@ -82,7 +82,7 @@ class JournalFile {
   struct Row;  // a request as it is read
   struct Statements {
     Statement begin, commit, rollback, add_answer, add_request, add_step, end, remove,
-        remove_answer, forget_answers, forget_steps, forget_ended, note_epoch, set_past, set_lives;
+        remove_answer, forget_answers, forget_steps, forget_ended, note_epoch, go_on;
   };
   explicit JournalFile(JournalOptions options) : options_(std::move(options)) {}
   absl::Status connect();
@@ -91,7 +91,7 @@ class JournalFile {
   std::int64_t fact(absl::string_view name);  // 0: it is not there
   absl::Status read_requests(std::map<RequestId, Row>* rows, Contents* out);
   absl::Status read_steps(std::map<RequestId, Row>* rows, Contents* out);
-  absl::Status drop_deadly(std::map<RequestId, Row>* rows, Contents* out);
+  void drop_deadly(std::map<RequestId, Row>* rows, Contents* out);
   absl::Status read_answers(std::map<RequestId, Row>* rows, Contents* out);
   absl::Status rewrite(const Contents& contents, absl::Time now);
   absl::Status replace_file();
@@ -99,6 +99,8 @@ class JournalFile {
   JournalOptions options_;
   Database database_;
   Statements statements_;  // of database_
+  // Of what load() has read: starts in a row that brought it no token, with this one.
+  std::map<RequestId, std::int64_t> lives_;
   std::int64_t last_step_ = 0, committed_step_ = 0;
 };
 

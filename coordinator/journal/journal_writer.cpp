@@ -20,16 +20,17 @@ bool ends_without_trace(const OutputDelta& choice) {
 
 }  // namespace
 
-absl::StatusOr<JournalWriter> JournalWriter::open(const JournalOptions& options, absl::Time now) {
+absl::StatusOr<JournalWriter> JournalWriter::open(const JournalOptions& options, Clock clock) {
   QUIRE_ASSIGN_OR_RETURN(JournalFile file, JournalFile::open(options));
-  QUIRE_ASSIGN_OR_RETURN(JournalFile::Contents contents, file.load(now));
-  return JournalWriter(std::move(file), options, std::move(contents));
+  QUIRE_ASSIGN_OR_RETURN(JournalFile::Contents contents, file.load(clock()));
+  return JournalWriter(std::move(file), options, std::move(contents), std::move(clock));
 }
 
 JournalWriter::JournalWriter(JournalFile file, const JournalOptions& options,
-                             JournalFile::Contents contents)
+                             JournalFile::Contents contents, Clock clock)
     : path_(options.path),
       keep_(options.keep),
+      clock_(std::move(clock)),
       contents_(std::move(contents)),
       file_(std::move(file)) {
   for (const SavedAnswer& answer : contents_.answers) {
@@ -44,10 +45,20 @@ JournalWriter::JournalWriter(JournalFile file, const JournalOptions& options,
   }
 }
 
-absl::Status JournalWriter::write(const JournalBatch& batch, absl::Time now) {
+void JournalWriter::serve(JournalBatch batch,
+                          const std::function<void(const absl::Status&)>& settle) {
+  const absl::Status written = write(batch);
+  settle(written);
+  for (Delivery& delivery : batch.deliveries) {
+    if (delivery.to != nullptr) (*delivery.to)(std::move(delivery.delta));
+  }
+  if (written.ok()) tidy();
+}
+
+absl::Status JournalWriter::write(const JournalBatch& batch) {
   absl::Status written = writable_ ? absl::OkStatus() : try_again();
   if (written.ok() && !batch.empty()) {
-    written = commit(batch, now);
+    written = commit(batch);
     if (!written.ok()) fail(written);
   }
   if (written.ok() && !writable_) spdlog::info("the journal {} can be written again", path_);
@@ -55,7 +66,7 @@ absl::Status JournalWriter::write(const JournalBatch& batch, absl::Time now) {
   return written;
 }
 
-absl::Status JournalWriter::commit(const JournalBatch& batch, absl::Time now) {
+absl::Status JournalWriter::commit(const JournalBatch& batch) {
   QUIRE_RETURN_IF_ERROR(file_.begin());
   for (const Request& request : batch.accepted) {
     if (request.place == 0) QUIRE_RETURN_IF_ERROR(file_.add(*request.answer));
@@ -65,7 +76,7 @@ absl::Status JournalWriter::commit(const JournalBatch& batch, absl::Time now) {
     live.num_open = request.n;
     live.first_step = file_.last_step() + 1;
   }
-  QUIRE_RETURN_IF_ERROR(add_deliveries(batch.deliveries, now));
+  QUIRE_RETURN_IF_ERROR(add_deliveries(batch.deliveries));
   for (const RequestId id : batch.withdrawn) {
     gone_.push_back(id);
     QUIRE_RETURN_IF_ERROR(file_.remove(id));
@@ -77,8 +88,7 @@ absl::Status JournalWriter::commit(const JournalBatch& batch, absl::Time now) {
   return absl::OkStatus();
 }
 
-absl::Status JournalWriter::add_deliveries(const std::vector<Delivery>& deliveries,
-                                           absl::Time now) {
+absl::Status JournalWriter::add_deliveries(const std::vector<Delivery>& deliveries) {
   std::vector<OutputDelta> step;
   std::vector<RequestId> ended;
   for (const Delivery& delivery : deliveries) {
@@ -94,16 +104,16 @@ absl::Status JournalWriter::add_deliveries(const std::vector<Delivery>& deliveri
   }
   if (!step.empty()) QUIRE_RETURN_IF_ERROR(file_.add_step(step));
   for (const RequestId id : ended) {
-    QUIRE_RETURN_IF_ERROR(add_end(id, live_.at(id), now));
+    QUIRE_RETURN_IF_ERROR(add_end(id, live_.at(id)));
     gone_.push_back(id);
   }
   return absl::OkStatus();
 }
 
 // What was cancelled is asked for by nobody.
-absl::Status JournalWriter::add_end(RequestId id, const Live& live, absl::Time now) {
+absl::Status JournalWriter::add_end(RequestId id, const Live& live) {
   if (std::any_of(live.past.begin(), live.past.end(), ends_without_trace)) return file_.remove(id);
-  return file_.end(id, live.past, now);
+  return file_.end(id, live.past, clock_());
 }
 
 std::int64_t JournalWriter::oldest_step_needed() const {
@@ -145,7 +155,8 @@ absl::Status JournalWriter::try_again() {
   return file_.probe();
 }
 
-void JournalWriter::tidy(absl::Time now) {
+// Off the path of commits: nobody waits for what happens here.
+void JournalWriter::tidy() {
   if (const std::int64_t oldest = oldest_step_needed(); oldest > forgotten_before_) {
     if (file_.forget_steps_before(oldest).ok()) forgotten_before_ = oldest;
   }
@@ -154,6 +165,7 @@ void JournalWriter::tidy(absl::Time now) {
       (turns_ % kTurnsPerLook == 0 && file_.log_bytes() > kMostLogBytes)) {
     file_.checkpoint();
   }
+  const absl::Time now = clock_();
   if (now < tidy_due_) return;
   tidy_due_ = now + kTidyEvery;
   const absl::Status status = file_.forget_ended_before(now - keep_);

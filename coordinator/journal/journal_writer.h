@@ -1,5 +1,5 @@
-// What goes into the journal's file and in which order; journal.h has the thread around it. No
-// thread and no clock: a batch at a time, each in one commit.
+// What goes into the journal's file, and what leaves when it is there; journal.h has the thread
+// around it. No thread: a batch at a time, each in one commit.
 //
 // When a commit fails, requests that run go on without the file: it forgets them as soon as it can
 // be written again, which every batch, also an empty one, tries.
@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <unordered_map>
@@ -15,7 +16,9 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "common/clock.h"
 #include "coordinator/engine/journal_port.h"
 #include "coordinator/journal/journal_file.h"
 
@@ -35,9 +38,8 @@ struct JournalBatch {
 
 class JournalWriter {
  public:
-  // Reads what is left of an earlier life. Errors: see JournalFile::open. `now`, here and below:
-  // the wall clock.
-  static absl::StatusOr<JournalWriter> open(const JournalOptions& options, absl::Time now);
+  // Reads what is left of an earlier life. Errors: see JournalFile::open. `clock`: the wall's.
+  static absl::StatusOr<JournalWriter> open(const JournalOptions& options, Clock clock = absl::Now);
 
   // Of the earlier life; the first call takes them away.
   std::vector<SavedAnswer> take_saved() { return std::move(contents_.answers); }
@@ -45,11 +47,9 @@ class JournalWriter {
   RequestId last_request() const { return contents_.last_request; }
   const std::vector<std::string>& problems() const { return contents_.problems; }
 
-  // Ok: all of the batch is in the file. Else nothing is: what it accepts must be refused, and its
-  // deliveries leave unwritten.
-  absl::Status write(const JournalBatch& batch, absl::Time now);
-  // Off the path of commits, after one: nobody waits for what happens here.
-  void tidy(absl::Time now);
+  // Writes the batch, tells `settle` how that went, and only then delivers. Ok: all of it is in the
+  // file. Else nothing is: what it accepts must be refused, and its deliveries leave unwritten.
+  void serve(JournalBatch batch, const std::function<void(const absl::Status&)>& settle);
   // The life ends in order.
   void close() { file_.forgive().IgnoreError(); }
 
@@ -64,16 +64,20 @@ class JournalWriter {
     std::int64_t first_step = 0;  // of the file, that may speak of it
   };
 
-  JournalWriter(JournalFile file, const JournalOptions& options, JournalFile::Contents contents);
-  absl::Status commit(const JournalBatch& batch, absl::Time now);
-  absl::Status add_deliveries(const std::vector<Delivery>& deliveries, absl::Time now);
-  absl::Status add_end(RequestId id, const Live& live, absl::Time now);
+  JournalWriter(JournalFile file, const JournalOptions& options, JournalFile::Contents contents,
+                Clock clock);
+  absl::Status write(const JournalBatch& batch);
+  absl::Status commit(const JournalBatch& batch);
+  void tidy();
+  absl::Status add_deliveries(const std::vector<Delivery>& deliveries);
+  absl::Status add_end(RequestId id, const Live& live);
   void fail(const absl::Status& status);
   absl::Status try_again();
   std::int64_t oldest_step_needed() const;
 
   std::string path_;
   absl::Duration keep_;
+  Clock clock_;
   JournalFile::Contents contents_;
   JournalFile file_;
   std::unordered_map<RequestId, Live> live_;

@@ -12,11 +12,17 @@ def skip(reason):
     return show
 
 
-def scheduler_seeds(case):
-    """tests/simulation at the length of a long run."""
-    program = os.path.join(case.settings.bin, "..", "tests", "scheduler_simulation_test")
+def seeds_of(name):
+    """A program of tests/simulation at the length of a long run."""
+    def show(case):
+        run_seeds(case, name)
+    return show
+
+
+def run_seeds(case, name):
+    program = os.path.join(case.settings.bin, "..", "tests", name)
     if not os.path.exists(program):
-        raise Skipped("scheduler_simulation_test is not built")
+        raise Skipped(name + " is not built")
     done = subprocess.run([program, "--gtest_brief=1"], capture_output=True, text=True, timeout=3000,
                           env={**os.environ, "QUIRE_SIM_SEEDS": "10000"}, check=False)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]

@@ -4,38 +4,29 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <iostream>
+
+#include "tests/simulation/seeds.h"
 
 namespace quire::test {
 namespace {
 
 constexpr int kParts = 4;
 
-std::uint64_t from_environment(const char* name, std::uint64_t fallback) {
-  const char* text = std::getenv(name);
-  return text == nullptr ? fallback : std::strtoull(text, nullptr, 10);
-}
-
 class SchedulerSimulationTest : public testing::TestWithParam<int> {};
 
 TEST_P(SchedulerSimulationTest, EveryOutputIsRight) {
-  const std::uint64_t only = from_environment("QUIRE_SIM_SEED", 0);
-  if (only != 0 && GetParam() != 0) GTEST_SKIP() << "one seed is replayed by part 0";
-  const std::uint64_t per_part = from_environment("QUIRE_SIM_SEEDS", 1000) / kParts;
-  const std::uint64_t first =
-      only != 0 ? only : 1 + static_cast<std::uint64_t>(GetParam()) * per_part;
-  const std::uint64_t count = only != 0 ? 1 : per_part;
+  const Seeds seeds = Seeds::of_part(GetParam(), kParts);
+  if (seeds.count == 0) GTEST_SKIP() << "one seed is replayed by part 0";
   SimulationCounts sum;
-  for (std::uint64_t seed = first; seed < first + count; ++seed) {
+  for (std::uint64_t seed = seeds.first; seed < seeds.first + seeds.count; ++seed) {
     SchedulerSimulation simulation(seed);
     const absl::Status status = simulation.run();
-    ASSERT_TRUE(status.ok()) << "seed " << seed << " (replay: QUIRE_SIM_SEED=" << seed
-                             << "): " << status.message();
+    ASSERT_TRUE(status.ok()) << replay_hint(seed) << status.message();
     sum.add(simulation.counts());
   }
-  std::cout << "seeds " << first << " to " << first + count - 1 << ": " << sum.text() << "\n";
-  if (only != 0) return;
+  std::cout << seeds.text() << ": " << sum.text() << "\n";
+  if (seeds.is_replay) return;
   for (const auto& [what, happened] : std::vector<std::pair<const char*, std::int64_t>>{
            {"searches", sum.searches},
            {"early ends", sum.early},
@@ -51,7 +42,7 @@ TEST_P(SchedulerSimulationTest, EveryOutputIsRight) {
            {"copies", sum.plans.copies},
            {"saves", sum.plans.saves},
            {"loads", sum.plans.loads}}) {
-    EXPECT_GT(happened, 0) << "no " << what << " in " << count << " seeds";
+    EXPECT_GT(happened, 0) << "no " << what << " in " << seeds.text();
   }
 }
 

@@ -8,8 +8,8 @@
 
 namespace quire::test {
 
-SimulationWorld::SimulationWorld(std::uint64_t seed) : random_(seed) {
-  make_config();
+SimulationWorld::SimulationWorld(std::uint64_t seed, int shortest) : random_(seed) {
+  make_config(shortest);
 }
 
 int SimulationWorld::pick(int low, int high) {
@@ -20,13 +20,13 @@ bool SimulationWorld::chance(double p) {
   return static_cast<double>(random_() >> 11) * 0x1p-53 < p;
 }
 
-void SimulationWorld::make_config() {
+void SimulationWorld::make_config(int shortest) {
   config.max_num_seqs = pick(1, 12);
   config.max_num_batched_tokens = pick(1, 1 << pick(0, 9));
   config.steps_in_flight = pick(1, 3);  // the engine allows 2; the rules hold for any depth
   config.block_size = 1 << pick(0, 4);
   config.num_kv_groups = chance(0.2) ? 2 : 1;
-  config.max_model_len = pick(2, 1 << pick(2, 7));
+  config.max_model_len = std::max(shortest, pick(2, 1 << pick(2, 7)));
   model.vocab = pick(4, 80);
   config.vocab = model.vocab;
   for (int i = pick(0, 2); i > 0; --i) config.eos.push_back(pick(0, model.vocab - 1));

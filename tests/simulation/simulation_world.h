@@ -14,7 +14,8 @@ namespace quire::test {
 
 class SimulationWorld {
  public:
-  explicit SimulationWorld(std::uint64_t seed);
+  // `shortest`: the least that the longest sequence of a life may be.
+  explicit SimulationWorld(std::uint64_t seed, int shortest = 2);
 
   int pick(int low, int high);  // both included
   bool chance(double p);
@@ -35,7 +36,7 @@ class SimulationWorld {
          deadline_rate = 0;
 
  private:
-  void make_config();
+  void make_config(int shortest);
   std::vector<TokenId> prompt(NewRequest* wish);
   void ask_for_beams(NewRequest* wish);
 

@@ -617,6 +617,33 @@ TEST_F(GroupTest, AFirstStepThatARankDoesNotConfirmEndsTheEpoch) {
   EXPECT_THAT(closed[0].why, HasSubstr("confirmed the first steps"));
 }
 
+// The coordinator has died, and one rank hangs too fast to dial again.
+TEST_F(GroupTest, AnInstanceThatDoesNotComeBackWholeIsGivenUp) {
+  RankHello back = hello(0);
+  back.last_epoch = 7;
+  EXPECT_THAT(group_.hello(1, back, now_), IsEmpty());
+  now_ += absl::Seconds(15);
+  EXPECT_THAT(group_.tick(now_), IsEmpty());
+  now_ += absl::Seconds(1);
+  const GroupActions out = group_.tick(now_);
+  const auto refused = only<action::Refuse>(out);
+  ASSERT_THAT(refused, SizeIs(1));
+  EXPECT_EQ(refused[0].link, 1u);
+  EXPECT_THAT(refused[0].reason, HasSubstr("only 1 of 2 ranks came back"));
+  const auto ended = only<action::Ended>(out);
+  ASSERT_THAT(ended, SizeIs(1));
+  EXPECT_EQ(ended[0].instance, "A");
+  EXPECT_EQ(ended[0].epoch, 7u);
+  EXPECT_THAT(group_.tick(now_), IsEmpty());
+}
+
+TEST_F(GroupTest, ANewInstanceMayTakeItsTime) {
+  group_.hello(1, hello(0), now_);
+  now_ += absl::Minutes(10);
+  EXPECT_THAT(group_.tick(now_), IsEmpty());
+  EXPECT_THAT(only<action::Welcome>(group_.hello(2, hello(1), now_)), SizeIs(1));
+}
+
 TEST_F(GroupTest, TheEngineMayEndTheEpoch) {
   make_ready(1);
   EXPECT_THAT(

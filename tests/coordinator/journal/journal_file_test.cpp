@@ -8,7 +8,9 @@
 
 #include <fstream>
 
+#include "coordinator/journal/journal_writer.h"
 #include "tests/coordinator/journal/journal_fixture.h"
+#include "tests/fakes/faulty_disk.h"
 
 namespace quire::test {
 namespace {
@@ -53,6 +55,47 @@ TEST_F(JournalFileTest, ABrokenRequestIsSkippedAndNamed) {
   EXPECT_THAT(saved(2)->past[0].tokens, ElementsAre(110, 111, 112));
   open();
   EXPECT_THAT(journal_->problems(), IsEmpty()) << "the file is clean after the first look";
+}
+
+TEST_F(JournalFileTest, ADeathAtAnyByteOfTheFirstStartIsFollowedByAnother) {
+  FaultyDisk disk;
+  bool lived = false;
+  for (int bytes = 0; !lived; bytes += 97) {
+    ASSERT_LT(bytes, 1 << 20);
+    options_.path = (folder_ / ("first-" + std::to_string(bytes))).string();
+    disk.begin_life();
+    disk.die_after(bytes);
+    {
+      const absl::StatusOr<JournalWriter> first = JournalWriter::open(options_);
+      lived = first.ok() && !disk.dead();
+      disk.die();
+    }
+    disk.begin_life();
+    const absl::Status second = JournalWriter::open(options_).status();
+    ASSERT_TRUE(second.ok()) << "after a death at byte " << bytes << ": " << second;
+  }
+}
+
+// For want of a disk, say: none of the requests has done anything.
+TEST_F(JournalFileTest, StartsThatFailAreHeldAgainstNoRequest) {
+  open();
+  for (const RequestId id : {1, 2, 3}) {
+    ASSERT_TRUE(journal_->accept(request(id, record(std::to_string(id)))).ok());
+  }
+  journal_.reset();
+  FaultyDisk disk;
+  bool lived = false;
+  for (int bytes = 0; !lived; bytes += 1021) {
+    ASSERT_LT(bytes, 1 << 20);
+    disk.begin_life();
+    disk.die_after(bytes);
+    lived = JournalWriter::open(options_).ok();
+    disk.die();
+  }
+  disk.begin_life();
+  open();
+  EXPECT_THAT(journal_->problems(), IsEmpty());
+  EXPECT_EQ(saved_.size(), 3u);
 }
 
 TEST_F(JournalFileTest, TokensAfterABrokenStepAreComputedAgain) {
