@@ -27,7 +27,7 @@ class Server:
         self.folder = folder
         for path in (folder, folder + ".cache"):
             os.makedirs(path, exist_ok=True)
-        self.shm_before = set(os.listdir("/dev/shm"))
+        self.shm_before = processes.shm_names()
         self.log, self.http, self.grpc = [], None, None
         argv = [*inside, os.path.join(bin or settings.bin, "quire"), "serve", model or settings.model,
                 "--served-model-name", NAME, "--tensor-parallel-size", str(ranks), "--port", "0",
@@ -164,7 +164,7 @@ class Server:
                     if name.startswith(("quire", "mpirun", "orted")) and state != "Z"
                     and pid not in own and self.is_ours(pid)]
         def shm():
-            new = set(os.listdir("/dev/shm")) - self.shm_before
+            new = processes.shm_names() - self.shm_before
             return [f"/dev/shm/{name}" for name in new - processes.mapped_shm()]
         def files():
             found = [os.path.relpath(where, self.folder) for where, _, names in os.walk(self.folder) if names]

@@ -70,7 +70,7 @@ class Watch:
             for pid in self.server.named(role):
                 if size := processes.rss_bytes(pid):
                     self.rows.append((now, role, size, processes.num_fds(pid)))
-        self.shm.append(len(set(os.listdir("/dev/shm")) - self.server.shm_before))
+        self.shm.append(len(processes.shm_names() - self.server.shm_before))
 
     def halves(self, role, column):
         """Medians of the second and of the last quarter: the first is warming up."""
