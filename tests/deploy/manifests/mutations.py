@@ -205,6 +205,12 @@ def mount_of_no_volume(o):
 
 
 # Groups.
+@mistake(rules.groups_that_are_added_compute, "lws", 1)
+def more_groups_than_may_compute(o): edit_config(o, "data-parallel-size: 4", "data-parallel-size: 2")
+@mistake(rules.groups_that_are_added_compute, "lws", 2)
+def autoscaler_without_a_bound(o): del find(o, "ScaledObject", "quire-worker")["spec"]["maxReplicaCount"]
+
+
 @mistake(rules.groups_are_whole)
 def more_pods_than_ranks(o): find(o, "LeaderWorkerSet", "quire-worker")["spec"]["leaderWorkerTemplate"]["size"] = 3
 @mistake(rules.groups_are_whole)

@@ -272,6 +272,18 @@ def is_there(path, container, volumes, objects, known_secrets):
 
 
 @rule
+def groups_that_are_added_compute(objects, facts):
+    """An autoscaler adds no group that would only stand by."""
+    most = config_of(objects).get("data-parallel-size", 1)
+    wrong = []
+    for o in of_kind(objects, "HorizontalPodAutoscaler", "ScaledObject"):
+        asked = o["spec"].get("maxReplicas", o["spec"].get("maxReplicaCount"))
+        if asked is None or asked > most:
+            wrong.append(f"{name_of(o)}: up to {asked} groups, but data-parallel-size is {most}")
+    return wrong
+
+
+@rule
 def groups_are_whole(objects, facts):
     """Ranks of a group: as many as the coordinator waits for, a GPU each where there are GPUs."""
     world, wrong, places = config_of(objects)["tensor-parallel-size"], [], 0
