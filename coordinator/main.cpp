@@ -1,6 +1,7 @@
 // quire-coordinator: options in, lines out (machine-readable, for the launcher), signals.
 //   quire-coordinator listening http=URL grpc=HOST:PORT   workers may be started
 //   quire-coordinator ready http=URL grpc=HOST:PORT       each time a worker group has become ready
+//   quire-coordinator attached epoch=N instance=ID        the workers that it consists of
 //   quire-coordinator progress epoch=N instance=ID        it has done somebody good
 //   quire-coordinator lost epoch=N instance=ID cause=WORD its workers are to leave, or be killed
 //   quire-coordinator stopped
@@ -103,6 +104,10 @@ class News {
 
 ServerEvents told_to(News& news) {
   return {.on_ready = [&news] { news.leave(kReady); },
+          .on_attached =
+              [&news](const std::string& instance, std::uint64_t epoch) {
+                news.leave(absl::StrCat("attached epoch=", epoch, " instance=", instance));
+              },
           .on_progress =
               [&news](const std::string& instance, std::uint64_t epoch) {
                 news.leave(absl::StrCat("progress epoch=", epoch, " instance=", instance));

@@ -239,6 +239,7 @@ class Server::Impl {
     FleetEvents events;
     events.on_ready = [this](const GroupReady& ready) {
       if (journal_ != nullptr) journal_->note_epoch({ready.epoch, ready.numerics});
+      events_.on_attached(ready.instance, ready.epoch);
       engine_->on_ready(ready);
     };
     events.on_result = [this](StepResult result) { engine_->on_result(std::move(result)); };

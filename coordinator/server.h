@@ -16,6 +16,9 @@ namespace quire {
 // From other threads; must not block.
 struct ServerEvents {
   std::function<void()> on_ready = [] {};  // whenever a worker group has become ready
+  // The same, from the fleet: the workers of this instance are an epoch.
+  std::function<void(const std::string& instance, std::uint64_t epoch)> on_attached =
+      [](const std::string&, std::uint64_t) {};
   // See EngineEvents: the epoch has done somebody good.
   std::function<void(const std::string& instance, std::uint64_t epoch)> on_progress =
       [](const std::string&, std::uint64_t) {};

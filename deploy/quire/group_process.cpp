@@ -17,6 +17,9 @@ using std::chrono::milliseconds;
 
 // For the ranks of an epoch that has ended to leave by themselves: one that is stopped never does.
 constexpr milliseconds kLeaveWithin{500};
+// Ranks dial again several times a second, and leave when their lease of 5 s runs out; those that
+// hang do neither, and a coordinator that never heard of them misses nobody.
+constexpr milliseconds kComeBackWithin{10000};
 // mpirun ends soon after a rank of it has, but now and then hangs where one dies while it starts.
 constexpr milliseconds kCountRanksEvery{500};
 constexpr milliseconds kLaunchWithin{15000};
@@ -52,6 +55,15 @@ absl::Status GroupProcess::start(const EngineConfig& config, const std::string& 
   return absl::OkStatus();
 }
 
+void GroupProcess::attached() {
+  has_attached_ = true;
+  come_back_due_.reset();
+}
+
+void GroupProcess::expect_to_come_back() {
+  if (has_attached_ && runs()) come_back_due_ = Clock::now() + kComeBackWithin;
+}
+
 void GroupProcess::expect_to_leave() {
   leave_due_ = Clock::now() + kLeaveWithin;
 }
@@ -60,17 +72,24 @@ int GroupProcess::end() {
   const int code = process_->exit_code();
   process_.reset();
   leave_due_.reset();
+  come_back_due_.reset();
   count_due_.reset();
+  has_attached_ = false;
   sweep(std::exchange(instance_, ""));
   return code;
 }
 
 Due GroupProcess::when() const {
-  return sooner(start_due, sooner(leave_due_, count_due_));
+  return sooner(sooner(start_due, leave_due_), sooner(come_back_due_, count_due_));
 }
 
 void GroupProcess::run_timers() {
   if (passed(leave_due_)) signal(SIGKILL);  // its ranks die with it
+  if (passed(come_back_due_) && runs()) {
+    std::fprintf(stderr, "quire: %s does not come back to the new coordinator; killing it\n",
+                 name_.c_str());
+    signal(SIGKILL);
+  }
   if (passed(count_due_) && runs()) count_ranks();
 }
 

@@ -36,6 +36,11 @@ class GroupProcess {
   // A new life with an instance of its own. Its ranks dial `coordinator`.
   absl::Status start(const EngineConfig& config, const std::string& bin,
                      const std::string& coordinator);
+  // It answers the coordinator.
+  void attached();
+  // A new coordinator listens: ranks that had an epoch with an earlier one come back at once, or
+  // are killed.
+  void expect_to_come_back();
   // Its epoch has ended: ranks that do not leave by themselves are killed.
   void expect_to_leave();
   // Reaps it, after pidfd() became readable, and sweeps what it left behind.
@@ -55,7 +60,9 @@ class GroupProcess {
   const std::string name_;
   std::optional<Process> process_;  // mpirun
   std::string instance_;
-  Due leave_due_;                   // it is killed
+  Due leave_due_;      // it is killed
+  Due come_back_due_;  // it is killed
+  bool has_attached_ = false;
   Due count_due_;                   // its ranks are counted
   Clock::time_point all_there_by_;  // or mpirun hangs
   int num_ranks_ = 0;

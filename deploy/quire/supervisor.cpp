@@ -2,6 +2,7 @@
 // The coordinator speaks in lines on its standard output:
 //   quire-coordinator listening http=URL grpc=HOST:PORT    -> workers may be started
 //   quire-coordinator ready http=URL grpc=HOST:PORT        -> a group answers
+//   quire-coordinator attached epoch=N instance=ID         -> that group has come, or come back
 //   quire-coordinator progress epoch=N instance=ID         -> lives before this one are forgiven
 //   quire-coordinator lost epoch=N instance=ID cause=WORD  -> that group leaves, or is killed
 // A child that dies is started again, the coordinator on the ports that it had first; a group
@@ -220,6 +221,8 @@ class Supervisor {
       listens(field(line, "http"), field(line, "grpc"));
     } else if (absl::StartsWith(line, "quire-coordinator ready ")) {
       announce(field(line, "http"), field(line, "grpc"));
+    } else if (absl::StartsWith(line, "quire-coordinator attached ")) {
+      if (GroupProcess* group = group_of(field(line, "instance"))) group->attached();
     } else if (absl::StartsWith(line, "quire-coordinator progress ")) {
       coordinator_budget_.advanced();
       if (GroupProcess* group = group_of(field(line, "instance"))) group->budget.advanced();
@@ -246,6 +249,7 @@ class Supervisor {
     config_.port = port_of(http);  // the next life is found where this one is
     config_.grpc_port = port_of(grpc);
     for (GroupProcess& group : groups_) {
+      group.expect_to_come_back();
       if (!group.start_due) start_group(group);
     }
   }

@@ -81,6 +81,22 @@ TEST_F(RecoveryTest, BothDieAtOnce) {
   EXPECT_TRUE(generate(*server_, request_of(5)).ok());
 }
 
+// The next coordinator has never heard of them, so it cannot say that they are lost.
+TEST_F(RecoveryTest, RanksThatHangWhenTheCoordinatorDiesAreReplaced) {
+  start();
+  const std::vector<int> workers = server_->workers();
+  const int coordinator = server_->coordinator();
+  for (const int worker : workers) kill(worker, SIGSTOP);
+  kill(coordinator, SIGKILL);
+  EXPECT_TRUE(server_->eventually(
+      [&] {
+        const std::vector<int> now = server_->workers();
+        return now.size() == 2 && now != workers && server_->status_of("/ready") == 200;
+      },
+      40));
+  EXPECT_TRUE(generate(*server_, request_of(5)).ok());
+}
+
 // Nothing ends by itself then: only a deadline tells, and only a kill helps.
 TEST_F(RecoveryTest, AStoppedRankIsKilledAndReplacedWithinItsDeadline) {
   start();
