@@ -292,6 +292,7 @@ class Supervisor {
 
   void start_group(GroupProcess& group) {
     if (group.runs() || group.given_up || !coordinator_) return;
+    make_sessions_folder(host_name());
     const absl::Status started = group.start(config_, bin_, grpc_);
     if (started.ok()) return;
     say(std::string(started.message()));

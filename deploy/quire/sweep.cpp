@@ -111,13 +111,22 @@ int sweep_sessions(const fs::path& folder) {
   return removed;
 }
 
+fs::path temporary_of(const SweepPlaces& places) {
+  std::error_code error;
+  return places.temporary.empty() ? fs::temp_directory_path(error) : fs::path(places.temporary);
+}
+
 }  // namespace
 
 int sweep(const std::string& dead_instance, const SweepPlaces& places) {
-  std::error_code error;
-  const fs::path temporary =
-      places.temporary.empty() ? fs::temp_directory_path(error) : fs::path(places.temporary);
-  return sweep_shared_memory(places.shared_memory, dead_instance) + sweep_sessions(temporary);
+  return sweep_shared_memory(places.shared_memory, dead_instance) +
+         sweep_sessions(temporary_of(places));
+}
+
+void make_sessions_folder(const std::string& host, const SweepPlaces& places) {
+  const std::string short_name = host.substr(0, host.find('.'));
+  const fs::path folder = temporary_of(places) / absl::StrCat("ompi.", short_name, ".", geteuid());
+  mkdir(folder.c_str(), 0700);  // where it fails mpirun says why
 }
 
 }  // namespace quire

@@ -17,4 +17,8 @@ struct SweepPlaces {
 // Returns how many files and folders were removed.
 int sweep(const std::string& dead_instance, const SweepPlaces& places = {});
 
+// Makes the folder in which every mpirun of `host` and ours has its own: two that start at once may
+// both try to, and the second one fails.
+void make_sessions_folder(const std::string& host, const SweepPlaces& places = {});
+
 }  // namespace quire

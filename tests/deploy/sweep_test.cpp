@@ -103,6 +103,14 @@ TEST_F(SweepTest, ALauncherThatNobodyReapsIsDead) {
   waitpid(launcher, nullptr, 0);
 }
 
+TEST_F(SweepTest, TheFolderOfSessionsIsOnlyOurs) {
+  const fs::path sessions = folder_ / "tmp" / absl::StrCat("ompi.here.", geteuid());
+  for (int i = 0; i < 2; ++i) make_sessions_folder("here.example.org", places());
+  struct stat info {};
+  ASSERT_EQ(stat(sessions.c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 0777, 0700u);
+}
+
 TEST_F(SweepTest, FoldersThatAreNotThereAreNoError) {
   EXPECT_EQ(sweep("", {"/nowhere/shm", "/nowhere/tmp"}), 0);
 }
