@@ -2,7 +2,7 @@
 """What a model costs on GPUs, by arithmetic: memory, tokens per second, the part that all-reduces take, and
 money. A model of step times, no measurement; every constant stands below with where it is from.
 
-    bench/scale/arithmetic.py [--context 1024] [--price H100=2.5 ...] [--out FILE]"""
+    bench/scale/arithmetic.py [--context 1024] [--price H100=2.5 --price A100-80=1.6] [--out FILE]"""
 
 import argparse
 import dataclasses
@@ -110,7 +110,9 @@ def row(model, gpu, context):
     if ranks is None:
         return [model.name, gpu.name, "more than 8"] + ["-"] * 8
     room = kv_tokens(model, gpu, ranks)
-    batch = max(1, min(256, room // context))
+    batch = min(256, room // context)
+    if batch == 0:
+        return [model.name, gpu.name, ranks, f"{model.weight_bytes / ranks / 1e9:.1f}", f"{room:,}"] + ["does not fit"] + ["-"] * 5
     one, _ = decode_s(model, gpu, ranks, 1, context)
     step, reduce = decode_s(model, gpu, ranks, batch, context)
     rate, prefill = batch / step, prefill_tokens_s(model, gpu, ranks)
@@ -157,7 +159,7 @@ def set_price(text):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--context", type=int, default=1024, help="tokens of each sequence (1024)")
-    parser.add_argument("--price", action="append", default=[], metavar="GPU=DOLLARS", help="of one GPU and hour")
+    parser.add_argument("--price", action="append", default=[], metavar="GPU=DOLLARS", help="of one GPU and hour; again for another")
     parser.add_argument("--out", default="-", help="where the page goes (standard output)")
     args = parser.parse_args()
     if args.context < 2:
@@ -168,8 +170,11 @@ def main():
     if args.out == "-":
         print(text, end="")
     else:
-        with open(args.out, "w") as file:
-            file.write(text)
+        try:
+            with open(args.out, "w") as file:
+                file.write(text)
+        except OSError as error:
+            sys.exit(f"--out: {error}")
 
 
 if __name__ == "__main__":

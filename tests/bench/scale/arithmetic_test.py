@@ -43,6 +43,15 @@ class ArithmeticTest(unittest.TestCase):
         self.assertIsNone(arithmetic.ranks_for(MODELS["LLaMA-7B"], tiny))
         self.assertIn("more than 8", arithmetic.row(MODELS["LLaMA-7B"], tiny, 1024))
 
+    def test_a_context_that_does_not_fit_has_no_price(self):
+        self.assertIn("does not fit", arithmetic.row(MODELS["LLaMA-7B"], GPUS["A100-40"], 100000))
+
+    def test_a_page_that_cannot_be_written_gets_a_sentence(self):
+        done = self.run_it("--out", "/nonexistent/page.md")
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("--out", done.stderr)
+        self.assertNotIn("Traceback", done.stderr)
+
     def run_it(self, *options):
         return subprocess.run([sys.executable, "-B", os.path.join(FOLDER, "arithmetic.py"), *options],
                               capture_output=True, text=True, timeout=30)
