@@ -88,13 +88,20 @@ TEST_F(GroupsTest, TwoGroupsAnswerAsOneAndOneThatDiesComesBack) {
                 testing::ContainsRegex(absl::StrCat("quire_group_steps_total\\{[^}]*group=\"",
                                                     group, "\"[^}]*\\} [1-9]")));
   }
-  const std::vector<int> before = server_->workers();
-  expect_answers([&] { kill(before.at(0), SIGKILL); });
-  EXPECT_EQ(server_->metric("quire_group_losses_total"), 1);
+  // One that was much slower than the other may have nothing to do: then the other's turn comes.
+  int num_kills = 0;
+  while (num_kills < 4 && server_->metric("quire_requests_recovered_total") == 0) {
+    const std::vector<int> before = server_->workers();
+    ASSERT_EQ(before.size(), 2u);
+    const auto dies = static_cast<std::size_t>(num_kills++ % 2);
+    expect_answers([&] { kill(before[dies], SIGKILL); });
+    EXPECT_EQ(server_->metric("quire_group_losses_total"), num_kills);
+    ASSERT_TRUE(are_ready(2)) << "the dead one has come back";
+    const std::vector<int> after = server_->workers();
+    EXPECT_EQ(std::count(after.begin(), after.end(), before[1 - dies]), 1)
+        << "the other was left alone";
+  }
   EXPECT_GE(server_->metric("quire_requests_recovered_total"), 1);
-  ASSERT_TRUE(are_ready(2)) << "the dead one has come back";
-  const std::vector<int> after = server_->workers();
-  EXPECT_EQ(std::count(after.begin(), after.end(), before.at(1)), 1) << "the other was left alone";
   expect_answers([] {});
   EXPECT_THAT(server_->get("/health"), testing::HasSubstr("\"groups\":2,\"groups_ready\":2"));
 }
@@ -112,7 +119,6 @@ TEST_F(GroupsTest, AGroupOfOneRankServesBesideOneOfTwo) {
   ASSERT_TRUE(are_ready(2));
   expect_answers([&] { attached->signal(SIGKILL); });
   EXPECT_EQ(server_->metric("quire_group_losses_total"), 1);
-  EXPECT_GE(server_->metric("quire_requests_recovered_total"), 1);
   EXPECT_EQ(server_->metric("quire_groups_ready"), 1);
 }
 

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 
 #include <algorithm>
+#include <latch>
 #include <random>
 #include <thread>
 
@@ -126,9 +127,10 @@ TEST_F(LoadTest, EveryClientGetsItsOwnAnswerThroughLosses) {
 
 TEST_F(LoadTest, StopUnderLoadEndsEveryRequest) {
   make_and_attach();
+  std::latch all_at_work(kThreads);
   std::vector<std::thread> clients;
   for (int t = 0; t < kThreads; ++t) {
-    clients.emplace_back([this, t] {
+    clients.emplace_back([this, t, &all_at_work] {
       std::mt19937 random(static_cast<unsigned>(t + 100));
       auto& orders = open_orders_[static_cast<std::size_t>(t)];
       while (true) {
@@ -136,10 +138,12 @@ TEST_F(LoadTest, StopUnderLoadEndsEveryRequest) {
         order.disturbed = true;
         if (!place(&order, absl::InfiniteFuture()).ok()) return;
         orders.push_back(std::move(order));
+        if (orders.size() == 1) all_at_work.count_down();
         absl::SleepFor(absl::Microseconds(200));
       }
     });
   }
+  all_at_work.wait();
   absl::SleepFor(absl::Milliseconds(50));
   engine_->stop();
   for (std::thread& client : clients) client.join();
