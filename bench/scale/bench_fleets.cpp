@@ -81,7 +81,8 @@ int run(const Arguments& arguments) {
     const double rate = static_cast<double>(seen->tokens) / seen->virtual_s;
     if (single == 0) single = rate / groups;
     const double busy = seen->loop_s / seen->virtual_s;
-    if (saturated == 0 && busy > 0.9) saturated = groups;
+    const bool behind = rate < 0.9 * single * groups;
+    if (saturated == 0 && behind && busy > 0.5) saturated = groups;
     std::printf("| %d | %d | %.0f | %.0f %% | %.0f | %.0f | %.1f %% | %.1f %% |\n", groups,
                 options.num_requests, rate, 100 * rate / (single * groups),
                 static_cast<double>(seen->steps) / seen->virtual_s,
