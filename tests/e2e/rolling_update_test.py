@@ -131,15 +131,15 @@ class RollingUpdate(unittest.TestCase):
             self.assertEqual(stream.result(), right, stream.describe())
 
     def test_workers_are_replaced_beside_each_other(self):
-        """LeaderWorkerSet with maxSurge 1: the new pods become ready as a standby, then the old ones go."""
+        """LeaderWorkerSet with maxSurge 1: the new pods compute beside the old ones, then these go."""
         streams = self.streams()
         new = self.start(self.site.workers("new"))
         self.assertTrue(eventually(lambda: self.site.is_attached(new, groups=2), READY_WITHIN), new.log)
-        self.assertEqual(self.metric("quire_epoch"), 1)
+        self.assertTrue(eventually(lambda: self.metric("quire_groups_ready") == 2, 30), new.log)
         self.assertTrue(any(s.thread.is_alive() for s in streams), "every stream ended before the update")
         self.assertEqual(self.old.stop(STOP_WITHIN), 0, self.old.log)
         self.check(streams)  # on the connections that they had
-        self.assertEqual(self.metric("quire_epoch"), 2)
+        self.assertEqual(self.metric("quire_groups_ready"), 1)
         self.assertFalse(any(s.broken for s in streams))
 
     def test_workers_are_replaced_one_after_the_other(self):
