@@ -17,6 +17,13 @@ constexpr std::size_t kMaxUnproven = 16;
 // To notice that the coordinator is gone may take a lease, to dial again another.
 constexpr int kLeasesToReturn = 3;
 
+// Null: there is none.
+template <typename Seats, typename Predicate>
+auto find_seat(Seats& seats, const Predicate& matches) -> decltype(seats.data()) {
+  const auto found = std::find_if(seats.begin(), seats.end(), matches);
+  return found == seats.end() ? nullptr : &*found;
+}
+
 }  // namespace
 
 Groups::Groups(GroupRules rules, int num_seats)
@@ -114,10 +121,7 @@ GroupActions Groups::settle(GroupActions out, absl::Time now) {
 // time: it loads a model.)
 void Groups::give_up_partial(absl::Time now, GroupActions& out) {
   std::erase_if(standby_, [&](const Instance& each) {
-    EpochId last_epoch = 0;
-    for (const auto& [rank, member] : each.ranks) {
-      last_epoch = std::max(last_epoch, member.hello.last_epoch);
-    }
+    const EpochId last_epoch = each.last_epoch();
     if (each.is_complete() || last_epoch == 0 ||
         now - each.newest <= kLeasesToReturn * rules_->lease) {
       return false;
@@ -145,10 +149,8 @@ bool Groups::take_seat(Group* seat, absl::Time now, GroupActions& out) {
     }
     return true;
   }
-  for (const auto& [rank, member] : instance.ranks) {
-    last_epoch_ = std::max(last_epoch_, member.hello.last_epoch);
-  }
-  seat->begin(std::move(instance), ++last_epoch_, rules_->known_saved_prefixes, now, out);
+  last_epoch_ = std::max(last_epoch_, instance.last_epoch()) + 1;
+  seat->begin(std::move(instance), last_epoch_, rules_->known_saved_prefixes, now, out);
   return true;
 }
 
@@ -223,31 +225,24 @@ GroupActions Groups::plan(const StepPlan& plan, absl::Time now) {
 GroupActions Groups::end_epoch(EpochId epoch, EndCause cause, const std::string& why,
                                absl::Time now) {
   GroupActions out;
-  for (Group& seat : seats_) {
-    if (!seat.is_free() && seat.epoch() == epoch) seat.end(cause, why, out);
-  }
+  Group* group = find_seat(
+      seats_, [&](const Group& seat) { return !seat.is_free() && seat.epoch() == epoch; });
+  if (group != nullptr) group->end(cause, why, out);
   return settle(std::move(out), now);
 }
 
 Group* Groups::group_of(LinkId link) {
-  for (Group& seat : seats_) {
-    if (seat.has(link)) return &seat;
-  }
-  return nullptr;
-}
-
-Group* Groups::group_of(const std::string& instance) {
-  for (Group& seat : seats_) {
-    if (!seat.is_free() && seat.instance()->id == instance) return &seat;
-  }
-  return nullptr;
+  return find_seat(seats_, [&](const Group& seat) { return seat.has(link); });
 }
 
 const Group* Groups::of(LinkId link) const {
-  for (const Group& seat : seats_) {
-    if (seat.has(link)) return &seat;
-  }
-  return nullptr;
+  return find_seat(seats_, [&](const Group& seat) { return seat.has(link); });
+}
+
+Group* Groups::group_of(const std::string& instance) {
+  return find_seat(seats_, [&](const Group& seat) {
+    return !seat.is_free() && seat.instance()->id == instance;
+  });
 }
 
 std::vector<LinkId> Groups::ready_links() const {

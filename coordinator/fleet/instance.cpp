@@ -1,6 +1,7 @@
 // The sentences of what does not fit together.
 #include "coordinator/fleet/instance.h"
 
+#include <algorithm>
 #include <set>
 
 #include "absl/strings/str_cat.h"
@@ -22,6 +23,12 @@ bool same_secret(const std::string& ours, const std::string& given) {
 }
 
 }  // namespace
+
+EpochId Instance::last_epoch() const {
+  EpochId last = 0;
+  for (const auto& [rank, member] : ranks) last = std::max(last, member.hello.last_epoch);
+  return last;
+}
 
 std::string place_of(const RankHello& hello) {
   return absl::StrCat("rank ", hello.rank, " on ", hello.host, " (pid ", hello.pid, ")");

@@ -66,6 +66,7 @@ struct Instance {
   const RankHello& first() const { return ranks.begin()->second.hello; }
   int world() const { return first().world; }
   bool is_complete() const { return ranks.size() == static_cast<std::size_t>(world()); }
+  EpochId last_epoch() const;  // the largest that one of the ranks was in; 0: none was
 };
 
 // "rank 1 on host0 (pid 42)"
