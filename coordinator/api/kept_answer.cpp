@@ -145,18 +145,12 @@ absl::Time KeptAnswer::ended_at() const {
 }
 
 std::optional<OutputDelta> take_had(EventId::Choice* had, OutputDelta* delta) {
-  const auto count = std::min<std::ptrdiff_t>(had->num_tokens, std::ssize(delta->tokens));
   if (had->ended) return std::exchange(*delta, OutputDelta());
+  const auto count = std::min<std::ptrdiff_t>(had->num_tokens, std::ssize(delta->tokens));
   if (count == 0) return std::nullopt;
   had->num_tokens -= static_cast<int>(count);
-  OutputDelta first = *delta;
-  first.finish = FinishReason::kNone;
-  first.tokens.resize(static_cast<std::size_t>(count));
-  delta->tokens.erase(delta->tokens.begin(), delta->tokens.begin() + count);
-  if (std::ssize(delta->logprobs) >= count) {
-    first.logprobs.resize(static_cast<std::size_t>(count));
-    delta->logprobs.erase(delta->logprobs.begin(), delta->logprobs.begin() + count);
-  }
+  OutputDelta first = delta->part(0, static_cast<std::size_t>(count));
+  delta->drop_first(static_cast<std::size_t>(count));
   return first;
 }
 

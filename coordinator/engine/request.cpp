@@ -14,28 +14,36 @@ void OutputDelta::append(const OutputDelta& next) {
   error_code = next.error_code;
 }
 
+OutputDelta OutputDelta::part(std::size_t from, std::size_t count) const {
+  OutputDelta some;
+  some.request = request;
+  some.choice = choice;
+  some.num_cached_tokens = num_cached_tokens;
+  const auto take = [&](const auto& all, auto& taken) {
+    if (from >= all.size()) return;
+    const auto begin = all.begin() + static_cast<std::ptrdiff_t>(from);
+    taken.assign(begin, begin + static_cast<std::ptrdiff_t>(std::min(count, all.size() - from)));
+  };
+  take(tokens, some.tokens);
+  take(logprobs, some.logprobs);
+  return some;
+}
+
+void OutputDelta::drop_first(std::size_t count) {
+  const auto drop = [&](auto& all) {
+    all.erase(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(std::min(count, all.size())));
+  };
+  drop(tokens);
+  drop(logprobs);
+}
+
 std::vector<OutputDelta> OutputDelta::parts_of(OutputDelta whole, int most) {
   std::vector<OutputDelta> parts;
   const auto size = static_cast<std::size_t>(most);
   for (std::size_t from = 0; from + size < whole.tokens.size(); from += size) {
-    OutputDelta& part = parts.emplace_back();
-    part.request = whole.request;
-    part.choice = whole.choice;
-    part.num_cached_tokens = whole.num_cached_tokens;
-    const auto take = [&](auto& all, auto& some) {
-      if (from >= all.size()) return;
-      const auto begin = all.begin() + static_cast<std::ptrdiff_t>(from);
-      some.assign(begin, begin + static_cast<std::ptrdiff_t>(std::min(size, all.size() - from)));
-    };
-    take(whole.tokens, part.tokens);
-    take(whole.logprobs, part.logprobs);
+    parts.push_back(whole.part(from, size));
   }
-  const std::size_t taken = parts.size() * size;
-  const auto drop = [&](auto& all) {
-    all.erase(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(std::min(taken, all.size())));
-  };
-  drop(whole.tokens);
-  drop(whole.logprobs);
+  whole.drop_first(parts.size() * size);
   parts.push_back(std::move(whole));
   return parts;
 }

@@ -1,6 +1,7 @@
 // A client's wish and where to deliver. The api makes it, the engine owns it until it is finished.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -32,6 +33,9 @@ struct OutputDelta {
 
   // `next` is of the same choice and comes after this.
   void append(const OutputDelta& next);
+  // Of its tokens those from `from` on, at most `count`, as a delta that ends nothing.
+  OutputDelta part(std::size_t from, std::size_t count) const;
+  void drop_first(std::size_t count);  // of its tokens, or as many as there are
   // The same in order, none of more than `most` tokens; the last one says how it ends.
   static std::vector<OutputDelta> parts_of(OutputDelta whole, int most);
 };
