@@ -263,6 +263,7 @@ class Scheduler {
   bool may_run(const Sequence& sequence) const;
   void grant_decodes(Draft* draft);
   void add_drafts(Sequence* sequence, Draft* draft);
+  int num_that_could_begin() const;  // as many as there are slots; 0 below the watermark
   bool is_recovering();
   PrefillShare prefill_share(const Draft& draft);
   void grant_prefills(PrefillShare* share, Draft* draft);

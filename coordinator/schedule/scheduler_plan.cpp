@@ -104,6 +104,10 @@ void Scheduler::add_drafts(Sequence* sequence, Draft* draft) {
   sequence->drafts = std::move(drafts);
 }
 
+int Scheduler::num_that_could_begin() const {
+  return kv_.num_available() > policy::watermark_blocks(kv_.num_total()) ? num_open_slots() : 0;
+}
+
 // Streams that a lost group broke off are computed again as fast as can be: all of them stand
 // still, and the pace of those that are first must not make the last ones wait longer. It is over
 // when none of them is left that runs or could begin now.
@@ -112,20 +116,16 @@ bool Scheduler::is_recovering() {
   const auto stands_still = [](const Sequence* sequence) {
     return sequence->recovers && sequence->num_missing_tokens() > 1;
   };
-  const bool has_room =
-      num_open_slots() > 0 && kv_.num_available() > policy::watermark_blocks(kv_.num_total());
-  recovering_ = std::any_of(running_.begin(), running_.end(), stands_still) ||
-                (has_room && absl::c_any_of(waiting_.all(), stands_still));
+  recovering_ = absl::c_any_of(running_, stands_still) ||
+                (num_that_could_begin() > 0 && absl::c_any_of(waiting_.all(), stands_still));
   return recovering_;
 }
 
 // Prompts are those that run and those that could begin now. Streams whose rows are all in flight
 // (guesses, beams) count as if they were in this step: they wait for its end.
 PrefillShare Scheduler::prefill_share(const Draft& draft) {
-  int num_prompts = draft.num_prompts;
-  if (kv_.num_available() > policy::watermark_blocks(kv_.num_total())) {
-    num_prompts += std::min(waiting_.size() + num_waiting_elsewhere_, num_open_slots());
-  }
+  const int num_prompts = draft.num_prompts + std::min(waiting_.size() + num_waiting_elsewhere_,
+                                                       num_that_could_begin());
   StepWork streams = draft.streams;
   streams.context_reads = streams.context_tokens;
   streams.num_tokens = streams.num_samples = streams.num_rows;

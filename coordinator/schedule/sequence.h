@@ -76,7 +76,7 @@ struct Sequence {
   bool is_beam = false;
   bool granted = false;       // in the plan that is being made
   bool preempted = false;     // has given way since it last ran
-  bool recovers = false;      // had tokens when its group was lost, and none since
+  bool recovers = false;      // had tokens already when the epoch began
   bool wants_drafts = false;  // waits for its results, so that drafts can follow them
   bool tries_drafts = false;  // though they may not pay
   bool returns_logprobs = false;
