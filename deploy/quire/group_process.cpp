@@ -28,7 +28,7 @@ constexpr milliseconds kFollowWithin{2000};
 }  // namespace
 
 bool passed(Due& due) {
-  if (!due || Clock::now() < *due) return false;
+  if (!due || SteadyClock::now() < *due) return false;
   due.reset();
   return true;
 }
@@ -49,8 +49,8 @@ absl::Status GroupProcess::start(const EngineConfig& config, const std::string& 
   QUIRE_ASSIGN_OR_RETURN(process_, Process::start(launch.argv, launch.env, /*read_output=*/false));
   num_ranks_ = config.tensor_parallel_size;
   if (!config.hostfile.empty()) return absl::OkStatus();  // only here are ranks mpirun's children
-  count_due_ = Clock::now() + kCountRanksEvery;
-  all_there_by_ = Clock::now() + kLaunchWithin;
+  count_due_ = SteadyClock::now() + kCountRanksEvery;
+  all_there_by_ = SteadyClock::now() + kLaunchWithin;
   launched_ = false;
   return absl::OkStatus();
 }
@@ -61,11 +61,11 @@ void GroupProcess::attached() {
 }
 
 void GroupProcess::expect_to_come_back() {
-  if (has_attached_ && runs()) come_back_due_ = Clock::now() + kComeBackWithin;
+  if (has_attached_ && runs()) come_back_due_ = SteadyClock::now() + kComeBackWithin;
 }
 
 void GroupProcess::expect_to_leave() {
-  leave_due_ = Clock::now() + kLeaveWithin;
+  leave_due_ = SteadyClock::now() + kLeaveWithin;
 }
 
 int GroupProcess::end() {
@@ -94,14 +94,14 @@ void GroupProcess::run_timers() {
 }
 
 void GroupProcess::count_ranks() {
-  count_due_ = Clock::now() + kCountRanksEvery;
+  count_due_ = SteadyClock::now() + kCountRanksEvery;
   const Process::Children ranks = process_->children();
   const bool all = ranks.living >= num_ranks_;
   const bool first_seen = !launched_ && ranks.living + ranks.ended > 0;
   launched_ = launched_ || first_seen;
   if (all || first_seen) {
-    all_there_by_ = Clock::now() + kFollowWithin;
-  } else if (Clock::now() > all_there_by_) {
+    all_there_by_ = SteadyClock::now() + kFollowWithin;
+  } else if (SteadyClock::now() > all_there_by_) {
     std::fprintf(stderr, "quire: mpirun of %s hangs, though not all of its ranks run; killing it\n",
                  name_.c_str());
     signal(SIGKILL);

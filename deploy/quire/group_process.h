@@ -14,8 +14,8 @@
 
 namespace quire {
 
-using Clock = std::chrono::steady_clock;
-using Due = std::optional<Clock::time_point>;
+using SteadyClock = std::chrono::steady_clock;
+using Due = std::optional<SteadyClock::time_point>;
 // Whether the time has come; then it is over.
 bool passed(Due& due);
 // The earlier of both.
@@ -63,8 +63,8 @@ class GroupProcess {
   Due leave_due_;      // it is killed
   Due come_back_due_;  // it is killed
   bool has_attached_ = false;
-  Due count_due_;                   // its ranks are counted
-  Clock::time_point all_there_by_;  // or mpirun hangs
+  Due count_due_;                         // its ranks are counted
+  SteadyClock::time_point all_there_by_;  // or mpirun hangs
   int num_ranks_ = 0;
   bool launched_ = false;  // it has had ranks
 };

@@ -128,7 +128,7 @@ class Supervisor {
     Due next = sooner(coordinator_due_, stop_due_);
     for (const GroupProcess& group : groups_) next = sooner(next, group.when());
     if (!next) return -1;
-    const auto left = std::chrono::duration_cast<milliseconds>(*next - Clock::now()).count();
+    const auto left = std::chrono::duration_cast<milliseconds>(*next - SteadyClock::now()).count();
     return static_cast<int>(std::clamp<long>(left + 1, 0, 60000));
   }
 
@@ -167,7 +167,7 @@ class Supervisor {
       return stop(SIGTERM, 0);
     }
     if (coordinator_) coordinator_->signal(SIGTERM);
-    stop_due_ = Clock::now() + kHurryWithin;
+    stop_due_ = SteadyClock::now() + kHurryWithin;
   }
 
   // Orderly: the coordinator drains (SIGTERM) or refuses what waits (SIGUSR2), and tells the
@@ -179,7 +179,7 @@ class Supervisor {
     coordinator_due_.reset();
     if (coordinator_) coordinator_->signal(signal);
     if (!coordinator_) signal_groups(SIGTERM);
-    stop_due_ = Clock::now() + std::chrono::seconds(stop_within_seconds(config_));
+    stop_due_ = SteadyClock::now() + std::chrono::seconds(stop_within_seconds(config_));
   }
 
   // Another life cannot mend it, or the budget is spent.
@@ -273,7 +273,7 @@ class Supervisor {
     const auto pause = hopeless ? std::nullopt : coordinator_budget_.next_pause();
     if (pause) {
       say(absl::StrCat(in_pause(*pause), any_group() ? "; the workers keep the model" : ""));
-      coordinator_due_ = Clock::now() + *pause;
+      coordinator_due_ = SteadyClock::now() + *pause;
       return;
     }
     if (!hopeless) give_reason("the coordinator", coordinator_budget_);
@@ -285,7 +285,7 @@ class Supervisor {
     for (GroupProcess& group : groups_) group.start_due.reset();
     if (!any_group()) return;
     signal_groups(SIGTERM);
-    stop_due_ = Clock::now() + std::chrono::seconds(3);
+    stop_due_ = SteadyClock::now() + std::chrono::seconds(3);
   }
 
   // --- the worker groups ---
@@ -313,7 +313,7 @@ class Supervisor {
       return give_up_on(group, code);
     }
     say(in_pause(*pause));
-    group.start_due = Clock::now() + *pause;
+    group.start_due = SteadyClock::now() + *pause;
   }
 
   // The server goes on with the others.
