@@ -206,8 +206,7 @@ constexpr Option kOptions[] = {
      kApi, set_int<&C::data_parallel_size, 1, 256>, get_int<&C::data_parallel_size>},
     {"--data-parallel-size-local", "Parallelism", "N",
      "of those groups, how many this machine starts: they share its cores and GPUs; others attach "
-     "by "
-     "themselves. 0: all",
+     "by themselves. 0: all",
      kRanks, set_int<&C::data_parallel_size_local, 0, 256>, get_int<&C::data_parallel_size_local>},
     {"--hostfile", "Parallelism", "FILE", "mpirun's list of hosts, for ranks on several of them",
      kServe, set_text<&C::hostfile>, get_text<&C::hostfile>},

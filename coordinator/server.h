@@ -16,7 +16,8 @@ namespace quire {
 // From other threads; must not block.
 struct ServerEvents {
   std::function<void()> on_ready = [] {};  // whenever a worker group has become ready
-  // The same, from the fleet: the workers of this instance are an epoch.
+  // The workers of this instance are an epoch. From the fleet, so in order with on_lost; on_ready
+  // and on_progress are the engine's and may come after it.
   std::function<void(const std::string& instance, std::uint64_t epoch)> on_attached =
       [](const std::string&, std::uint64_t) {};
   // See EngineEvents: the epoch has done somebody good.

@@ -243,8 +243,7 @@ void StepLoop::take(const GroupReady& ready) {
   if (ready.saved_prefixes == 0) {
     spdlog::warn(
         "The prefix cache of the last run is not used: the offload stores do not hold what its "
-        "index "
-        "says. They are kept by an orderly stop only.");
+        "index says. They are kept by an orderly stop only.");
     return;
   }
   const absl::Status status = lane.scheduler().restore_index(saved);
@@ -312,8 +311,7 @@ void StepLoop::note_numerics(LiveRequest* live) {
   if (!lane.first_change()) return;
   spdlog::warn(
       "epoch {} computes by another numerics id (instruction set, kernels, types) than the one "
-      "before: "
-      "answers that go on may differ from what they would have been",
+      "before: answers that go on may differ from what they would have been",
       lane.epoch());
 }
 

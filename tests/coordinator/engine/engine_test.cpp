@@ -162,9 +162,10 @@ TEST_F(EngineTest, TellsItsOwnerOfEachGroupAndOfItsFirstStep) {
   };
   engine_ = std::make_unique<Engine>(config_, spec_);
   group_ = std::make_unique<HashGroup>(worker_, absl::Microseconds(200));
-  engine_->set_events({.on_ready = [&] { note("ready"); },
-                       .on_lost = [&] { note("lost"); },
-                       .on_progress = [&](EpochId e, const std::string&) { note(absl::StrCat("progress ", e)); }});
+  engine_->set_events(
+      {.on_ready = [&] { note("ready"); },
+       .on_lost = [&] { note("lost"); },
+       .on_progress = [&](EpochId e, const std::string&) { note(absl::StrCat("progress ", e)); }});
   EXPECT_EQ(engine_->state(), ServingState::kStarting);
   engine_->start(group_.get());
   group_->attach(engine_.get());
