@@ -3,12 +3,12 @@
 // one that a group alone would have given. QUIRE_SIM_SEED replays the seed that a failure prints.
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <random>
 
 #include "absl/strings/str_cat.h"
 #include "spdlog/spdlog.h"
 #include "tests/simulation/lanes_world.h"
+#include "tests/simulation/seeds.h"
 
 namespace quire::test {
 namespace {
@@ -132,16 +132,16 @@ class Life {
 };
 
 TEST(LanesSimulationTest, EveryAnswerIsThatOfOneGroup) {
-  const char* only = std::getenv("QUIRE_SIM_SEED");
-  const std::uint64_t first = only == nullptr ? 1 : std::strtoull(only, nullptr, 10);
-  const std::uint64_t last = only == nullptr ? kSeeds : first;
+  const std::uint64_t only = Seeds::from_environment("QUIRE_SIM_SEED", 0);
+  const std::uint64_t first = only == 0 ? 1 : only;
+  const std::uint64_t last = only == 0 ? kSeeds : only;
   spdlog::set_level(spdlog::level::off);  // quarantined ones are many here
   int whole = 0, cut = 0;
   std::uint64_t recovered = 0, hits = 0;
   for (std::uint64_t seed = first; seed <= last; ++seed) {
     Life life(seed);
     const std::string wrong = life.run();
-    ASSERT_EQ(wrong, "") << "seed " << seed << " (replay: QUIRE_SIM_SEED=" << seed << ")";
+    ASSERT_EQ(wrong, "") << replay_hint(seed);
     whole += life.num_whole;
     cut += life.num_cut;
     recovered += life.num_recovered();
@@ -150,7 +150,7 @@ TEST(LanesSimulationTest, EveryAnswerIsThatOfOneGroup) {
   std::printf("%d whole answers, %d cut off, %llu recovered, %llu tokens found in caches\n", whole,
               cut, static_cast<unsigned long long>(recovered),
               static_cast<unsigned long long>(hits));
-  if (only != nullptr) return;
+  if (only != 0) return;
   EXPECT_GT(whole, kSeeds * 10);
   EXPECT_GT(cut, 0);
   EXPECT_GT(recovered, static_cast<std::uint64_t>(kSeeds));
