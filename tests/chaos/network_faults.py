@@ -14,7 +14,8 @@ from relay import Relay
 from start_faults import own_programs
 
 sys.path.append(os.path.join(os.path.dirname(__file__), "..", "e2e"))
-from hosts import Hosts, Unavailable  # pylint: disable=wrong-import-position
+from bridge import Unavailable  # pylint: disable=wrong-import-position
+from hosts import Hosts  # pylint: disable=wrong-import-position
 
 
 @contextlib.contextmanager

@@ -1,16 +1,15 @@
-"""Several hosts on one machine: network namespaces on a bridge of their own, each with its host name, so
-that Open MPI and Quire see machines. Nothing is added to the machine's own network, and close() takes
-everything away again. Needs root."""
+"""Several hosts on one machine: network namespaces on a bridge (bridge.py), each with its host name, so
+that Open MPI and Quire see machines. Needs root."""
 
 import contextlib
-import ctypes
 import json
 import os
-import shutil
 import signal
-import subprocess
 
-CLONE_NEWNET = 0x40000000
+from bridge import Bridge, Unavailable, run, set_network
+from processes import send
+
+LETTERS = "abcdefgh"  # a host's place on the bridge
 
 # Called by mpirun as: agent [options] ADDRESS COMMAND LINE OF orted
 AGENT = """#!/bin/sh
@@ -23,14 +22,6 @@ exec ip netns exec "$name" unshare --uts sh -c 'hostname "$0"; exec sh -c "$1"' 
 """
 
 
-class Unavailable(Exception):
-    """Why there can be no such hosts here."""
-
-
-def run(*argv, timeout=20, **options):
-    return subprocess.run(argv, capture_output=True, text=True, timeout=timeout, check=False, **options)
-
-
 def program_of(pid):
     """The kernel cuts names to 15."""
     try:
@@ -40,36 +31,17 @@ def program_of(pid):
         return ""
 
 
-def enter(namespace):
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.setns(namespace.fileno(), CLONE_NEWNET) != 0:
-        raise OSError(ctypes.get_errno(), "setns")
-
-
 class Hosts:
     """`slots`: how many ranks each host of the hostfile takes. Files go into `folder`."""
 
     def __init__(self, folder, slots):
-        if os.geteuid() != 0:
-            raise Unavailable("network namespaces need root")
-        if not shutil.which("ip"):
-            raise Unavailable("no `ip`; ./deploy/setup.sh --tests installs iproute2")
-        prefix = f"quire-{os.getpid()}-"
-        self.names = [prefix + "abcdefgh"[i] for i in range(len(slots))]
-        self.addresses = [f"10.77.0.{i + 1}" for i in range(len(slots))]
-        self.switch = prefix + "switch"
-        for name in [*self.names, self.switch]:
-            if (made := run("ip", "netns", "add", name)).returncode != 0:
-                self.close()
-                raise Unavailable(f"this machine allows no network namespaces: {made.stderr.strip()}")
-        self.ip(f"-n {self.switch} link add br0 type bridge")
-        self.ip(f"-n {self.switch} link set br0 up")
-        for i, (name, address) in enumerate(zip(self.names, self.addresses)):
-            self.ip(f"link add e0 netns {name} type veth peer name p{i} netns {self.switch}")
-            self.ip(f"-n {self.switch} link set p{i} master br0 up")
-            self.ip(f"-n {name} addr add {address}/24 dev e0")
-            for device in ("lo", "e0"):
-                self.ip(f"-n {name} link set {device} up")
+        letters = LETTERS[:len(slots)]
+        try:
+            self.bridge = Bridge(letters, "10.77.0.")
+        except RuntimeError as why:
+            raise Unavailable(str(why)) from why
+        self.names = [self.bridge.namespace(letter) for letter in letters]
+        self.addresses = list(self.bridge.addresses.values())
         places = "".join(f"  {a}) name={n} ;;\n" for n, a in zip(self.names, self.addresses))
         self.agent = self.write(folder, "agent.sh", AGENT % places)
         os.chmod(self.agent, 0o755)
@@ -83,11 +55,6 @@ class Hosts:
         with open(path, "w") as file:
             file.write(text)
         return path
-
-    def ip(self, command):
-        if (done := run("ip", *command.split())).returncode != 0:
-            self.close()
-            raise Unavailable(f"ip {command}: {done.stderr.strip()}")
 
     def inside(self, host):
         """What a command line begins with to run on a host; its pid is the command's."""
@@ -105,16 +72,15 @@ class Hosts:
     def entered(self, host):
         """This thread, and those that it starts, talk from a host."""
         with open("/proc/thread-self/ns/net") as home, open(f"/run/netns/{self.names[host]}") as there:
-            enter(there)
+            set_network(there)
             try:
                 yield
             finally:
-                enter(home)
+                set_network(home)
 
     def pids(self, host, program=None):
         """Of processes on a host; only of one program, if named."""
-        found = map(int, run("ip", "netns", "pids", self.names[host]).stdout.split())
-        return [pid for pid in found if program in (None, program_of(pid))]
+        return [pid for pid in self.bridge.pids(LETTERS[host]) if program in (None, program_of(pid))]
 
     def workers(self, host):
         return self.pids(host, "quire-worker")
@@ -149,11 +115,7 @@ class Hosts:
 
     def signal(self, host, number):
         for pid in self.pids(host):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+            send(pid, number)
 
     def close(self):
-        for host, name in enumerate(self.names):
-            self.signal(host, signal.SIGKILL)
-            run("ip", "netns", "del", name)
-        run("ip", "netns", "del", self.switch)
+        self.bridge.close()

@@ -12,7 +12,9 @@ import threading
 import time
 import unittest
 
-from hosts import Hosts, Unavailable, program_of, run
+from bridge import Unavailable, run
+from hosts import Hosts, program_of
+from processes import eventually
 from quire_server import BIN, MODEL, READY_WITHIN, STOP_WITHIN
 
 # Posts a JSON list of completions at once and prints the list of answers.
@@ -32,15 +34,6 @@ PROMPTS = ["The capital of France is", "def fibonacci(n):", "1 2 3 4 5 6",
 
 # Bytes each host sends for the long prompt: 900 tokens, 30 layers with two meetings of 576 floats.
 LEAST_EXCHANGED = 900 * 30 * 2 * 576 * 4
-
-
-def eventually(condition, seconds):
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        if time.monotonic() > deadline:
-            return value
-        time.sleep(0.05)
-    return value
 
 
 class HostsServer:

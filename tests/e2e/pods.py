@@ -2,79 +2,45 @@
 mounts, its own /dev/shm) on one bridge; its command is process 1 there, and nothing is added to the
 machine's own network. Without root, pods are plain processes that share the loopback device."""
 
-import json
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import threading
-import time
 
-from hosts import enter, run
+from bridge import Bridge, Unavailable
+from processes import eventually
 
-NETWORK = "10.78.0."
 START = """hostname "$0"; ip link set lo up 2>/dev/null; mount -t tmpfs tmpfs /dev/shm && exec "$@" """
-
-
-def send(pid, number):
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        pass
 
 
 class Cluster:
     """Pods by name, each with an address. close() ends and removes everything."""
 
     def __init__(self, names):
-        self.prefix = f"quire-{os.getpid()}-"
-        self.isolated = os.geteuid() == 0 and shutil.which("ip") and shutil.which("unshare") \
-            and run("ip", "netns", "add", self.prefix + "bridge").returncode == 0
-        self.addresses = {name: f"{NETWORK}{i + 1}" if self.isolated else "127.0.0.1"
-                          for i, name in enumerate(names)}
-        if not self.isolated:
-            return
-        bridge = self.prefix + "bridge"
-        self.ip(f"-n {bridge} link add br0 type bridge")
-        self.ip(f"-n {bridge} link set br0 up")
-        for i, name in enumerate(names):
-            namespace = self.prefix + name
-            self.ip(f"netns add {namespace}")
-            self.ip(f"link add e0 netns {namespace} type veth peer name p{i} netns {bridge}")
-            self.ip(f"-n {bridge} link set p{i} master br0 up")
-            self.ip(f"-n {namespace} addr add {self.addresses[name]}/24 dev e0")
-            for device in ("lo", "e0"):
-                self.ip(f"-n {namespace} link set {device} up")
-
-    def ip(self, command):
-        if (done := run("ip", *command.split())).returncode != 0:
-            self.close()
-            raise RuntimeError(f"ip {command}: {done.stderr.strip()}")
+        self.bridge = None
+        if shutil.which("unshare"):
+            with contextlib.suppress(Unavailable):
+                self.bridge = Bridge(names, "10.78.0.")
+        self.isolated = self.bridge is not None
+        self.addresses = self.bridge.addresses if self.isolated else dict.fromkeys(names, "127.0.0.1")
 
     def inside(self, name, start=START):
         """What a command line begins with; `start` is a script that gets host name and command."""
         if not self.isolated:
             return []
-        return ["ip", "netns", "exec", self.prefix + name, "unshare", "--uts", "--ipc", "--pid", "--fork",
+        return ["ip", "netns", "exec", self.bridge.namespace(name), "unshare", "--uts", "--ipc", "--pid", "--fork",
                 "--kill-child", "--mount-proc", "sh", "-c", start, name]
 
     def enter(self, name):
         """This thread, and those that it starts, talk from a pod."""
-        if not self.isolated:
-            return
-        with open(f"/run/netns/{self.prefix}{name}") as file:
-            enter(file)
+        if self.isolated:
+            self.bridge.enter(name)
 
     def close(self):
-        if not self.isolated:
-            return
-        for line in json.loads(run("ip", "-j", "netns", "list").stdout or "[]"):
-            name = line["name"]
-            if name.startswith(self.prefix):
-                for pid in map(int, run("ip", "netns", "pids", name).stdout.split()):
-                    if pid != os.getpid():  # we may be in one
-                        send(pid, signal.SIGKILL)
-                run("ip", "netns", "del", name)
+        if self.isolated:
+            self.bridge.close()
 
 
 class Pod:
@@ -126,10 +92,3 @@ class Pod:
         self.process.kill()
         self.process.wait()
         self.reader.join(10)
-
-
-def eventually(condition, seconds):
-    deadline = time.monotonic() + seconds
-    while not (value := condition()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return value

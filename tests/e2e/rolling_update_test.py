@@ -17,7 +17,8 @@ sys.path.append(os.path.join(HERE, "..", "chaos"))
 
 from client import Stream, complete, get, wait_tokens  # noqa: E402
 from oracle import mixed  # noqa: E402
-from pods import Cluster, Pod, eventually  # noqa: E402
+from pods import Cluster, Pod  # noqa: E402
+from processes import eventually  # noqa: E402
 from quire_server import BIN, CACHE, MODEL  # noqa: E402
 
 SLOTS = 2

@@ -17,7 +17,7 @@ import urllib.request
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(HERE)))
-sys.path += [os.path.join(HERE, "..", "..", "e2e")]
+sys.path += [os.path.join(HERE, "..", "..", room) for room in ("e2e", "chaos")]
 
 try:
     import yaml
@@ -25,7 +25,8 @@ try:
 except ImportError as missing:
     print(f"SKIPPED: {missing}; ./deploy/setup.sh --tests installs it")
     sys.exit(77)
-from pods import Cluster, Pod, eventually  # noqa: E402
+from pods import Cluster, Pod  # noqa: E402
+from processes import eventually  # noqa: E402
 from quire_server import CACHE, MODEL  # noqa: E402
 
 READY_WITHIN = 120
