@@ -6,11 +6,14 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
-import time
 import unittest
 
 SOURCE = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", ".."))
+sys.path.append(os.path.join(SOURCE, "tests", "chaos"))
+from processes import eventually  # noqa: E402
+
 # Notes its arguments, and ends with the next code of the list; "wait" until it is told to stop.
 MPIRUN = """#!/bin/bash
 echo "$@" >> "$FOLDER/starts"
@@ -63,9 +66,7 @@ class Group(unittest.TestCase):
 
     def test_a_signal_is_handed_on_and_waited_for(self):
         process = self.launch(75, "wait")
-        deadline = time.monotonic() + 30
-        while not os.path.exists(os.path.join(self.folder, "waits")) and time.monotonic() < deadline:
-            time.sleep(0.02)
+        self.assertTrue(eventually(lambda: os.path.exists(os.path.join(self.folder, "waits"))))
         process.send_signal(signal.SIGTERM)
         self.assertEqual(process.wait(30), 0)
         self.assertTrue(os.path.exists(os.path.join(self.folder, "told")))

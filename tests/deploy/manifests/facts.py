@@ -26,6 +26,14 @@ def read(*path):
         return file.read()
 
 
+def steps_of(dockerfile):
+    """Its instructions, in order."""
+    with tempfile.TemporaryDirectory() as folder:  # the parser leaves a file beside what it reads
+        parser = DockerfileParser(path=folder)
+        parser.content = dockerfile
+        return [step for step in parser.structure if step["instruction"] != "COMMENT"]
+
+
 def options_of(*command):
     done = subprocess.run([os.path.join(BIN, command[0]), *command[1:], "--help"], capture_output=True,
                           text=True, timeout=30, check=True)
@@ -59,10 +67,7 @@ class Facts:
         self.health_services = {"", "live", "ready"}  # tests/coordinator/server_test.cpp asks for these
         self.metrics = metrics_of_a_coordinator()
         self.ssh_port = int(re.search(r"^Port (\d+)", read("deploy", "container", "sshd_config"), re.M)[1])
-        with tempfile.TemporaryDirectory() as folder:  # the parser leaves a file beside what it reads
-            parser = DockerfileParser(path=folder)
-            parser.content = read("deploy", "Dockerfile")
-            steps = parser.structure
+        steps = steps_of(read("deploy", "Dockerfile"))
         self.uid = int(next(s["value"] for s in steps if s["instruction"] == "USER").split(":")[0])
         self.env = dict(pair.split("=", 1) for s in steps if s["instruction"] == "ENV"
                         for pair in s["value"].split())

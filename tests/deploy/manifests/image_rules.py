@@ -4,7 +4,7 @@ and Facts, and returns sentences about what is wrong."""
 import os
 import re
 
-from objects import SOURCE, bytes_of
+from objects import bytes_of
 
 SECRET_NAME = re.compile(r"(?i)password|secret|token|api.?key|private")
 RULES = []
@@ -178,8 +178,3 @@ def compose_ranks_are_counted_once(compose, facts):
     world = arguments[arguments.index("--tensor-parallel-size") + 1]
     slots = services["workers"]["environment"]["QUIRE_SLOTS"]
     return [] if world == slots else [f"the coordinator waits for {world} ranks, the workers are {slots}"]
-
-
-def text_of(*path):
-    with open(os.path.join(SOURCE, *path)) as file:
-        return file.read()

@@ -5,19 +5,18 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 import unittest
 
 try:
     import compose_spec
-    import dockerfile_parse
+    import dockerfile_parse  # noqa: F401
     import yaml
 except ImportError as missing:
     print(f"SKIPPED: {missing}; ./deploy/setup.sh --tests installs it")
     sys.exit(77)
 
 import image_rules as rules
-from facts import Facts
+from facts import Facts, read, steps_of
 from objects import SOURCE, tool
 
 SCRIPTS = [*(f"deploy/container/{name}" for name in ("build.sh", "runtime.sh", "quire-group", "quire-health")),
@@ -25,10 +24,7 @@ SCRIPTS = [*(f"deploy/container/{name}" for name in ("build.sh", "runtime.sh", "
 
 
 def structure_of(text):
-    with tempfile.TemporaryDirectory() as folder:
-        parser = dockerfile_parse.DockerfileParser(path=folder)
-        parser.content = text
-        return rules.stages_of([s for s in parser.structure if s["instruction"] != "COMMENT"])
+    return rules.stages_of(steps_of(text))
 
 
 def hadolint(text):
@@ -40,7 +36,7 @@ def shellcheck(text):
 
 
 def compose_text():
-    return re.sub(r"\$\{MODEL[^}]*\}", "/models/model", rules.text_of("deploy", "compose.yaml"))
+    return re.sub(r"\$\{MODEL[^}]*\}", "/models/model", read("deploy", "compose.yaml"))
 
 
 def compose_says(services):
@@ -79,7 +75,7 @@ class Image(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.facts = Facts()
-        cls.dockerfile = rules.text_of("deploy", "Dockerfile")
+        cls.dockerfile = read("deploy", "Dockerfile")
         cls.compose = compose_text()
 
     def broken(self, text, parse, mistakes):
@@ -110,7 +106,7 @@ class Image(unittest.TestCase):
     def test_shellcheck_has_nothing_to_say(self):
         for script in SCRIPTS:
             with self.subTest(script=script):
-                text = rules.text_of(*script.split("/"))
+                text = read(*script.split("/"))
                 self.assertEqual(shellcheck(text), "")
                 self.assertTrue(os.access(os.path.join(SOURCE, script), os.X_OK))
         self.assertIn("SC2086", shellcheck("#!/bin/bash\nx=$1\nrm $x\n"))

@@ -90,6 +90,10 @@ def pods(objects):
     return out
 
 
+def containers(objects):
+    return [(pod, container) for pod in pods(objects) for container in pod.containers]
+
+
 def env_of(container):
     return {e["name"]: e.get("value", "") for e in container.get("env", [])}
 

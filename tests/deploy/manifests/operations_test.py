@@ -7,7 +7,7 @@ import sys
 import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.append(os.path.join(HERE, "..", "..", "e2e"))
+sys.path += [os.path.join(HERE, "..", "..", room) for room in ("e2e", "chaos")]
 
 try:
     from facts import Facts, read
@@ -16,6 +16,7 @@ try:
 except ImportError as missing:
     print(f"SKIPPED: {missing}; ./deploy/setup.sh --tests installs it")
     sys.exit(77)
+import processes  # noqa: E402
 from quire_server import MODEL, Server  # noqa: E402
 
 PAGE = read("deploy", "OPERATIONS.md")
@@ -104,27 +105,13 @@ class Operations(unittest.TestCase):
 
 def mapped_by_a_rank(supervisor):
     """Bytes of Quire's segment in one of the server's workers."""
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{pid}/comm") as file:
-                name = file.read().strip()
-            with open(f"/proc/{pid}/maps") as file:
-                lines = [line for line in file if "/dev/shm/quire." in line]
-        except OSError:
-            continue
-        if name == "quire-worker" and lines and is_below(int(pid), supervisor):
+    for pid in processes.named(supervisor, "quire-worker"):
+        with open(f"/proc/{pid}/maps") as file:
+            lines = [line for line in file if "/dev/shm/quire." in line]
+        if lines:
             return sum(int(end, 16) - int(begin, 16) for begin, _, end in
                        (line.split()[0].partition("-") for line in lines))
     return 0
-
-
-def is_below(pid, ancestor):
-    while pid > 1:
-        if pid == ancestor:
-            return True
-        with open(f"/proc/{pid}/stat") as file:
-            pid = int(file.read().rsplit(")", 1)[1].split()[1])
-    return False
 
 
 if __name__ == "__main__":

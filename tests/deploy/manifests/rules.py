@@ -5,7 +5,7 @@ import json
 import os
 import re
 
-from objects import (bytes_of, config_of, env_of, find, matches, mount_at, name_of, of_kind, pods, secrets)
+from objects import (bytes_of, config_of, containers, env_of, find, matches, mount_at, name_of, of_kind, pods, secrets)
 
 LARGEST_HIDDEN = 8192  # of a 70B model
 GATHER_BYTES = 16 << 20  # what ranks gather of logits at a time (worker/README.md)
@@ -72,16 +72,15 @@ def selectors_match(objects, facts):
 def ports_exist(objects, facts):
     config, wrong = config_of(objects), []
     known = {"http": config["port"], "grpc": config["grpc-port"], "ssh": facts.ssh_port}
-    for pod in pods(objects):
-        for container in pod.containers:
-            own = {p["name"]: p["containerPort"] for p in container.get("ports", [])}
-            wrong += [f"{pod.where}: port {n} is {p}, but the program listens on {known.get(n)}"
-                      for n, p in own.items() if known.get(n) != p]
-            for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-                for action in ("httpGet", "tcpSocket", "grpc"):
-                    port = container.get(probe, {}).get(action, {}).get("port")
-                    if port is not None and port not in own and port not in own.values():
-                        wrong.append(f"{pod.where}: {probe} asks port {port}, which the container has not")
+    for pod, container in containers(objects):
+        own = {p["name"]: p["containerPort"] for p in container.get("ports", [])}
+        wrong += [f"{pod.where}: port {n} is {p}, but the program listens on {known.get(n)}"
+                  for n, p in own.items() if known.get(n) != p]
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+            for action in ("httpGet", "tcpSocket", "grpc"):
+                port = container.get(probe, {}).get(action, {}).get("port")
+                if port is not None and port not in own and port not in own.values():
+                    wrong.append(f"{pod.where}: {probe} asks port {port}, which the container has not")
     for o in of_kind(objects, "Service"):
         selected = [p for p in pods(objects) if matches(o["spec"]["selector"], p.labels)]
         names = {port["name"] for p in selected for c in p.containers for port in c.get("ports", [])}
@@ -111,31 +110,29 @@ def options_exist(objects, facts):
     for key in config_of(objects):
         if not any("--" + key in known for known in facts.options.values()):
             wrong.append(f"quire.yaml: no program has an option {key}")
-    for pod in pods(objects):
-        for container in pod.containers:
-            program = program_of(container)
-            if program not in facts.options:
-                wrong.append(f"{pod.where}: runs {program}, which the image has not")
-                continue
-            for argument in container.get("args", []):
-                name = argument.partition("=")[0]
-                if name.startswith("--") and name not in facts.options[program]:
-                    wrong.append(f"{pod.where}: {program} has no option {name}")
+    for pod, container in containers(objects):
+        program = program_of(container)
+        if program not in facts.options:
+            wrong.append(f"{pod.where}: runs {program}, which the image has not")
+            continue
+        for argument in container.get("args", []):
+            name = argument.partition("=")[0]
+            if name.startswith("--") and name not in facts.options[program]:
+                wrong.append(f"{pod.where}: {program} has no option {name}")
     return wrong
 
 
 @rule
 def ends_are_waited_for(objects, facts):
     config, wrong = config_of(objects), []
-    for pod in pods(objects):
-        for container in pod.containers:
-            if program_of(container) != "quire-coordinator":
-                continue
-            sleep = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
-            need = sleep + config["drain-timeout"] + facts.stop_s
-            have = pod.spec.get("terminationGracePeriodSeconds", 30)
-            if sleep < 5 or have < need:
-                wrong.append(f"{pod.where}: is killed after {have} s, but may take {need} s to stop")
+    for pod, container in containers(objects):
+        if program_of(container) != "quire-coordinator":
+            continue
+        sleep = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
+        need = sleep + config["drain-timeout"] + facts.stop_s
+        have = pod.spec.get("terminationGracePeriodSeconds", 30)
+        if sleep < 5 or have < need:
+            wrong.append(f"{pod.where}: is killed after {have} s, but may take {need} s to stop")
     return wrong
 
 
@@ -194,21 +191,20 @@ def nothing_is_privileged(objects, facts):
 @rule
 def writable_where_written(objects, facts):
     config, wrong = config_of(objects), []
-    for pod in pods(objects):
-        for container in pod.containers:
-            written = ["/tmp"]
-            if program_of(container) == "quire-coordinator":
-                written.append(config["journal"])
-            if pod.ranks_here():
-                written += ["/dev/shm", facts.env["QUIRE_CACHE"]]
-            for path in written:
-                mount = mount_at(container, path)
-                volume = pod.volumes().get(mount["name"], {}) if mount else {}
-                if not mount or mount.get("readOnly") or not ("emptyDir" in volume or "claim" in volume):
-                    wrong.append(f"{pod.where}: {path} cannot be written")
-            if config["journal"] in written and "claim" not in pod.volumes().get(
-                    (mount_at(container, config["journal"]) or {}).get("name"), {}):
-                wrong.append(f"{pod.where}: the journal is lost with the pod")
+    for pod, container in containers(objects):
+        written = ["/tmp"]
+        if program_of(container) == "quire-coordinator":
+            written.append(config["journal"])
+        if pod.ranks_here():
+            written += ["/dev/shm", facts.env["QUIRE_CACHE"]]
+        for path in written:
+            mount = mount_at(container, path)
+            volume = pod.volumes().get(mount["name"], {}) if mount else {}
+            if not mount or mount.get("readOnly") or not ("emptyDir" in volume or "claim" in volume):
+                wrong.append(f"{pod.where}: {path} cannot be written")
+        if config["journal"] in written and "claim" not in pod.volumes().get(
+                (mount_at(container, config["journal"]) or {}).get("name"), {}):
+            wrong.append(f"{pod.where}: the journal is lost with the pod")
     return wrong
 
 
@@ -315,43 +311,41 @@ def groups_are_whole(objects, facts):
 @rule
 def images_are_pinned(objects, facts):
     wrong = []
-    for pod in pods(objects):
-        for container in pod.containers:
-            image = container["image"]
-            tag = image.rpartition("/")[2].partition(":")[2]
-            if "@sha256:" not in image and tag in ("", "latest"):
-                wrong.append(f"{pod.where}: image {image} may be another one tomorrow")
-            if "nvidia.com/gpu" in container["resources"]["limits"] and "@" not in image and "cuda" not in tag:
-                wrong.append(f"{pod.where}: image {image} has no CUDA backend")
+    for pod, container in containers(objects):
+        image = container["image"]
+        tag = image.rpartition("/")[2].partition(":")[2]
+        if "@sha256:" not in image and tag in ("", "latest"):
+            wrong.append(f"{pod.where}: image {image} may be another one tomorrow")
+        if "nvidia.com/gpu" in container["resources"]["limits"] and "@" not in image and "cuda" not in tag:
+            wrong.append(f"{pod.where}: image {image} has no CUDA backend")
     return wrong
 
 
 @rule
 def probes_tell_death_from_load(objects, facts):
     wrong = []
-    for pod in pods(objects):
-        for container in pod.containers:
-            where, arguments = pod.where, " ".join(container.get("args", []))
-            probes = {k: container[k] for k in ("startupProbe", "livenessProbe", "readinessProbe") if k in container}
-            for kind, probe in probes.items():
-                get, call = probe.get("httpGet"), probe.get("grpc")
-                if get and get["path"] not in facts.paths:
-                    wrong.append(f"{where}: {kind} asks for {get['path']}, which there is not")
-                if get and (get.get("scheme") == "HTTPS") != ("--ssl-certfile" in arguments.replace("--grpc-ssl-", "")):
-                    wrong.append(f"{where}: {kind} speaks another protocol than the server")
-                if call and call.get("service", "") not in facts.health_services:
-                    wrong.append(f"{where}: {kind} asks for the service {call['service']}, which there is not")
-                if call and "--grpc-ssl-certfile" in arguments:
-                    wrong.append(f"{where}: {kind} over gRPC knows no TLS")
-            if program_of(container) == "quire-coordinator":
-                lives = [p.get("httpGet", {}).get("path") or p.get("grpc", {}).get("service")
-                         for p in (probes.get("startupProbe", {}), probes.get("livenessProbe", {}))]
-                ready = probes.get("readinessProbe", {})
-                answers = ready.get("httpGet", {}).get("path") or ready.get("grpc", {}).get("service")
-                if not set(lives) <= {"/health", "live"} or answers not in ("/ready", "ready"):
-                    wrong.append(f"{where}: {lives} say whether it lives, {answers} whether it is ready")
-            elif "livenessProbe" in probes:
-                wrong.append(f"{where}: ranks end by their lease; a liveness probe would end a slow load")
+    for pod, container in containers(objects):
+        where, arguments = pod.where, " ".join(container.get("args", []))
+        probes = {k: container[k] for k in ("startupProbe", "livenessProbe", "readinessProbe") if k in container}
+        for kind, probe in probes.items():
+            get, call = probe.get("httpGet"), probe.get("grpc")
+            if get and get["path"] not in facts.paths:
+                wrong.append(f"{where}: {kind} asks for {get['path']}, which there is not")
+            if get and (get.get("scheme") == "HTTPS") != ("--ssl-certfile" in arguments.replace("--grpc-ssl-", "")):
+                wrong.append(f"{where}: {kind} speaks another protocol than the server")
+            if call and call.get("service", "") not in facts.health_services:
+                wrong.append(f"{where}: {kind} asks for the service {call['service']}, which there is not")
+            if call and "--grpc-ssl-certfile" in arguments:
+                wrong.append(f"{where}: {kind} over gRPC knows no TLS")
+        if program_of(container) == "quire-coordinator":
+            lives = [p.get("httpGet", {}).get("path") or p.get("grpc", {}).get("service")
+                     for p in (probes.get("startupProbe", {}), probes.get("livenessProbe", {}))]
+            ready = probes.get("readinessProbe", {})
+            answers = ready.get("httpGet", {}).get("path") or ready.get("grpc", {}).get("service")
+            if not set(lives) <= {"/health", "live"} or answers not in ("/ready", "ready"):
+                wrong.append(f"{where}: {lives} say whether it lives, {answers} whether it is ready")
+        elif "livenessProbe" in probes:
+            wrong.append(f"{where}: ranks end by their lease; a liveness probe would end a slow load")
     return wrong
 
 
