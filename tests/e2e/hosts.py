@@ -61,12 +61,19 @@ class Hosts:
         return ["ip", "netns", "exec", self.names[host], "unshare", "--uts", "sh", "-c",
                 'hostname "$0"; exec "$@"', self.names[host]]
 
+    def open(self):
+        """Options of a coordinator on host 0 with ranks on all. Workers of other hosts must reach it, over
+        cables that nobody else is on."""
+        return ["--host", self.addresses[0], "--grpc-host", self.addresses[0],
+                "--grpc-insecure-private-network", "--worker-secret-file", self.secret]
+
     def serve(self):
-        """Options and environment of a `quire serve` on host 0 with ranks on all. Workers of other
-        hosts must reach the coordinator, over cables that nobody else is on."""
-        return (["--hostfile", self.hostfile, "--host", self.addresses[0], "--grpc-host", self.addresses[0],
-                 "--grpc-insecure-private-network", "--worker-secret-file", self.secret],
-                {"OMPI_MCA_plm_rsh_agent": self.agent})
+        """Options and environment of a `quire serve` on host 0 with ranks on all."""
+        return ["--hostfile", self.hostfile, *self.open()], self.mpi()
+
+    def mpi(self):
+        """Environment in which mpirun reaches all hosts."""
+        return {"OMPI_MCA_plm_rsh_agent": self.agent}
 
     @contextlib.contextmanager
     def entered(self, host):

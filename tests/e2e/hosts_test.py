@@ -1,5 +1,5 @@
-"""`quire serve --hostfile` over two and three hosts (hosts.py): mpirun reaches the others through an agent
-that enters their namespaces. Tokens are those of one host, and what breaks is replaced."""
+"""A server over two and three hosts (hosts.py), by `quire serve --hostfile` and by its two programs started
+by hand: mpirun reaches the others through an agent that enters their namespaces. Tokens are those of one host, and what breaks is replaced."""
 
 import json
 import os
@@ -37,27 +37,45 @@ LEAST_EXCHANGED = 900 * 30 * 2 * 576 * 4
 
 
 class HostsServer:
-    """A server on the first host whose ranks mpirun puts where the hostfile says."""
+    """A server on the first host whose ranks mpirun puts where the hostfile says: `quire serve`, or, by
+    hand, a coordinator and an mpirun of workers."""
 
-    def __init__(self, hosts, folder, num_ranks):
-        self.hosts = hosts
-        options, env = hosts.serve()
-        self.process = subprocess.Popen(
-            [*hosts.inside(0), os.path.join(BIN, "quire"), "serve", MODEL, "--served-model-name", "smollm2",
-             "--tensor-parallel-size", str(num_ranks), "--port", "0", "--grpc-port", "0",
-             "--max-model-len", "1536", "--max-num-seqs", "8", *options],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env={**os.environ, **env, "TMPDIR": folder})  # Open MPI's files too
-        self.log, self.http = [], None
-        self.readers = [threading.Thread(target=self.read, args=(stream,), daemon=True)
-                        for stream in (self.process.stdout, self.process.stderr)]
-        for reader in self.readers:
-            reader.start()
-        ready = eventually(lambda: self.find(r"coordinator ready http=(\S+)") or self.ended(), READY_WITHIN)
-        if not ready or self.ended():
+    def __init__(self, hosts, folder, num_ranks, by_hand=False):
+        self.hosts, self.folder = hosts, folder
+        self.log, self.processes, self.readers = [], [], []
+        shape = ["--max-model-len", "1536", "--max-num-seqs", "8"]
+        server = [MODEL, "--served-model-name", "smollm2", "--tensor-parallel-size", str(num_ranks),
+                  "--port", "0", "--grpc-port", "0", *shape]
+        try:
+            if by_hand:
+                self.start("quire-coordinator", *server, *hosts.open())
+                listening = self.wait(r"coordinator listening http=\S+ grpc=(\S+)")
+                self.start("mpirun", "--hostfile", hosts.hostfile, "-np", str(num_ranks), "--bind-to", "none",
+                           os.path.join(BIN, "quire-worker"), MODEL, "--coordinator", listening[1],
+                           "--worker-secret-file", hosts.secret, *shape)
+            else:
+                self.start("quire", "serve", *server, *hosts.serve()[0])
+            self.http = self.wait(r"coordinator ready http=(\S+)")[1]
+        except RuntimeError:
             self.close()
-            raise RuntimeError("the server did not become ready:\n" + "\n".join(self.log))
-        self.http = ready[1]
+            raise
+
+    def start(self, program, *argv):
+        program = os.path.join(BIN, program) if program.startswith("quire") else program
+        process = subprocess.Popen(
+            [*self.hosts.inside(0), program, *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, **self.hosts.mpi(), "TMPDIR": self.folder,  # Open MPI's files too
+                 "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"})
+        self.processes.append(process)
+        for stream in (process.stdout, process.stderr):
+            self.readers.append(threading.Thread(target=self.read, args=(stream,), daemon=True))
+            self.readers[-1].start()
+
+    def wait(self, pattern):
+        found = eventually(lambda: self.find(pattern) or self.ended(), READY_WITHIN)
+        if not found or self.ended():
+            raise RuntimeError(f"no line like {pattern}:\n" + "\n".join(self.log))
+        return found
 
     def read(self, stream):
         for line in stream:
@@ -69,7 +87,7 @@ class HostsServer:
         return found[count - 1] if len(found) >= count else None
 
     def ended(self):
-        return self.process.poll() is not None
+        return any(process.poll() is not None for process in self.processes)
 
     def complete(self, host, prompts=PROMPTS):
         """Token texts and logprobs of greedy answers, asked for at once from a host."""
@@ -82,20 +100,23 @@ class HostsServer:
         return [(answer["tokens"], answer["token_logprobs"]) for answer in answers]
 
     def stop(self):
-        self.process.send_signal(signal.SIGTERM)
+        """Asks the first program to; the others leave by themselves. Returns their exit codes."""
+        self.processes[0].send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(timeout=STOP_WITHIN)
+            return [process.wait(timeout=STOP_WITHIN) for process in self.processes]
         except subprocess.TimeoutExpired:
             return None
 
     def close(self):
-        """Also after a failure: its children die with it."""
-        self.process.kill()
-        self.process.wait()
+        """Also after a failure: their children die with them."""
+        for process in self.processes:
+            process.kill()
+            process.wait()
         for reader in self.readers:
             reader.join()
-        self.process.stdout.close()
-        self.process.stderr.close()
+        for process in self.processes:
+            process.stdout.close()
+            process.stderr.close()
 
 
 class HostfileTest(unittest.TestCase):
@@ -103,15 +124,15 @@ class HostfileTest(unittest.TestCase):
         self.folder = tempfile.TemporaryDirectory()
         self.addCleanup(self.folder.cleanup)
 
-    def serve(self, *slots):
+    def serve(self, *slots, by_hand=False):
         hosts = Hosts(self.folder.name, slots)
         self.addCleanup(hosts.close)
-        server = HostsServer(hosts, self.folder.name, sum(slots))
+        server = HostsServer(hosts, self.folder.name, sum(slots), by_hand)
         self.addCleanup(server.close)
         return server
 
     def stop(self, server):
-        self.assertEqual(server.stop(), 0, "\n".join(server.log))
+        self.assertEqual(server.stop(), [0] * len(server.processes), "\n".join(server.log))
         hosts = server.hosts
         for host, name in enumerate(hosts.names):
             self.assertTrue(eventually(lambda: not hosts.pids(host), 10),
@@ -126,9 +147,9 @@ class HostfileTest(unittest.TestCase):
         expected = alone.complete(0)
         self.stop(alone)
         self.assertTrue(all(len(tokens) == 24 for tokens, _ in expected), expected)
-        for slots in ((1, 1), (1, 2), (1, 1, 1)):
-            with self.subTest(slots=slots):
-                server = self.serve(*slots)
+        for slots, by_hand in (((1, 1), False), ((1, 2), False), ((1, 1, 1), False), ((1, 2), True)):
+            with self.subTest(slots=slots, by_hand=by_hand):
+                server = self.serve(*slots, by_hand=by_hand)
                 hosts = server.hosts
                 every = range(len(slots))
                 self.assertEqual([len(hosts.workers(host)) for host in every], list(slots))
