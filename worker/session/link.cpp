@@ -4,7 +4,6 @@
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
 #include <grpcpp/support/channel_arguments.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <deque>
@@ -18,6 +17,8 @@
 #include "absl/time/clock.h"
 #include "common/clock.h"
 #include "common/wire.h"
+#include "spdlog/spdlog.h"
+#include "worker/session/attach_messages.h"
 #include "worker/session/stream.h"
 
 namespace quire {
@@ -29,78 +30,8 @@ constexpr int kTriesPerPatience = 20;
 constexpr absl::Duration kLongestPause = absl::Seconds(2);
 constexpr absl::Duration kFinishPatience = absl::Seconds(2);
 constexpr int kMaxPlanBytes = 256 << 20;
-
-std::string host_name() {
-  char name[256] = {};
-  return ::gethostname(name, sizeof name - 1) == 0 ? name : "unknown";
-}
-
-v1::Up hello_message(const Introduction& in) {
-  v1::Up up;
-  v1::Hello& hello = *up.mutable_hello();
-  hello.set_protocol(wire::kProtocolVersion);
-  hello.set_instance_id(in.instance_id);
-  hello.set_rank(static_cast<std::uint32_t>(in.rank));
-  hello.set_world(static_cast<std::uint32_t>(in.world));
-  hello.set_host(host_name());
-  hello.set_pid(static_cast<std::uint64_t>(::getpid()));
-  hello.set_build(QUIRE_VERSION);
-  hello.set_model_hash(in.model_hash);
-  hello.set_numerics_id(in.numerics_id);
-  hello.set_layout_digest(in.layout_digest);
-  hello.set_kv_capacity_blocks(in.kv_capacity_blocks);
-  hello.set_kv_block_bytes(in.kv_block_bytes);
-  hello.set_weight_bytes(in.weight_bytes);
-  hello.set_device(in.device);
-  hello.set_secret(in.secret);
-  hello.set_collective(in.collective);
-  hello.set_host_blocks(in.host_blocks);
-  hello.set_saved_prefixes(in.saved_prefixes);
-  hello.set_last_epoch(in.last_epoch);
-  v1::KvGroupSpec& group = *hello.add_kv_groups();
-  group.set_k_dim(static_cast<std::uint32_t>(in.kv_group.k_dim));
-  group.set_v_dim(static_cast<std::uint32_t>(in.kv_group.v_dim));
-  group.set_window(static_cast<std::uint32_t>(in.kv_group.window));
-  group.set_num_layers(static_cast<std::uint32_t>(in.kv_group.num_layers));
-  group.set_dtype(in.kv_dtype);
-  group.set_local_heads(static_cast<std::uint32_t>(in.kv_local_heads));
-  group.set_replicated(in.kv_replicated);
-  return up;
-}
-
-absl::StatusOr<Admission> read_welcome(const v1::Welcome& in) {
-  Admission out;
-  out.epoch = in.epoch();
-  out.nonce = in.nonce();
-  out.keep_saved = in.keep_saved();
-  struct Field {
-    const char* name;
-    std::uint32_t value;
-    int* out;
-    std::uint32_t low, high;
-  };
-  const Field fields[] = {
-      {"num_blocks", in.num_blocks(), &out.num_blocks, 1, 1u << 30},
-      {"block_size", in.block_size(), &out.block_size, 1, 1024},
-      {"max_num_seqs", in.max_num_seqs(), &out.max_num_seqs, 1, 1u << 16},
-      {"max_num_batched_tokens", in.max_num_batched_tokens(), &out.max_num_batched_tokens, 1,
-       1u << 20},
-      {"max_model_len", in.max_model_len(), &out.max_model_len, 1, 1u << 26},
-      {"sampling_rank", in.sampling_rank(), &out.sampling_rank, 0, 1u << 16},
-      {"heartbeat_ms", in.heartbeat_ms(), &out.heartbeat_ms, 1, 60000},
-      {"lease_ms", in.lease_ms(), &out.lease_ms, 1, 3600000},
-      {"host_blocks", in.host_blocks(), &out.host_blocks, 0, 1u << 30},
-  };
-  for (const Field& field : fields) {
-    if (field.value < field.low || field.value > field.high) {
-      return absl::FailedPreconditionError(
-          absl::StrCat("the coordinator's Welcome has `", field.name, "` = ", field.value,
-                       ", outside [", field.low, ", ", field.high, "]"));
-    }
-    *field.out = static_cast<int>(field.value);
-  }
-  return out;
-}
+// After so much of its patience whoever started this rank is told what it waits for.
+constexpr int kQuietPart = 20;
 
 // Not there yet is worth another try; somebody else at that address is not. gRPC tells them apart
 // in words only.
@@ -137,7 +68,8 @@ absl::Status ended(const grpc::Status& status) {
 class Link::Impl {
  public:
   Impl(v1::Fleet::Stub& stub, const Introduction& introduction)
-      : stream_(std::make_unique<Stream>(
+      : rank_(introduction.rank),
+        stream_(std::make_unique<Stream>(
             stub, [this](const v1::Down& down) { on_message(down); },
             [this](const grpc::Status& status) { fail(ended(status)); })) {
     stream_->send(hello_message(introduction));
@@ -154,12 +86,19 @@ class Link::Impl {
   }
 
   // Waits for Welcome, Drain, a refusal, or the end of the stream.
-  absl::Status await_admission() {
+  absl::Status await_admission(absl::Duration quiet) {
     absl::MutexLock lock(&mutex_);
     const auto settled = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
       return admission_.has_value() || drained_ || !broken_.ok();
     };
-    mutex_.Await(absl::Condition(&settled));
+    if (!mutex_.AwaitWithTimeout(absl::Condition(&settled), quiet)) {
+      spdlog::info(
+          "rank {}: the coordinator has not admitted it yet: the group's other ranks are missing, "
+          "or "
+          "every place for a group is taken (--data-parallel-size of the coordinator); waiting",
+          rank_);
+      mutex_.Await(absl::Condition(&settled));
+    }
     if (!broken_.ok()) return broken_;
     if (!admission_.has_value()) return absl::CancelledError("drained before it was admitted");
     ticker_ = std::thread([this] { keep_time(); });
@@ -381,6 +320,7 @@ class Link::Impl {
   std::uint64_t digest_ ABSL_GUARDED_BY(mutex_) = 0;
   bool drained_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  const int rank_;
   Pacer pacer_;  // the ticker's
   std::thread ticker_;
   std::unique_ptr<Stream> stream_;  // last: its callbacks use all of the above
@@ -402,11 +342,14 @@ absl::StatusOr<std::unique_ptr<Link>> Link::attach(const CoordinatorAddress& to,
   if (!to.tls_name.empty()) arguments.SetSslTargetNameOverride(to.tls_name);
   const std::unique_ptr<v1::Fleet::Stub> stub = v1::Fleet::NewStub(
       grpc::CreateCustomChannel(to.host_port, credentials_of(to.tls), arguments));
-  const absl::Time deadline = steady_now() + patience;
+  const absl::Time began = steady_now();
+  const absl::Time deadline = began + patience;
   absl::Duration pause = kFirstPause;
+  const absl::Duration quiet = patience / kQuietPart;
+  bool said = false;
   for (;;) {
     auto impl = std::make_unique<Impl>(*stub, introduction);
-    const absl::Status status = impl->await_admission();
+    const absl::Status status = impl->await_admission(quiet);
     if (status.ok()) return std::unique_ptr<Link>(new Link(std::move(impl)));
     if (!absl::IsUnavailable(status)) return status;
     if (is_impostor(std::string(status.message()))) {
@@ -420,6 +363,12 @@ absl::StatusOr<std::unique_ptr<Link>> Link::attach(const CoordinatorAddress& to,
       return absl::UnavailableError(absl::StrCat(
           "no coordinator took us in at ", to.host_port, " within ", absl::FormatDuration(patience),
           "; check --coordinator and that it runs (", status.message(), ")"));
+    }
+    if (!said && steady_now() - began > quiet) {
+      said = true;
+      spdlog::warn("rank {}: no coordinator at {} yet ({}); trying until {} have passed",
+                   introduction.rank, to.host_port, std::string(status.message()),
+                   absl::FormatDuration(patience));
     }
     absl::SleepFor(pause);
     pause = std::min(pause * 2, longest_pause);

@@ -6,17 +6,35 @@
 
 #include <atomic>
 #include <latch>
+#include <sstream>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/wire.h"
+#include "spdlog/sinks/ostream_sink.h"
+#include "spdlog/spdlog.h"
 #include "tests/worker/session/session_fixture.h"
 
 namespace quire::test {
 namespace {
 
 using testing::HasSubstr;
+
+// What is logged while it lives.
+class Overheard {
+ public:
+  Overheard() : before_(spdlog::default_logger()) {
+    spdlog::set_default_logger(std::make_shared<spdlog::logger>(
+        "overheard", std::make_shared<spdlog::sinks::ostream_sink_mt>(text_)));
+  }
+  ~Overheard() { spdlog::set_default_logger(before_); }
+  std::string text() const { return text_.str(); }  // when nobody logs any more
+
+ private:
+  std::ostringstream text_;
+  std::shared_ptr<spdlog::logger> before_;
+};
 
 TEST_F(SessionTest, RunsPlansInOrderAndDrains) {
   v1::Hello seen;
@@ -240,13 +258,30 @@ TEST_F(SessionTest, DrainBeforeWelcomeIsAGoodEnd) {
   EXPECT_TRUE(status.ok()) << status;
 }
 
+TEST_F(SessionTest, SaysThatItWaitsToBeAdmitted) {
+  const auto rank = load();
+  FakeCoordinator coordinator([](const v1::Hello&, AttachStream& stream) {
+    absl::SleepFor(absl::Milliseconds(200));
+    send_drain(stream);
+    read_to_end(stream);
+    return grpc::Status::OK;
+  });
+  SessionOptions with = options(coordinator.address());
+  with.patience = absl::Milliseconds(100);
+  const Overheard log;
+  EXPECT_TRUE(run_session(*rank, with).ok());
+  EXPECT_THAT(log.text(), HasSubstr("the coordinator has not admitted it yet"));
+}
+
 TEST_F(SessionTest, NobodyThere) {
   int port = 0;
   { port = FakeCoordinator(nullptr).port(); }
   const auto rank = load();
   SessionOptions with = options(absl::StrCat("127.0.0.1:", port));
   with.patience = absl::Milliseconds(300);
+  const Overheard log;
   const absl::Status status = run_session(*rank, with);
+  EXPECT_THAT(log.text(), HasSubstr(absl::StrCat("no coordinator at 127.0.0.1:", port, " yet")));
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(status.message()), HasSubstr(absl::StrCat("127.0.0.1:", port)));
 }
