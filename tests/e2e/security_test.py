@@ -144,18 +144,26 @@ class Strangers(unittest.TestCase):
                                          headers={"Authorization": f"Bearer {key}"} if key else {})
         return urllib.request.urlopen(request, timeout=30).read().decode()
 
-    def generate(self):
+    def generate(self, *options, **env):
         return subprocess.run(
-            [os.path.join(BIN, "quire"), "generate", "--server", self.server.grpc, "--api-key-file", self.key_file,
+            [os.path.join(BIN, "quire"), "generate", "--server", self.server.grpc, *options,
              "--wait", "60", "--temperature", "0", "--raw", "--max-tokens", "4", "The capital of France is"],
-            capture_output=True, text=True, timeout=90).stdout
+            capture_output=True, text=True, timeout=90, env={**os.environ, **env}).stdout
+
+    def answer(self):
+        return self.generate("--api-key-file", self.key_file)
+
+    def test_a_client_takes_its_key_from_the_environment(self):
+        self.assertEqual(self.generate().strip(), "")
+        self.assertEqual(self.generate(QUIRE_API_KEY="another").strip(), "")
+        self.assertIn("Paris", self.generate(QUIRE_API_KEY=KEY))
 
     def memory(self):
         status = read(f"/proc/{self.coordinator}/status").decode()
         return int(next(line for line in status.splitlines() if line.startswith("VmRSS:")).split()[1]) << 10
 
     def test_only_the_two_ports_of_the_coordinator_are_ours_and_on_loopback(self):
-        self.generate()  # the group is there, whatever a flood before did to it
+        self.answer()  # the group is there, whatever a flood before did to it
         names = descendants(self.server.process.pid)
         self.assertGreaterEqual(sum(name == "quire-worker" for name in names.values()), 2, names)
         expected = {("127.0.0.1", int(address.rsplit(":", 1)[1]))
@@ -184,7 +192,7 @@ class Strangers(unittest.TestCase):
         """Sends what pieces() gives, on so many connections, while HTTP and gRPC serve others. The workers'
         heartbeats use the same port: where they are starved the group is replaced, which costs time and no
         request."""
-        before, expected = self.memory(), self.generate()
+        before, expected = self.memory(), self.answer()
         self.assertIn("Paris", expected)
         floods = [Flood(self.server.grpc) for _ in range(connections)]
         body = {"model": "smollm2", "prompt": "Once upon a time", "max_tokens": 64, "temperature": 0, "stream": True}
@@ -199,10 +207,10 @@ class Strangers(unittest.TestCase):
             for thread in threads:
                 thread.join()
         self.assertTrue(events.rstrip().endswith("data: [DONE]"), f"{name}: HTTP beside it")
-        self.assertEqual(self.generate(), expected, f"{name}: gRPC beside it")
+        self.assertEqual(self.answer(), expected, f"{name}: gRPC beside it")
         for one in floods:
             one.close()
-        self.assertEqual(self.generate(), expected, f"{name}: gRPC after it")
+        self.assertEqual(self.answer(), expected, f"{name}: gRPC after it")
         self.assertIn("quire-coordinat", read(f"/proc/{self.coordinator}/comm").decode(), f"{name}: it restarted")
         self.assertLess(self.memory() - before, MOST_GROWTH, name)
 
@@ -245,8 +253,8 @@ class Strangers(unittest.TestCase):
         with contextlib.ExitStack() as stack:
             for _ in range(1000):
                 stack.enter_context(socket.create_connection((host, int(port)), timeout=20))
-            self.assertIn("Paris", self.generate())
-        self.assertIn("Paris", self.generate())
+            self.assertIn("Paris", self.answer())
+        self.assertIn("Paris", self.answer())
 
 
 class ModelPaths(unittest.TestCase):

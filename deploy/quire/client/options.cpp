@@ -1,10 +1,12 @@
 #include "deploy/quire/client/options.h"
 
+#include <cstdlib>
 #include <fstream>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "common/config.h"
 
 namespace quire {
 namespace {
@@ -63,7 +65,7 @@ const Row kRows[] = {
                   ? absl::OkStatus()
                   : bad("--wait", v, "a number of seconds");
      }},
-    {"--api-key", "KEY", "if the server asks for one; others see it in the list of processes",
+    {"--api-key", "KEY", "if the server asks for one; better in the environment, as QUIRE_API_KEY",
      false,
      [](ClientCommand& c, const std::string& v) {
        c.client.api_key = v;
@@ -159,6 +161,7 @@ const Row* find(const std::string& name, bool takes_prompt) {
 absl::StatusOr<ClientCommand> parse_client(const std::vector<std::string>& arguments,
                                            bool takes_prompt) {
   ClientCommand command;
+  if (const char* key = std::getenv(kApiKeyVariable)) command.client.api_key = key;
   bool has_text = false;
   for (std::size_t i = 0; i < arguments.size(); ++i) {
     std::string name = arguments[i];
