@@ -1,6 +1,8 @@
 // The table of unfinished requests; see live_requests.h.
 #include "coordinator/engine/live_requests.h"
 
+#include <algorithm>
+
 #include "common/check.h"
 
 namespace quire {
@@ -8,7 +10,9 @@ namespace quire {
 LiveRequest& LiveRequests::insert(Request request) {
   const RequestId id = request.id;
   if (request.deadline != absl::InfiniteFuture()) deadlines_.emplace(request.deadline, id);
-  LiveRequest& live = live_[id];
+  std::unique_ptr<LiveRequest>& entry = live_[id];
+  entry = std::make_unique<LiveRequest>();
+  LiveRequest& live = *entry;
   live.num_prompt_tokens = static_cast<int>(request.prompt.size());
   live.open.assign(static_cast<std::size_t>(request.n), true);
   live.num_open = request.n;
@@ -19,7 +23,13 @@ LiveRequest& LiveRequests::insert(Request request) {
 
 LiveRequest* LiveRequests::find(RequestId id) {
   const auto found = live_.find(id);
-  return found == live_.end() ? nullptr : &found->second;
+  return found == live_.end() ? nullptr : found->second.get();
+}
+
+void LiveRequests::prefetch(RequestId id) const {
+  if (const auto found = live_.find(id); found != live_.end()) {
+    __builtin_prefetch(found->second.get());
+  }
 }
 
 void LiveRequests::close(LiveRequest* live, int choice) {
@@ -34,6 +44,7 @@ std::vector<RequestId> LiveRequests::ids() const {
   std::vector<RequestId> ids;
   ids.reserve(live_.size());
   for (const auto& [id, live] : live_) ids.push_back(id);
+  std::sort(ids.begin(), ids.end());
   return ids;
 }
 

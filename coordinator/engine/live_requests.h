@@ -2,37 +2,42 @@
 // choice is closed exactly once, and a request is gone with its last open choice.
 #pragma once
 
-#include <map>
 #include <memory>
 #include <set>
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/inlined_vector.h"
 #include "absl/time/time.h"
 #include "coordinator/engine/request.h"
 
 namespace quire {
 
+// What every token needs comes first: with many groups each one finds it out of the cache.
 struct LiveRequest {
-  Request request;  // its prompt has moved into the scheduler, `deliver` is below
   std::shared_ptr<const DeliverFn> deliver;
+  absl::InlinedVector<bool, 8> open;  // [choice]
+  int num_open = 0;                   // choices
   int num_prompt_tokens = 0;
-  std::vector<bool> open;      // [choice]
-  int num_open = 0;            // choices
-  bool answered = false;       // some choice has its first token
   int lane = -1;               // where it is; -1: it waits for any
+  bool answered = false;       // some choice has its first token
   std::uint64_t numerics = 0;  // of the group that computed its newest token; 0: none, or unknown
+  Request request;             // its prompt has moved into the scheduler, `deliver` is above
 
   bool is_open(int choice) const {
-    return choice >= 0 && choice < request.n && open[static_cast<std::size_t>(choice)];
+    return choice >= 0 && choice < static_cast<int>(open.size()) &&
+           open[static_cast<std::size_t>(choice)];
   }
 };
 
 class LiveRequests {
  public:
-  // All choices are open.
+  // All choices are open. It stays where it is until its last choice is closed.
   LiveRequest& insert(Request request);
   LiveRequest* find(RequestId id);  // nullptr if unknown or finished
+  // It is needed soon, as many others are: so their cache misses overlap.
+  void prefetch(RequestId id) const;
   // Of an open choice. With the last one the request is forgotten, and `live` is dead.
   void close(LiveRequest* live, int choice);
 
@@ -43,7 +48,7 @@ class LiveRequests {
   int size() const { return static_cast<int>(live_.size()); }
 
  private:
-  std::map<RequestId, LiveRequest> live_;
+  absl::flat_hash_map<RequestId, std::unique_ptr<LiveRequest>> live_;
   std::set<std::pair<absl::Time, RequestId>> deadlines_;  // the finite ones
 };
 
