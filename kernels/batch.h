@@ -7,6 +7,17 @@
 
 namespace quire {
 
+// The tokens that are sampled, each once, in order: what a batch is without the others, over the
+// same rows. Once the last layer has stored K and V of all tokens, nothing else is read of it.
+struct SampledTokens {
+  int num_tokens = 0;
+  const std::int32_t* tokens = nullptr;         // [num_tokens], indices into the T tokens
+  const std::int32_t* positions = nullptr;      // [num_tokens]
+  const std::int32_t* row_of_token = nullptr;   // [num_tokens]
+  const std::int32_t* row_begin = nullptr;      // [B + 1]; a row may have none
+  const std::int32_t* sample_tokens = nullptr;  // [num_samples], indices into these
+};
+
 struct Batch {
   int num_tokens = 0;                          // T
   int num_rows = 0;                            // B
@@ -20,6 +31,7 @@ struct Batch {
   const BlockId* block_tables = nullptr;       // [B][max_blocks]
   int num_samples = 0;                         // rows that sample
   const std::int32_t* sample_tokens = nullptr;  // [num_samples], indices into the T tokens
+  SampledTokens sampled;                        // with null pointers where that is every token
 
   // Decoding rows whose tables begin with the same blocks, where the host looked for them: what a
   // backend may use to read those blocks once. Run r says that the `count` rows from shared_rows
@@ -31,6 +43,18 @@ struct Batch {
   const std::int32_t* shared_of_row = nullptr;  // [B], where row b's last run ends; 0: it has none
 };
 inline constexpr int kSharedPositions = 256;
+
+// The batch of the sampled tokens alone, where they are not all.
+inline Batch only_sampled(Batch batch) {
+  batch.num_tokens = batch.sampled.num_tokens;
+  batch.tokens = nullptr;
+  batch.positions = batch.sampled.positions;
+  batch.row_of_token = batch.sampled.row_of_token;
+  batch.row_begin = batch.sampled.row_begin;
+  batch.sample_tokens = batch.sampled.sample_tokens;
+  batch.sampled = SampledTokens();
+  return batch;
+}
 
 // K and V of one layer on this rank; base pointers into the arena. The layout inside a block is the
 // backend's own; sizes come from Ops::kv_block_bytes.

@@ -83,6 +83,9 @@ class Ops {
   // put together. Rank r owns the ids from where rank r - 1 ends up to ends[r].
   virtual void select(absl::Span<const float* const> parts, absl::Span<const TokenId> ends,
                       const TokenId* tokens, int rows, int columns, float* out) = 0;
+  // out[i] = x[rows[i]], bit for bit.
+  virtual void take_rows(const float* x, const std::int32_t* rows, int num_rows, int columns,
+                         float* out /* [num_rows][columns] */) = 0;
   // tokens[t] = ids[sources[t]] where sources[t] >= 0: picks that the host has not seen.
   virtual void feed(TokenId* tokens, const std::int32_t* sources, const TokenId* ids,
                     int num_tokens) = 0;

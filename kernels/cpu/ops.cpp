@@ -243,6 +243,18 @@ void CpuOps::select(absl::Span<const float* const> parts, absl::Span<const Token
   });
 }
 
+void CpuOps::take_rows(const float* x, const std::int32_t* rows, int num_rows, int columns,
+                       float* out) {
+  enqueue([=](int thread, int num_threads) {
+    const auto width = static_cast<std::size_t>(columns);
+    const Range share = share_of(num_rows, thread, num_threads);
+    for (int i = share.begin; i < share.end; ++i) {
+      std::copy_n(x + static_cast<std::size_t>(rows[i]) * width, width,
+                  out + static_cast<std::size_t>(i) * width);
+    }
+  });
+}
+
 void CpuOps::feed(TokenId* tokens, const std::int32_t* sources, const TokenId* ids,
                   int num_tokens) {
   enqueue([=](int thread, int) {

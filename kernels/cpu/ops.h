@@ -55,6 +55,8 @@ class CpuOps final : public Ops {
   void combine(const CombineArgs& args) override;
   void select(absl::Span<const float* const> parts, absl::Span<const TokenId> ends,
               const TokenId* tokens, int rows, int columns, float* out) override;
+  void take_rows(const float* x, const std::int32_t* rows, int num_rows, int columns,
+                 float* out) override;
   void feed(TokenId* tokens, const std::int32_t* sources, const TokenId* ids,
             int num_tokens) override;
   void sample(const SampleArgs& args) override;

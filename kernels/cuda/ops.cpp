@@ -223,6 +223,11 @@ void CudaOps::select(absl::Span<const float* const> parts, absl::Span<const Toke
                "a select");
 }
 
+void CudaOps::take_rows(const float* x, const std::int32_t* rows, int num_rows, int columns,
+                        float* out) {
+  queue_.check(cuda::take_rows(queue_.stream(), x, rows, num_rows, columns, out), "taking rows");
+}
+
 void CudaOps::feed(TokenId* tokens, const std::int32_t* sources, const TokenId* ids,
                    int num_tokens) {
   queue_.check(cuda::feed(queue_.stream(), tokens, sources, ids, num_tokens), "feeding ids");

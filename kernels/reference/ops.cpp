@@ -196,6 +196,17 @@ void ReferenceOps::select(absl::Span<const float* const> parts, absl::Span<const
   });
 }
 
+void ReferenceOps::take_rows(const float* x, const std::int32_t* rows, int num_rows, int columns,
+                             float* out) {
+  enqueue([=] {
+    const auto width = static_cast<std::size_t>(columns);
+    for (int i = 0; i < num_rows; ++i) {
+      std::copy_n(x + static_cast<std::size_t>(rows[i]) * width, width,
+                  out + static_cast<std::size_t>(i) * width);
+    }
+  });
+}
+
 void ReferenceOps::feed(TokenId* tokens, const std::int32_t* sources, const TokenId* ids,
                         int num_tokens) {
   enqueue([=] {

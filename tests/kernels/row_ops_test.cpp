@@ -263,6 +263,21 @@ TEST(RowOps, EmbedLeavesForeignIdsAlone) {
   }
 }
 
+TEST(RowOps, TakeRowsCopiesBits) {
+  for (const char* name : {"reference", "avx512", "avx2"}) {
+    const auto device = open_backend(name);
+    if (device == nullptr) continue;
+    Buffer<float> x(*device, std::vector<float>{1, 2, -0.0f, 4, 5, 6, 7, 8, 9});
+    const std::vector<std::int32_t> rows = {2, 0, 2};
+    Buffer<float> out(*device, 9);
+    device->ops().take_rows(x.data(), rows.data(), 3, 3, out.data());
+    ASSERT_TRUE(device->wait().ok());
+    const std::vector<float> got = out.read();
+    EXPECT_EQ(got, (std::vector<float>{7, 8, 9, 1, 2, -0.0f, 7, 8, 9})) << name;
+    EXPECT_TRUE(std::signbit(got[5])) << name;
+  }
+}
+
 TEST(RowOps, SelectTakesEachRowFromItsOwner) {
   for (const char* name : {"reference", "avx512", "avx2"}) {
     const auto device = open_backend(name);

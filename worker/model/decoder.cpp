@@ -121,6 +121,14 @@ absl::Status Decoder::allocate_buffers() {
   const int qkv_columns = (attention_.num_heads + 2 * attention_.num_kv_heads) * spec_.head_dim;
   QUIRE_ASSIGN_OR_RETURN(
       qkv_, DeviceBuffer::allocate(device_, floats(qkv_columns), "queries, keys and values"));
+  const auto sampled = [&](int columns) {
+    return product(std::min(limits_.max_samples, limits_.max_tokens), columns) * sizeof(float);
+  };
+  QUIRE_ASSIGN_OR_RETURN(
+      sampled_residual_,
+      DeviceBuffer::allocate(device_, sampled(spec_.hidden), "the residual of sampled tokens"));
+  QUIRE_ASSIGN_OR_RETURN(sampled_qkv_, DeviceBuffer::allocate(device_, sampled(qkv_columns),
+                                                              "the queries of sampled tokens"));
   QUIRE_ASSIGN_OR_RETURN(gate_up_, DeviceBuffer::allocate(device_, floats(2 * shard_.ffn.size()),
                                                           "gate and up activations"));
   for (const LayerWeights& layer : weights_.layers) {
@@ -166,7 +174,7 @@ void Decoder::embed(const Batch& batch) {
 void Decoder::norm_into(const float* norm, absl::Span<const ActivationLayout> layouts, int rows) {
   const Inputs inputs = normed(rows);
   for (const ActivationLayout layout : layouts) {
-    ops_.rms_norm(residual_.floats(), nullptr, rows, spec_.hidden, norm, spec_.norm_eps,
+    ops_.rms_norm(residual_now_, nullptr, rows, spec_.hidden, norm, spec_.norm_eps,
                   inputs.at(layout));
   }
 }
@@ -177,7 +185,7 @@ void Decoder::meet(const RowLinear& linear, const Activation& in, const MeetPlan
   args.plan = &plan;
   args.rows = rows;
   args.columns = spec_.hidden;
-  args.residual = residual_.floats();
+  args.residual = residual_now_;
   args.eps = spec_.norm_eps;
   const bool has_reader = reader != nullptr && !reader->layouts().empty();
   if (has_reader) {
@@ -190,13 +198,30 @@ void Decoder::meet(const RowLinear& linear, const Activation& in, const MeetPlan
   }
 }
 
+void Decoder::store_kv(const LayerWeights& layer, const Batch& batch, const KvLayer& kv) {
+  layer.qkv.forward(ops_, normed(batch.num_tokens), qkv_now_);
+  ops_.rope_store(qkv_now_, attention_, spec_.rope, cos_sin_.floats(), batch, kv);
+}
+
+void Decoder::narrow(const Batch& batch) {
+  const SampledTokens& sampled = batch.sampled;
+  const int qkv_columns = (attention_.num_heads + 2 * attention_.num_kv_heads) * spec_.head_dim;
+  if (sampled.num_tokens > 0) {
+    ops_.take_rows(residual_now_, sampled.tokens, sampled.num_tokens, spec_.hidden,
+                   sampled_residual_.floats());
+    ops_.take_rows(qkv_now_, sampled.tokens, sampled.num_tokens, qkv_columns,
+                   sampled_qkv_.floats());
+  }
+  residual_now_ = sampled_residual_.floats();
+  qkv_now_ = sampled_qkv_.floats();
+  sample_tokens_ = sampled.sample_tokens;
+}
+
 void Decoder::attention_block(const LayerWeights& layer, const Batch& batch, const KvLayer& kv) {
   const int rows = batch.num_tokens;
-  layer.qkv.forward(ops_, normed(rows), qkv_.floats());
-  ops_.rope_store(qkv_.floats(), attention_, spec_.rope, cos_sin_.floats(), batch, kv);
   const Activation attended{attended_.data(), layer.out.layout(), rows,
                             attention_.num_heads * spec_.head_dim};
-  ops_.attention(qkv_.floats(), attention_, batch, kv, attended);
+  ops_.attention(qkv_now_, attention_, batch, kv, attended);
   meet(layer.out, attended, attention_plan_, rows, layer.ffn_norm.floats(), &layer.gate_up);
 }
 
@@ -215,13 +240,23 @@ void Decoder::ffn_block(const LayerWeights& layer, const LayerWeights* next, con
 void Decoder::forward(const Batch& batch, absl::Span<const KvLayer> kv) {
   QUIRE_CHECK_LE(batch.num_tokens, limits_.max_tokens);
   QUIRE_CHECK_EQ(kv.size(), weights_.layers.size());
+  residual_now_ = residual_.floats();
+  qkv_now_ = qkv_.floats();
+  sample_tokens_ = batch.sample_tokens;
   embed(batch);
   const LayerWeights& first = weights_.layers.front();
   norm_into(first.attention_norm.floats(), first.qkv.layouts(), batch.num_tokens);
+  Batch now = batch;
   for (std::size_t l = 0; l < weights_.layers.size(); ++l) {
     const bool last = l + 1 == weights_.layers.size();
-    attention_block(weights_.layers[l], batch, kv[l]);
-    ffn_block(weights_.layers[l], last ? nullptr : &weights_.layers[l + 1], batch);
+    store_kv(weights_.layers[l], now, kv[l]);
+    if (last && batch.sampled.tokens != nullptr) {
+      narrow(batch);
+      now = only_sampled(batch);
+      if (now.num_tokens == 0) return;
+    }
+    attention_block(weights_.layers[l], now, kv[l]);
+    ffn_block(weights_.layers[l], last ? nullptr : &weights_.layers[l + 1], now);
   }
 }
 
@@ -232,7 +267,7 @@ Gathered Decoder::logits(const Batch& batch, int first, int count) {
   if (!shard_.vocab.empty()) {
     const Weight& vocabulary = weights_.vocabulary();
     const Activation hidden{final_.data(), vocabulary.input, count, spec_.hidden};
-    ops_.rms_norm(residual_.floats(), batch.sample_tokens + first, count, spec_.hidden,
+    ops_.rms_norm(residual_now_, sample_tokens_ + first, count, spec_.hidden,
                   weights_.final_norm.floats(), spec_.norm_eps, hidden);
     ops_.linear(vocabulary, hidden, nullptr, part, static_cast<std::size_t>(shard_.vocab.size()),
                 0);

@@ -35,13 +35,14 @@ class Decoder {
                                                          Device& device, Comm& comm,
                                                          const DecoderLimits& limits);
 
-  // Runs all T tokens through every layer; K and V go into `kv`, one entry per layer.
+  // Runs all T tokens through every layer, the last one with those alone that are sampled; K and V
+  // of all go into `kv`, one entry per layer.
   void forward(const Batch& batch, absl::Span<const KvLayer> kv);
 
   // Rows of logits that fit one exchange.
   int max_logit_rows() const { return max_logit_rows_; }
-  // After forward(): the logits of sampling rows [first, first + count), count <= max_logit_rows().
-  // One piece per rank, in id order; valid until the exchange after the next one.
+  // After forward() of the same batch: the logits of sampling rows [first, first + count), count <=
+  // max_logit_rows(). One piece per rank, in id order; valid until the exchange after the next one.
   Gathered logits(const Batch& batch, int first, int count);
 
  private:
@@ -53,6 +54,7 @@ class Decoder {
                                           int columns, const char* what);
 
   void embed(const Batch& batch);
+  void store_kv(const LayerWeights& layer, const Batch& batch, const KvLayer& kv);
   void attention_block(const LayerWeights& layer, const Batch& batch, const KvLayer& kv);
   void ffn_block(const LayerWeights& layer, const LayerWeights* next, const Batch& batch);
   // residual += the meeting's sum; then norm(residual) in every layout that `reader` wants.
@@ -60,6 +62,8 @@ class Decoder {
             const float* norm, const ColumnLinear* reader);
   void norm_into(const float* norm, absl::Span<const ActivationLayout> layouts, int rows);
   Inputs normed(int rows) const;
+  // Goes on with the sampled tokens of a batch.
+  void narrow(const Batch& batch);
 
   const ModelSpec& spec_;
   const ShardMap& shards_;
@@ -76,14 +80,19 @@ class Decoder {
   std::vector<TokenId> vocab_ends_;  // by rank
   int max_logit_rows_ = 1;
 
-  DeviceBuffer cos_sin_;                // [max_positions][rope.dims / 2][2]
-  DeviceBuffer residual_;               // [T][E]
-  std::array<DeviceBuffer, 3> normed_;  // [T][E], by ActivationLayout, those that are read
-  DeviceBuffer qkv_;                    // [T][(Hl + 2 Gl) * D]
-  DeviceBuffer attended_;               // [T][Hl * D], in the output projection's layout
-  DeviceBuffer gate_up_;                // [T][2 Fl]
-  DeviceBuffer gated_;                  // [T][Fl], in the down projection's layout
-  DeviceBuffer final_;                  // [max_logit_rows][E], in the vocabulary's layout
+  DeviceBuffer cos_sin_;           // [max_positions][rope.dims / 2][2]
+  DeviceBuffer residual_;          // [T][E]
+  DeviceBuffer sampled_residual_;  // [samples][E]
+  DeviceBuffer sampled_qkv_;       // [samples][(Hl + 2 Gl) * D]
+  float* residual_now_ = nullptr;  // one of the two, for the layer that is being enqueued
+  float* qkv_now_ = nullptr;
+  const std::int32_t* sample_tokens_ = nullptr;  // [num_samples], rows of residual_now_
+  std::array<DeviceBuffer, 3> normed_;           // [T][E], by ActivationLayout, those that are read
+  DeviceBuffer qkv_;                             // [T][(Hl + 2 Gl) * D]
+  DeviceBuffer attended_;                        // [T][Hl * D], in the output projection's layout
+  DeviceBuffer gate_up_;                         // [T][2 Fl]
+  DeviceBuffer gated_;                           // [T][Fl], in the down projection's layout
+  DeviceBuffer final_;                           // [max_logit_rows][E], in the vocabulary's layout
 };
 
 }  // namespace quire

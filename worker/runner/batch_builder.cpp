@@ -21,8 +21,8 @@ int aligned(int count) {
 
 std::size_t ints_of(int tokens, int rows, int samples, int width) {
   return 4 * static_cast<std::size_t>(aligned(tokens)) +
-         static_cast<std::size_t>(aligned(rows + 1) + 3 * aligned(rows) + aligned(4 * rows) +
-                                  aligned(samples)) +
+         static_cast<std::size_t>(2 * aligned(rows + 1) + 3 * aligned(rows) + aligned(4 * rows) +
+                                  5 * aligned(samples)) +
          static_cast<std::size_t>(rows) * static_cast<std::size_t>(width);
 }
 
@@ -96,6 +96,11 @@ void BatchBuilder::place(const Counts& counts) {
   row_begin_ = take(counts.rows + 1);
   context_ = take(counts.rows);
   sample_tokens_ = take(counts.samples);
+  sampled_tokens_ = take(counts.samples);
+  sampled_positions_ = take(counts.samples);
+  sampled_rows_ = take(counts.samples);
+  sampled_begin_ = take(counts.rows + 1);
+  sampled_picks_ = take(counts.samples);
   shared_runs_ = take(4 * counts.rows);
   shared_rows_ = take(counts.rows);
   shared_of_row_ = take(counts.rows);
@@ -153,6 +158,40 @@ void BatchBuilder::add_picks(const StepPlan& plan, const SlotTable& slots) {
   }
 }
 
+// Once all picks are known; forks pick from a token that others pick from, too.
+void BatchBuilder::add_sampled() {
+  const auto num_tokens = static_cast<std::size_t>(batch_.num_tokens);
+  place_of_.assign(num_tokens, -1);
+  for (std::size_t i = 0; i < picks_.size(); ++i) {
+    place_of_[static_cast<std::size_t>(sample_tokens_[i])] = 0;
+  }
+  int count = 0;
+  for (std::int32_t t = 0; t < batch_.num_tokens; ++t) {
+    int& place = place_of_[static_cast<std::size_t>(t)];
+    if (place < 0) continue;
+    place = count++;
+    sampled_tokens_[place] = t;
+    sampled_positions_[place] = positions_[t];
+    sampled_rows_[place] = row_of_token_[t];
+  }
+  if (count == batch_.num_tokens) return;
+  int place = 0;
+  for (std::int32_t row = 0; row < batch_.num_rows; ++row) {
+    sampled_begin_[row] = place;
+    while (place < count && sampled_rows_[place] == row) ++place;
+  }
+  sampled_begin_[batch_.num_rows] = count;
+  for (std::size_t i = 0; i < picks_.size(); ++i) {
+    sampled_picks_[i] = place_of_[static_cast<std::size_t>(sample_tokens_[i])];
+  }
+  batch_.sampled = {.num_tokens = count,
+                    .tokens = on_device(sampled_tokens_),
+                    .positions = on_device(sampled_positions_),
+                    .row_of_token = on_device(sampled_rows_),
+                    .row_begin = on_device(sampled_begin_),
+                    .sample_tokens = on_device(sampled_picks_)};
+}
+
 // One token a row, as in all rows before.
 void BatchBuilder::pad(int first_row) {
   for (int b = first_row; b < batch_.num_rows; ++b) {
@@ -206,7 +245,11 @@ const Batch& BatchBuilder::build(const StepPlan& plan, const SlotTable& slots,
     row_of_plan_.push_back(has_tokens ? num_rows++ : -1);
   }
   add_picks(plan, slots);
-  if (few_shapes) pad(counts.rows);
+  if (few_shapes) {
+    pad(counts.rows);
+  } else {
+    add_sampled();
+  }
   share(counts.rows);
   shape_ = few_shapes ? (static_cast<std::uint64_t>(batch_.num_rows) << 32) |
                             static_cast<std::uint64_t>(2 * batch_.max_blocks +

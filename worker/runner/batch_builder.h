@@ -53,6 +53,7 @@ class BatchBuilder {
   void place(const Counts& counts);
   void add_row(const PlanRow& row, const Slot& slot, int index);
   void add_picks(const StepPlan& plan, const SlotTable& slots);
+  void add_sampled();
   void pad(int first_row);
   void share(int rows);
   void send(const TokenId* picked);
@@ -77,6 +78,12 @@ class BatchBuilder {
   std::int32_t* row_begin_ = nullptr;      // [B + 1]
   std::int32_t* context_ = nullptr;        // [B]
   std::int32_t* sample_tokens_ = nullptr;  // [samples]
+  // What Batch::sampled points at.
+  std::int32_t* sampled_tokens_ = nullptr;
+  std::int32_t* sampled_positions_ = nullptr;
+  std::int32_t* sampled_rows_ = nullptr;
+  std::int32_t* sampled_begin_ = nullptr;
+  std::int32_t* sampled_picks_ = nullptr;
   std::int32_t* shared_runs_ = nullptr;    // [B][4], see Batch
   std::int32_t* shared_rows_ = nullptr;    // [B]
   std::int32_t* shared_of_row_ = nullptr;  // [B]
@@ -85,6 +92,7 @@ class BatchBuilder {
   bool feeds_ = false;            // some token is one that the host has not seen
   std::vector<int> row_of_plan_;  // [plan rows], the row that each became; -1: none
   std::vector<Pick> picks_;
+  std::vector<int> place_of_;  // [T], among the sampled tokens; -1: not one
   SharedRuns found_runs_;
   std::uint64_t shape_ = 0;
   Batch batch_;

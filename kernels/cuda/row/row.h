@@ -59,6 +59,9 @@ cudaError_t combine(cudaStream_t stream, const CombineJob& job);
 // parts (`parts` and `ends` are host memory).
 cudaError_t select(cudaStream_t stream, const float* const* parts, const TokenId* ends,
                    int num_parts, const TokenId* tokens, int rows, int columns, float* out);
+// out[i] = x[rows[i]].
+cudaError_t take_rows(cudaStream_t stream, const float* x, const std::int32_t* rows, int num_rows,
+                      int columns, float* out);
 // tokens[t] = ids[sources[t]] where sources[t] >= 0.
 cudaError_t feed(cudaStream_t stream, TokenId* tokens, const std::int32_t* sources,
                  const TokenId* ids, int num_tokens);

@@ -380,6 +380,24 @@ TEST(CudaRow, SelectTakesEachRowFromItsOwner) {
   }
 }
 
+TEST(CudaRow, TakeRowsCopiesThem) {
+  for (const int columns : {1, 6, 64, 576, 4096, 5003}) {
+    const auto n = static_cast<std::size_t>(columns);
+    const std::vector<std::int32_t> wanted = {3, 0, 4, 3};
+    const std::vector<float> values = random_floats(5 * n, 60);
+    in_all_ways([&](int shift) {
+      Shifted<float> x(values, shift), out(wanted.size() * n, shift);
+      DeviceArray<std::int32_t> rows(wanted);
+      ASSERT_EQ(cuda::take_rows(nullptr, x.data(), rows.data(), 4, columns, out.data()),
+                cudaSuccess);
+      const std::vector<float> got = out.get();
+      for (std::size_t i = 0; i < got.size(); ++i) {
+        ASSERT_EQ(got[i], values[static_cast<std::size_t>(wanted[i / n]) * n + i % n]);
+      }
+    });
+  }
+}
+
 TEST(CudaRow, FeedTakesPicksAndLeavesTheRest) {
   for (const int count : {1, 255, 256, 700}) {
     const auto n = static_cast<std::size_t>(count);

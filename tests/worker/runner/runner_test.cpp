@@ -48,6 +48,12 @@ TEST(BatchBuilder, FlattensRowsInPlanOrder) {
   EXPECT_EQ(batch.max_blocks, 1);  // only blocks that hold positions of this step's contexts
   EXPECT_THAT(list(batch.block_tables, 2), ElementsAre(9, 4));
   EXPECT_THAT(list(batch.sample_tokens, batch.num_samples), ElementsAre(1));
+  const SampledTokens& sampled = batch.sampled;  // of row 1 there is none
+  EXPECT_THAT(list(sampled.tokens, sampled.num_tokens), ElementsAre(1));
+  EXPECT_THAT(list(sampled.positions, 1), ElementsAre(2));
+  EXPECT_THAT(list(sampled.row_of_token, 1), ElementsAre(0));
+  EXPECT_THAT(list(sampled.row_begin, 3), ElementsAre(0, 1, 1));
+  EXPECT_THAT(list(sampled.sample_tokens, 1), ElementsAre(0));
   ASSERT_THAT(builder->picks(), testing::SizeIs(1));
   EXPECT_EQ(builder->picks()[0].row, 0);
 }
@@ -76,10 +82,29 @@ TEST(BatchBuilder, PicksOfForksAndDrafts) {
   EXPECT_THAT(list(batch.context, 2), ElementsAre(3, 4));
   EXPECT_THAT(list(batch.block_tables, 2), ElementsAre(4, 6));
   EXPECT_THAT(list(batch.sample_tokens, batch.num_samples), ElementsAre(2, 2, 4, 5, 6));
+  EXPECT_THAT(list(batch.sampled.tokens, batch.sampled.num_tokens), ElementsAre(2, 4, 5, 6));
+  EXPECT_THAT(list(batch.sampled.row_begin, 3), ElementsAre(0, 1, 4));
+  EXPECT_THAT(list(batch.sampled.sample_tokens, batch.num_samples), ElementsAre(0, 0, 1, 2, 3));
   std::vector<std::pair<int, int>> picks;
   for (const Pick& pick : builder->picks()) picks.emplace_back(pick.row, pick.offset);
   EXPECT_THAT(picks, ElementsAre(testing::Pair(0, 0), testing::Pair(1, 0), testing::Pair(2, 0),
                                  testing::Pair(2, 1), testing::Pair(2, 2)));
+}
+
+TEST(BatchBuilder, DecodingSamplesEveryToken) {
+  DeviceOptions reference;
+  reference.kind = "reference";
+  const auto device = open_device(reference);
+  ASSERT_TRUE(device.ok()) << device.status();
+  auto builder = BatchBuilder::create(kLimits, **device);
+  ASSERT_TRUE(builder.ok()) << builder.status();
+  SlotTable slots(kLimits, 2500, 1);
+  StepPlan plan;
+  plan.admits = {{0, {5}, -1, 1, 0, {}}, {1, {7}, -1, 1, 0, {}}};
+  plan.rows = {test::plan_row(0, 0, 1, true, {4}), test::plan_row(1, 0, 1, true, {6})};
+  ASSERT_TRUE(slots.apply(plan).ok());
+  EXPECT_EQ(builder->build(plan, slots, nullptr).sampled.tokens, nullptr);
+  ASSERT_TRUE((*device)->wait().ok());
 }
 
 // Slots 0 and 1 have a prefix of 300 positions in common, slot 2 is another's.
