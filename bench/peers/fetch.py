@@ -116,7 +116,7 @@ def llama_build(cache):
     if all(map(os.path.exists, programs)):
         return os.path.join(build, "bin")
     source = llama_source(cache)
-    cache.say("building llama.cpp (an hour on two cores)")
+    cache.say("building llama.cpp (ten minutes on two cores)")
     run(["cmake", "-S", source, "-B", build, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON",
          "-DLLAMA_CURL=OFF", "-DLLAMA_BUILD_UI=OFF"], 600, cache.log("fetch"))
     run(["ninja", "-C", build, *map(os.path.basename, programs)], BUILD_S, cache.log("fetch"))
