@@ -46,12 +46,15 @@ EngineConfig config_of(int world) {
 std::vector<std::unique_ptr<FakeWorker>> attach(const std::string& address, int world) {
   const std::uint64_t hash = open_model(model_path()).value().hash;
   std::vector<std::unique_ptr<FakeWorker>> ranks;
+  const auto meeting = std::make_shared<FakeMeeting>(world);
   for (int r = 0; r < world; ++r) {
-    ranks.push_back(std::make_unique<FakeWorker>(address, r, world, "A", FakeWorkerScript{},
-                                                 [hash](v1::Hello& hello) {
-                                                   hello.set_model_hash(hash);
-                                                   hello.set_build(QUIRE_VERSION);
-                                                 }));
+    ranks.push_back(std::make_unique<FakeWorker>(
+        address, r, world, "A", FakeWorkerScript{},
+        [hash](v1::Hello& hello) {
+          hello.set_model_hash(hash);
+          hello.set_build(QUIRE_VERSION);
+        },
+        meeting));
   }
   return ranks;
 }

@@ -123,10 +123,11 @@ class StrangersTest : public ServingFixture {
   template <typename Strangers>
   void serve_beside(Strangers strangers) {
     std::vector<std::unique_ptr<FakeWorker>> ranks;
+    const auto meeting = std::make_shared<FakeMeeting>(kWorld);  // or a slow one would fall behind
     for (int rank = 0; rank < kWorld; ++rank) {
-      ranks.push_back(
-          std::make_unique<FakeWorker>(address_, rank, kWorld, "A", FakeWorkerScript{},
-                                       [](v1::Hello& hello) { hello.set_secret("pst"); }));
+      ranks.push_back(std::make_unique<FakeWorker>(
+          address_, rank, kWorld, "A", FakeWorkerScript{},
+          [](v1::Hello& hello) { hello.set_secret("pst"); }, meeting));
     }
     ASSERT_TRUE(wait_ready());
     const EpochId epoch = engine_->stats().epoch;
