@@ -80,19 +80,22 @@ class Decoder {
   std::vector<TokenId> vocab_ends_;  // by rank
   int max_logit_rows_ = 1;
 
-  DeviceBuffer cos_sin_;           // [max_positions][rope.dims / 2][2]
-  DeviceBuffer residual_;          // [T][E]
+  DeviceBuffer cos_sin_;                // [max_positions][rope.dims / 2][2]
+  DeviceBuffer residual_;               // [T][E]
+  std::array<DeviceBuffer, 3> normed_;  // [T][E], by ActivationLayout, those that are read
+  DeviceBuffer qkv_;                    // [T][(Hl + 2 Gl) * D]
+  DeviceBuffer attended_;               // [T][Hl * D], in the output projection's layout
+  DeviceBuffer gate_up_;                // [T][2 Fl]
+  DeviceBuffer gated_;                  // [T][Fl], in the down projection's layout
+  DeviceBuffer final_;                  // [max_logit_rows][E], in the vocabulary's layout
+  // The same of the sampled tokens, which the last layer goes on with.
   DeviceBuffer sampled_residual_;  // [samples][E]
   DeviceBuffer sampled_qkv_;       // [samples][(Hl + 2 Gl) * D]
-  float* residual_now_ = nullptr;  // one of the two, for the layer that is being enqueued
+
+  // Of the layer that is being enqueued, and of the last one for logits().
+  float* residual_now_ = nullptr;
   float* qkv_now_ = nullptr;
   const std::int32_t* sample_tokens_ = nullptr;  // [num_samples], rows of residual_now_
-  std::array<DeviceBuffer, 3> normed_;           // [T][E], by ActivationLayout, those that are read
-  DeviceBuffer qkv_;                             // [T][(Hl + 2 Gl) * D]
-  DeviceBuffer attended_;                        // [T][Hl * D], in the output projection's layout
-  DeviceBuffer gate_up_;                         // [T][2 Fl]
-  DeviceBuffer gated_;                           // [T][Fl], in the down projection's layout
-  DeviceBuffer final_;                           // [max_logit_rows][E], in the vocabulary's layout
 };
 
 }  // namespace quire
