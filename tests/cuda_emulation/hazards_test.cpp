@@ -10,6 +10,10 @@
 #include "tests/cuda_emulation/device_array.h"
 #include "tests/cuda_emulation/sample_kernels.h"
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/common_interface_defs.h>
+#endif
+
 namespace quire {
 namespace {
 
@@ -19,7 +23,12 @@ using samples::Place;
 
 class Hazards : public testing::Test {
  protected:
-  void SetUp() override { cuda_emulation::set_seed(1); }
+  void SetUp() override {
+    cuda_emulation::set_seed(1);
+#ifdef __SANITIZE_ADDRESS__
+    __sanitizer_set_report_path("stderr");  // where a death test looks, whatever log_path says
+#endif
+  }
 };
 using HazardsDeathTest = Hazards;
 
