@@ -1,6 +1,5 @@
 #include "deploy/quire/client/options.h"
 
-#include <cstdlib>
 #include <fstream>
 
 #include "absl/strings/numbers.h"
@@ -161,7 +160,7 @@ const Row* find(const std::string& name, bool takes_prompt) {
 absl::StatusOr<ClientCommand> parse_client(const std::vector<std::string>& arguments,
                                            bool takes_prompt) {
   ClientCommand command;
-  if (const char* key = std::getenv(kApiKeyVariable)) command.client.api_key = key;
+  command.client.api_key = api_key_of_environment();
   bool has_text = false;
   for (std::size_t i = 0; i < arguments.size(); ++i) {
     std::string name = arguments[i];
