@@ -37,7 +37,7 @@ class LiveRequests {
   LiveRequest& insert(Request request);
   LiveRequest* find(RequestId id);  // nullptr if unknown or finished
   // It is needed soon, as many others are: so their cache misses overlap.
-  void prefetch(RequestId id) const;
+  void prefetch(RequestId id);
   // Of an open choice. With the last one the request is forgotten, and `live` is dead.
   void close(LiveRequest* live, int choice);
 

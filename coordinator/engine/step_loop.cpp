@@ -118,7 +118,7 @@ void StepLoop::take(StepResult result) {
   counted_.last_step = now;
   ++counted_.steps;
   if (lane.advanced()) events_.on_progress(lane.epoch(), lane.instance());
-  outbox_.reserve(outbox_.size() + gains->size());
+  if (outbox_.empty()) outbox_.reserve(gains->size());
   for (const Gain& gain : *gains) live_.prefetch(gain.request);
   for (Gain& gain : *gains) deliver(std::move(gain), FinishReason::kNone);
 }
