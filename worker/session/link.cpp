@@ -94,8 +94,7 @@ class Link::Impl {
     if (!mutex_.AwaitWithTimeout(absl::Condition(&settled), quiet)) {
       spdlog::info(
           "rank {}: the coordinator has not admitted it yet: the group's other ranks are missing, "
-          "or "
-          "every place for a group is taken (--data-parallel-size of the coordinator); waiting",
+          "or every place for a group is taken (--data-parallel-size of the coordinator); waiting",
           rank_);
       mutex_.Await(absl::Condition(&settled));
     }

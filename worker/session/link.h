@@ -1,6 +1,6 @@
 // This rank's stream to the coordinator: dials, presents the rank, hands out what arrives in order,
 // sends results, and beats its heart from a thread that is not the compute thread. gRPC and the
-// generated messages stay inside this room.
+// generated messages stay inside link.cpp, attach_messages.h and stream.h.
 //
 // A link breaks once, for one reason (stream ended, silence longer than the lease, refusal), and
 // stays broken: on_broken runs, and next() returns the reason as soon as it is called.
@@ -17,7 +17,6 @@
 #include "absl/time/time.h"
 #include "common/step.h"
 #include "common/tls.h"
-#include "worker/session/attach_messages.h"
 
 namespace quire {
 
@@ -26,6 +25,45 @@ struct CoordinatorAddress {
   std::string host_port;
   TlsPem tls;            // without a certificate: in the clear
   std::string tls_name;  // in its certificate; empty: the host that is dialled
+};
+
+// Hello, see proto/fleet.proto.
+struct Introduction {
+  std::string instance_id;
+  int rank = 0;
+  int world = 1;
+  std::uint64_t model_hash = 0;
+  std::string numerics_id;
+  std::string layout_digest;
+  std::uint64_t kv_capacity_blocks = 0;
+  std::uint64_t kv_block_bytes = 0;
+  std::uint64_t weight_bytes = 0;
+  std::string device;
+  std::string secret;
+  KvGroup kv_group;
+  std::string kv_dtype;
+  int kv_local_heads = 0;
+  bool kv_replicated = false;
+  std::string collective;
+  std::uint64_t host_blocks = 0;
+  std::uint64_t saved_prefixes = 0;
+  EpochId last_epoch = 0;  // that this process was in; 0: none
+};
+
+// Welcome, see proto/fleet.proto.
+struct Admission {
+  EpochId epoch = 0;
+  std::uint64_t nonce = 0;  // where the digest of this epoch's plans begins
+  int num_blocks = 0;
+  int block_size = 0;
+  int max_num_seqs = 0;
+  int max_num_batched_tokens = 0;
+  int max_model_len = 0;
+  int sampling_rank = 0;
+  int heartbeat_ms = 0;
+  int lease_ms = 0;
+  int host_blocks = 0;
+  bool keep_saved = false;
 };
 
 struct PlanMessage {
