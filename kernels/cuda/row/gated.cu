@@ -6,8 +6,6 @@
 namespace quire::cuda {
 namespace {
 
-constexpr int kThreads = 256;
-
 constexpr float kGelu = 1.5957691216057308f;  // 2 sqrt(2 / pi)
 
 template <Gate kGate>
@@ -32,16 +30,13 @@ __global__ void gated_kernel(const float* gate_up, int ffn, Out* out) {
 template <Gate kGate>
 cudaError_t launch_gated(cudaStream_t stream, const float* gate_up, int num_tokens, int ffn,
                          const Activation& out) {
-  const int quads = (ffn + 3) / 4;
-  const int threads = quads < kThreads ? (quads + kWarpSize - 1) / kWarpSize * kWarpSize : kThreads;
-  const dim3 grid(static_cast<unsigned>(num_tokens),
-                  static_cast<unsigned>((quads + threads - 1) / threads));
+  const QuadGrid shape = quad_grid(num_tokens, ffn);
   return with_output(out.layout, [&](auto* element) {
     using Out = std::remove_pointer_t<decltype(element)>;
     const auto kernel = rows_are_aligned(ffn, gate_up, out.data) ? gated_kernel<true, kGate, Out>
                                                                  : gated_kernel<false, kGate, Out>;
-    return launch_overlapped(kernel, grid, dim3(static_cast<unsigned>(threads)), 0, stream, gate_up,
-                             ffn, static_cast<Out*>(out.data));
+    return launch_overlapped(kernel, shape.grid, shape.block, 0, stream, gate_up, ffn,
+                             static_cast<Out*>(out.data));
   });
 }
 

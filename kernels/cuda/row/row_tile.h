@@ -27,6 +27,19 @@ inline RowShape row_shape(int columns) {
   return shape;
 }
 
+// For kernels without sums over a row: a thread makes one quad, the grid is rows x parts of a row.
+struct QuadGrid {
+  dim3 grid, block;
+};
+inline QuadGrid quad_grid(int rows, int columns) {
+  constexpr int kMostThreads = 256;
+  const int quads = (columns + 3) / 4;
+  const int warps = (quads + kWarpSize - 1) / kWarpSize;
+  const int threads = quads < kMostThreads ? warps * kWarpSize : kMostThreads;
+  return {dim3(static_cast<unsigned>(rows), static_cast<unsigned>((quads + threads - 1) / threads)),
+          dim3(static_cast<unsigned>(threads))};
+}
+
 inline bool is_aligned(const void* pointer, std::size_t bytes) {
   return reinterpret_cast<std::uintptr_t>(pointer) % bytes == 0;
 }

@@ -5,8 +5,6 @@
 namespace quire::cuda {
 namespace {
 
-constexpr int kThreads = 256;
-
 struct SelectParams {
   const float* parts[CombineJob::kMaxPartials];
   TokenId ends[CombineJob::kMaxPartials];
@@ -39,13 +37,9 @@ cudaError_t select(cudaStream_t stream, const float* const* parts, const TokenId
     params.ends[i] = ends[i];
     aligned = aligned && is_aligned(parts[i], 16);
   }
-  const int quads = (columns + 3) / 4;
-  const int threads = quads < kThreads ? (quads + kWarpSize - 1) / kWarpSize * kWarpSize : kThreads;
-  const dim3 grid(static_cast<unsigned>(rows),
-                  static_cast<unsigned>((quads + threads - 1) / threads));
-  return launch_overlapped(aligned ? select_kernel<true> : select_kernel<false>, grid,
-                           dim3(static_cast<unsigned>(threads)), 0, stream, params, tokens, columns,
-                           out);
+  const QuadGrid shape = quad_grid(rows, columns);
+  return launch_overlapped(aligned ? select_kernel<true> : select_kernel<false>, shape.grid,
+                           shape.block, 0, stream, params, tokens, columns, out);
 }
 
 }  // namespace quire::cuda

@@ -5,8 +5,6 @@
 namespace quire::cuda {
 namespace {
 
-constexpr int kThreads = 256;
-
 template <bool kAligned>
 __global__ void take_rows_kernel(const float* x, const std::int32_t* rows, int columns,
                                  float* out) {
@@ -26,12 +24,9 @@ cudaError_t take_rows(cudaStream_t stream, const float* x, const std::int32_t* r
   if (columns <= 0) return cudaErrorInvalidValue;
   if (num_rows == 0) return cudaSuccess;
   const bool aligned = rows_are_aligned(columns, x, out);
-  const int quads = (columns + 3) / 4;
-  const int threads = quads < kThreads ? (quads + kWarpSize - 1) / kWarpSize * kWarpSize : kThreads;
-  const dim3 grid(static_cast<unsigned>(num_rows),
-                  static_cast<unsigned>((quads + threads - 1) / threads));
-  return launch_overlapped(aligned ? take_rows_kernel<true> : take_rows_kernel<false>, grid,
-                           dim3(static_cast<unsigned>(threads)), 0, stream, x, rows, columns, out);
+  const QuadGrid shape = quad_grid(num_rows, columns);
+  return launch_overlapped(aligned ? take_rows_kernel<true> : take_rows_kernel<false>, shape.grid,
+                           shape.block, 0, stream, x, rows, columns, out);
 }
 
 }  // namespace quire::cuda
