@@ -118,16 +118,15 @@ absl::Status Decoder::allocate_buffers() {
                                         "the rotary table"));
   QUIRE_ASSIGN_OR_RETURN(residual_,
                          DeviceBuffer::allocate(device_, floats(spec_.hidden), "the residual"));
-  const int qkv_columns = (attention_.num_heads + 2 * attention_.num_kv_heads) * spec_.head_dim;
   QUIRE_ASSIGN_OR_RETURN(
-      qkv_, DeviceBuffer::allocate(device_, floats(qkv_columns), "queries, keys and values"));
+      qkv_, DeviceBuffer::allocate(device_, floats(qkv_columns()), "queries, keys and values"));
   const auto sampled = [&](int columns) {
     return product(std::min(limits_.max_samples, limits_.max_tokens), columns) * sizeof(float);
   };
   QUIRE_ASSIGN_OR_RETURN(
       sampled_residual_,
       DeviceBuffer::allocate(device_, sampled(spec_.hidden), "the residual of sampled tokens"));
-  QUIRE_ASSIGN_OR_RETURN(sampled_qkv_, DeviceBuffer::allocate(device_, sampled(qkv_columns),
+  QUIRE_ASSIGN_OR_RETURN(sampled_qkv_, DeviceBuffer::allocate(device_, sampled(qkv_columns()),
                                                               "the queries of sampled tokens"));
   QUIRE_ASSIGN_OR_RETURN(gate_up_, DeviceBuffer::allocate(device_, floats(2 * shard_.ffn.size()),
                                                           "gate and up activations"));
@@ -203,18 +202,16 @@ void Decoder::store_kv(const LayerWeights& layer, const Batch& batch, const KvLa
   ops_.rope_store(qkv_now_, attention_, spec_.rope, cos_sin_.floats(), batch, kv);
 }
 
-void Decoder::narrow(const Batch& batch) {
+Batch Decoder::narrow(const Batch& batch) {
   const SampledTokens& sampled = batch.sampled;
-  const int qkv_columns = (attention_.num_heads + 2 * attention_.num_kv_heads) * spec_.head_dim;
-  if (sampled.num_tokens > 0) {
-    ops_.take_rows(residual_now_, sampled.tokens, sampled.num_tokens, spec_.hidden,
-                   sampled_residual_.floats());
-    ops_.take_rows(qkv_now_, sampled.tokens, sampled.num_tokens, qkv_columns,
-                   sampled_qkv_.floats());
-  }
-  residual_now_ = sampled_residual_.floats();
-  qkv_now_ = sampled_qkv_.floats();
+  const auto take = [&](float* from, int columns, const DeviceBuffer& to) {
+    ops_.take_rows(from, sampled.tokens, sampled.num_tokens, columns, to.floats());
+    return to.floats();
+  };
+  residual_now_ = take(residual_now_, spec_.hidden, sampled_residual_);
+  qkv_now_ = take(qkv_now_, qkv_columns(), sampled_qkv_);
   sample_tokens_ = sampled.sample_tokens;
+  return only_sampled(batch);
 }
 
 void Decoder::attention_block(const LayerWeights& layer, const Batch& batch, const KvLayer& kv) {
@@ -251,9 +248,8 @@ void Decoder::forward(const Batch& batch, absl::Span<const KvLayer> kv) {
     const bool last = l + 1 == weights_.layers.size();
     store_kv(weights_.layers[l], now, kv[l]);
     if (last && batch.sampled.tokens != nullptr) {
-      narrow(batch);
-      now = only_sampled(batch);
-      if (now.num_tokens == 0) return;
+      if (batch.sampled.num_tokens == 0) return;
+      now = narrow(batch);
     }
     attention_block(weights_.layers[l], now, kv[l]);
     ffn_block(weights_.layers[l], last ? nullptr : &weights_.layers[l + 1], now);

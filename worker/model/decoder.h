@@ -62,8 +62,11 @@ class Decoder {
             const float* norm, const ColumnLinear* reader);
   void norm_into(const float* norm, absl::Span<const ActivationLayout> layouts, int rows);
   Inputs normed(int rows) const;
-  // Goes on with the sampled tokens of a batch.
-  void narrow(const Batch& batch);
+  int qkv_columns() const {
+    return (attention_.num_heads + 2 * attention_.num_kv_heads) * spec_.head_dim;
+  }
+  // Goes on with the sampled tokens of a batch: as a batch of their own.
+  Batch narrow(const Batch& batch);
 
   const ModelSpec& spec_;
   const ShardMap& shards_;
