@@ -4,6 +4,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <memory>
+#include <optional>
+
 #include "tests/worker/harness.h"
 #include "tests/worker/tiny_model.h"
 #include "worker/runner/batch_builder.h"
@@ -24,20 +27,30 @@ std::vector<T> list(const T* data, int count) {
   return {data, data + count};
 }
 
-TEST(BatchBuilder, FlattensRowsInPlanOrder) {
-  DeviceOptions reference;
-  reference.kind = "reference";
-  const auto device = open_device(reference);
-  ASSERT_TRUE(device.ok()) << device.status();
-  auto builder = BatchBuilder::create(kLimits, **device);
-  ASSERT_TRUE(builder.ok()) << builder.status();
-  SlotTable slots(kLimits, 2500, 1);
+class BatchBuilderTest : public testing::Test {
+ protected:
+  // What the first plan of new slots becomes. Once in a test.
+  Batch build(const StepPlan& plan, const StepLimits& limits = kLimits) {
+    DeviceOptions reference;
+    reference.kind = "reference";
+    device_ = open_device(reference).value();
+    builder_ = BatchBuilder::create(limits, *device_).value();
+    SlotTable slots(limits, 2500, 1);
+    EXPECT_TRUE(slots.apply(plan).ok());
+    const Batch batch = builder_->build(plan, slots, nullptr);
+    EXPECT_TRUE(device_->wait().ok());
+    return batch;
+  }
+
+  std::unique_ptr<Device> device_;
+  std::optional<BatchBuilder> builder_;
+};
+
+TEST_F(BatchBuilderTest, FlattensRowsInPlanOrder) {
   StepPlan plan;
   plan.admits = {{2, {5, 31, 33}, -1, 3, 0, {}}, {0, std::vector<TokenId>(40, 8), -1, 40, 0, {}}};
   plan.rows = {test::plan_row(2, 1, 2, true, {9}), test::plan_row(0, 0, 3, false, {4, 6})};
-  ASSERT_TRUE(slots.apply(plan).ok());
-  const Batch& batch = builder->build(plan, slots, nullptr);
-  ASSERT_TRUE((*device)->wait().ok());  // the arrays are there
+  const Batch batch = build(plan);
   EXPECT_EQ(batch.num_tokens, 5);
   EXPECT_EQ(batch.num_rows, 2);
   EXPECT_THAT(list(batch.tokens, 5), ElementsAre(31, 33, 8, 8, 8));
@@ -54,27 +67,18 @@ TEST(BatchBuilder, FlattensRowsInPlanOrder) {
   EXPECT_THAT(list(sampled.row_of_token, 1), ElementsAre(0));
   EXPECT_THAT(list(sampled.row_begin, 3), ElementsAre(0, 1, 1));
   EXPECT_THAT(list(sampled.sample_tokens, 1), ElementsAre(0));
-  ASSERT_THAT(builder->picks(), testing::SizeIs(1));
-  EXPECT_EQ(builder->picks()[0].row, 0);
+  ASSERT_THAT(builder_->picks(), testing::SizeIs(1));
+  EXPECT_EQ(builder_->picks()[0].row, 0);
 }
 
 // Slot 1 forks from the prompt of slot 0 and stands before it; slot 2 has two drafts.
-TEST(BatchBuilder, PicksOfForksAndDrafts) {
-  DeviceOptions reference;
-  reference.kind = "reference";
-  const auto device = open_device(reference);
-  ASSERT_TRUE(device.ok()) << device.status();
-  auto builder = BatchBuilder::create(kLimits, **device);
-  ASSERT_TRUE(builder.ok()) << builder.status();
-  SlotTable slots(kLimits, 2500, 1);
+TEST_F(BatchBuilderTest, PicksOfForksAndDrafts) {
   StepPlan plan;
   plan.admits = {{0, {5, 31, 33}, -1, 3, 0, {}}, {1, {}, 0, 3, 1, {}}, {2, {8, 9}, -1, 2, 0, {}}};
   plan.rows = {test::plan_row(1, 3, 0, true, {4}), test::plan_row(0, 0, 3, true, {4}),
                test::plan_row(2, 0, 4, true, {6})};
   plan.rows[2].drafts = {71, 72};
-  ASSERT_TRUE(slots.apply(plan).ok());
-  const Batch& batch = builder->build(plan, slots, nullptr);
-  ASSERT_TRUE((*device)->wait().ok());
+  const Batch batch = build(plan);
   EXPECT_EQ(batch.num_rows, 2);
   EXPECT_THAT(list(batch.tokens, batch.num_tokens), ElementsAre(5, 31, 33, 8, 9, 71, 72));
   EXPECT_THAT(list(batch.row_of_token, 7), ElementsAre(0, 0, 0, 1, 1, 1, 1));
@@ -86,38 +90,23 @@ TEST(BatchBuilder, PicksOfForksAndDrafts) {
   EXPECT_THAT(list(batch.sampled.row_begin, 3), ElementsAre(0, 1, 4));
   EXPECT_THAT(list(batch.sampled.sample_tokens, batch.num_samples), ElementsAre(0, 0, 1, 2, 3));
   std::vector<std::pair<int, int>> picks;
-  for (const Pick& pick : builder->picks()) picks.emplace_back(pick.row, pick.offset);
+  for (const Pick& pick : builder_->picks()) picks.emplace_back(pick.row, pick.offset);
   EXPECT_THAT(picks, ElementsAre(testing::Pair(0, 0), testing::Pair(1, 0), testing::Pair(2, 0),
                                  testing::Pair(2, 1), testing::Pair(2, 2)));
 }
 
-TEST(BatchBuilder, DecodingSamplesEveryToken) {
-  DeviceOptions reference;
-  reference.kind = "reference";
-  const auto device = open_device(reference);
-  ASSERT_TRUE(device.ok()) << device.status();
-  auto builder = BatchBuilder::create(kLimits, **device);
-  ASSERT_TRUE(builder.ok()) << builder.status();
-  SlotTable slots(kLimits, 2500, 1);
+TEST_F(BatchBuilderTest, DecodingSamplesEveryToken) {
   StepPlan plan;
   plan.admits = {{0, {5}, -1, 1, 0, {}}, {1, {7}, -1, 1, 0, {}}};
   plan.rows = {test::plan_row(0, 0, 1, true, {4}), test::plan_row(1, 0, 1, true, {6})};
-  ASSERT_TRUE(slots.apply(plan).ok());
-  EXPECT_EQ(builder->build(plan, slots, nullptr).sampled.tokens, nullptr);
-  ASSERT_TRUE((*device)->wait().ok());
+  EXPECT_EQ(build(plan).sampled.tokens, nullptr);
 }
 
 // Slots 0 and 1 have a prefix of 300 positions in common, slot 2 is another's.
-TEST(BatchBuilder, TellsWhichRowsShareABeginning) {
-  DeviceOptions reference;
-  reference.kind = "reference";
-  const auto device = open_device(reference);
-  ASSERT_TRUE(device.ok()) << device.status();
+TEST_F(BatchBuilderTest, TellsWhichRowsShareABeginning) {
   StepLimits limits = kLimits;
   limits.max_model_len = 400;
   limits.num_blocks = 100;
-  auto builder = BatchBuilder::create(limits, **device);
-  ASSERT_TRUE(builder.ok()) << builder.status();
   std::vector<BlockId> common, other;
   for (int b = 0; b < 18; ++b) common.push_back(b), other.push_back(40 + b);
   std::vector<std::vector<BlockId>> tables = {common, common, other};
@@ -127,10 +116,7 @@ TEST(BatchBuilder, TellsWhichRowsShareABeginning) {
     plan.admits.push_back({s, std::vector<TokenId>(301, 8), -1, 301, 0, {}});
     plan.rows.push_back(test::plan_row(s, 300, 1, true, tables[static_cast<std::size_t>(s)]));
   }
-  SlotTable slots(limits, 2500, 1);
-  ASSERT_TRUE(slots.apply(plan).ok());
-  const Batch& batch = builder->build(plan, slots, nullptr);
-  ASSERT_TRUE((*device)->wait().ok());
+  const Batch batch = build(plan, limits);
   ASSERT_EQ(batch.num_shared_runs, 3);  // one, and two of no rows
   EXPECT_THAT(list(batch.shared_runs, 12), ElementsAre(0, 2, 0, 256, 0, 0, 0, 0, 0, 0, 0, 0));
   EXPECT_THAT(list(batch.shared_rows, 2), ElementsAre(0, 1));
