@@ -26,9 +26,8 @@ def two_hosts(case):
     except Unavailable as why:
         raise Skipped(str(why)) from why
     try:
-        options, env = net.serve()
         with net.entered(0):
-            server = case.start(*options, inside=net.inside(0), env=env)
+            server = case.start(*net.serve(), inside=net.inside(0), env=net.mpi())
             yield net, server
             server.settle()
             case.end(server)

@@ -68,8 +68,8 @@ class Hosts:
                 "--grpc-insecure-private-network", "--worker-secret-file", self.secret]
 
     def serve(self):
-        """Options and environment of a `quire serve` on host 0 with ranks on all."""
-        return ["--hostfile", self.hostfile, *self.open()], self.mpi()
+        """Options of a `quire serve` on host 0 with ranks on all."""
+        return ["--hostfile", self.hostfile, *self.open()]
 
     def mpi(self):
         """Environment in which mpirun reaches all hosts."""
@@ -78,8 +78,8 @@ class Hosts:
     @contextlib.contextmanager
     def entered(self, host):
         """This thread, and those that it starts, talk from a host."""
-        with open("/proc/thread-self/ns/net") as home, open(f"/run/netns/{self.names[host]}") as there:
-            set_network(there)
+        with open("/proc/thread-self/ns/net") as home:
+            self.bridge.enter(LETTERS[host])
             try:
                 yield
             finally:

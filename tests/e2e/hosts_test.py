@@ -54,7 +54,7 @@ class HostsServer:
                            os.path.join(BIN, "quire-worker"), MODEL, "--coordinator", listening[1],
                            "--worker-secret-file", hosts.secret, *shape)
             else:
-                self.start("quire", "serve", *server, *hosts.serve()[0])
+                self.start("quire", "serve", *server, *hosts.serve())
             self.http = self.wait(r"coordinator ready http=(\S+)")[1]
         except RuntimeError:
             self.close()
