@@ -114,12 +114,12 @@ void TileColumns<V, T>::scores(const typename W::Factor* q, const KvHead& kv,
   }
   for (int i = 0; i < units; ++i) {
     if (next != nullptr) fetch_keys(*next, i, step);
-    typename V::F k[C];
+    typename W::Units k[C];
 #pragma GCC unroll 4
     for (int j = 0; j < C; ++j) k[j] = W::load(tile.k[c + j] + i * step);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-      const typename V::F x = W::set(q + r * kv.key_dim + i * W::kPair);
+      const typename W::Units x = W::set(q + r * kv.key_dim + i * W::kPair);
 #pragma GCC unroll 4
       for (int j = 0; j < C; ++j) sum[r][j] = W::dot(sum[r][j], x, k[j]);
     }
@@ -145,12 +145,12 @@ void TileColumns<V, T>::values(float* scores, const KvHead& kv, const T* const* 
   for (int p = begin; p < end; p += W::kPair) {
     const int row = p % 16 * padded_dim;
     if (next != nullptr) fetch_values(next->v[p / 16] + row, padded_dim * W::kPair);
-    typename V::F x[C];
+    typename W::Units x[C];
 #pragma GCC unroll 4
     for (int c = 0; c < C; ++c) x[c] = W::load(v[p / 16] + row + 16 * c * W::kPair);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-      const typename V::F w = W::set(weights_of<V, T>(scores, r) + p);
+      const typename W::Units w = W::set(weights_of<V, T>(scores, r) + p);
 #pragma GCC unroll 4
       for (int c = 0; c < C; ++c) sum[r][c] = W::dot(sum[r][c], w, x[c]);
     }
@@ -205,9 +205,9 @@ void value_alone(const typename KvWords<V, T>::Factor* weights, const KvHead& kv
   using W = KvWords<V, T>;
   const int unit = p / W::kPair * W::kPair;
   const T* v = tile.v[p / 16] + unit % 16 * kv.padded_dim;
-  const typename V::F w = W::set(weights + unit);
+  const typename W::Units w = W::set(weights + unit);
   for (int d = 0; d < kv.padded_dim; d += 16) {
-    const typename V::F x = W::keep(W::load(v + d * W::kPair), p - unit);
+    const typename W::Units x = W::keep(W::load(v + d * W::kPair), p - unit);
     V::store(values + d, W::dot(V::load(values + d), w, x));
   }
 }

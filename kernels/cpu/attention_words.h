@@ -16,32 +16,30 @@ namespace {  // a copy for each file: see README, "The CPU backend"
 template <class V, class T>
 struct KvWords {
   using Factor = float;
+  using Units = typename V::F;  // a unit in each lane
   static constexpr int kPair = 1;
   static constexpr int kRows = V::kRows;                            // that share a pass over a tile
   static int query_stride(const KvHead& kv) { return kv.key_dim; }  // in Factors
-  static typename V::F load(const T* units) { return V::load(units); }
-  static typename V::F set(const float* unit) { return V::set(*unit); }
+  static Units load(const T* units) { return V::load(units); }
+  static Units set(const float* unit) { return V::set(*unit); }
   // sum + unit * k
-  static typename V::F dot(typename V::F sum, typename V::F unit, typename V::F k) {
-    return V::fma(unit, k, sum);
-  }
+  static typename V::F dot(typename V::F sum, Units unit, Units k) { return V::fma(unit, k, sum); }
 };
 
 template <class V>
 struct KvWords<V, Bf16> {
   using Factor = Bf16;
+  using Units = typename V::Pairs;
   static constexpr int kPair = 2;
   static constexpr int kRows = V::kRows;
   static int query_stride(const KvHead& kv) { return kv.key_dim; }
-  static typename V::F load(const Bf16* units) { return V::load_pairs(units); }
-  static typename V::F set(const Bf16* unit) { return V::set_pair(unit); }
-  static typename V::F dot(typename V::F sum, typename V::F unit, typename V::F k) {
+  static Units load(const Bf16* units) { return V::load_pairs(units); }
+  static Units set(const Bf16* unit) { return V::set_pair(unit); }
+  static typename V::F dot(typename V::F sum, Units unit, Units k) {
     return V::dot_pairs(sum, unit, k);
   }
   // Pairs of which only one element counts: the other one, which may be NaN, becomes 0.
-  static typename V::F keep(typename V::F pairs, int element) {
-    return V::keep_of_pairs(pairs, element);
-  }
+  static Units keep(Units pairs, int element) { return V::keep_of_pairs(pairs, element); }
 };
 
 // A Factor is four factors of 16 bits.

@@ -24,19 +24,20 @@ struct Lanes256 {
     return {_mm256_cvtph_ps(load8(p)), _mm256_cvtph_ps(load8(p + 8))};
   }
   static F load(const Bf16* p) { return {widen(load8(p)), widen(load8(p + 8))}; }
-  static F load_pairs(const Bf16* p) {
+  using Pairs = F;
+  static Pairs load_pairs(const Bf16* p) {
     const auto* floats = reinterpret_cast<const float*>(p);
     return {_mm256_loadu_ps(floats), _mm256_loadu_ps(floats + 8)};
   }
-  static F set_pair(const Bf16* p) {
+  static Pairs set_pair(const Bf16* p) {
     float bits;
     __builtin_memcpy(&bits, p, 4);
     return set(bits);
   }
-  static F dot_pairs(F sum, F a, F b) {
+  static F dot_pairs(F sum, Pairs a, Pairs b) {
     return {dot8(sum.lo, a.lo, b.lo), dot8(sum.hi, a.hi, b.hi)};
   }
-  static F keep_of_pairs(F pairs, int element) {
+  static Pairs keep_of_pairs(Pairs pairs, int element) {
     const __m256i mask = _mm256_set1_epi32(element == 0 ? 0xffff : static_cast<int>(0xffff0000u));
     return {_mm256_and_ps(pairs.lo, _mm256_castsi256_ps(mask)),
             _mm256_and_ps(pairs.hi, _mm256_castsi256_ps(mask))};

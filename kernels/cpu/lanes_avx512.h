@@ -30,16 +30,17 @@ struct Lanes512 {
   }
   // Sixteen pairs of bfloat16 as they lie in memory, one pair sixteen times, and what is done with
   // them: sum + a0 * b0 + a1 * b1 in each lane; the other element of each pair made 0.
-  static F load_pairs(const Bf16* p) { return _mm512_loadu_ps(p); }
-  static F set_pair(const Bf16* p) {
+  using Pairs = __m512bh;  // as F they would be loaded again for every product
+  static Pairs load_pairs(const Bf16* p) { return (__m512bh)_mm512_loadu_si512(p); }
+  static Pairs set_pair(const Bf16* p) {
     std::int32_t bits;
     __builtin_memcpy(&bits, p, 4);
-    return _mm512_castsi512_ps(_mm512_set1_epi32(bits));
+    return (__m512bh)_mm512_set1_epi32(bits);
   }
-  static F dot_pairs(F sum, F a, F b) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
-  static F keep_of_pairs(F pairs, int element) {
+  static F dot_pairs(F sum, Pairs a, Pairs b) { return _mm512_dpbf16_ps(sum, a, b); }
+  static Pairs keep_of_pairs(Pairs pairs, int element) {
     const __m512i mask = _mm512_set1_epi32(element == 0 ? 0xffff : static_cast<int>(0xffff0000u));
-    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(pairs), mask));
+    return (__m512bh)_mm512_and_si512((__m512i)pairs, mask);
   }
   // Products of whole numbers: bytes as they lie in memory, four to a lane, times factors of 16
   // bits, four to a std::uint64_t as store_factors() lays them out: their high bytes, their low
