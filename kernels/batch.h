@@ -23,6 +23,7 @@ struct Batch {
   int num_rows = 0;                            // B
   int block_size = 16;                         // S
   int max_blocks = 0;                          // width of block_tables
+  bool decodes = false;                        // every row has one token: row b's is token b
   const TokenId* tokens = nullptr;             // [T]
   const std::int32_t* positions = nullptr;     // [T]
   const std::int32_t* row_of_token = nullptr;  // [T]; -1: stored nowhere
@@ -47,6 +48,7 @@ inline constexpr int kSharedPositions = 256;
 // The batch of the sampled tokens alone, where they are not all.
 inline Batch only_sampled(Batch batch) {
   batch.num_tokens = batch.sampled.num_tokens;
+  batch.decodes = false;
   batch.tokens = nullptr;
   batch.positions = batch.sampled.positions;
   batch.row_of_token = batch.sampled.row_of_token;

@@ -5,6 +5,7 @@
 
 #include "common/check.h"
 #include "kernels/cpu/ops.h"
+#include "kernels/cpu/share.h"
 
 namespace quire::cpu {
 namespace {
@@ -13,6 +14,8 @@ namespace {
 constexpr int kRowsPerItem = 48;
 constexpr int kLeastRowsPerItem = 12;
 constexpr int kItemsPerThread = 3;
+constexpr int kLongContext = 4096;
+constexpr int kSplitsPerItem = 4;  // of one token, where there are many rows
 
 constexpr int padded(int head_dim) {
   return (head_dim + 15) / 16 * 16;
@@ -113,14 +116,16 @@ AttentionWork::Row AttentionWork::row_at(int index, int num_threads) const {
   row.tile_tokens = std::max(1, divided(tokens, std::max(1, tiles)));
   row.tiles = divided(tokens, row.tile_tokens);
   if (tokens != 1) return row;
+  const bool many_rows = batch_.num_rows >= 4 * num_threads;
   if (num_threads > 1) {
     const int position = batch_.positions[row.begin];
     row.first_split = first_split(spec_, position);
     row.splits = position / kSplitPositions + 1 - row.first_split;
+    if (many_rows && row.splits <= kSplitsPerItem) row.splits = 1;
   }
   // With enough rows to keep all threads busy one item takes all heads: their K and V are
   // neighbours in memory and are read ahead from one head to the next.
-  if (batch_.num_rows >= 4 * num_threads) row.head_items = 1;
+  if (many_rows) row.head_items = 1;
   return row;
 }
 
@@ -139,6 +144,20 @@ void AttentionWork::run(int thread, int num_threads) {
       }
       first += items;
     }
+  }
+}
+
+bool AttentionWork::divides_rows(const Batch& batch, int num_threads) {
+  return batch.decodes && cpu::divides_rows(batch.num_rows, num_threads) &&
+         batch.max_blocks * batch.block_size <= kLongContext;
+}
+
+void AttentionWork::run_rows(int thread, int num_threads) {
+  const Range rows = share_of(batch_.num_rows, thread, num_threads);
+  for (int index = rows.begin; index < rows.end; ++index) {
+    Row row = row_at(index, 1);
+    row.head_items = 1;
+    run_item(row, 0, thread);
   }
 }
 

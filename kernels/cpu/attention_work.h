@@ -45,6 +45,11 @@ class AttentionWork {
                 AttentionScratch& scratch);
 
   void run(int thread, int num_threads);
+  // Instead of run(), where divides_rows(): a thread's share of the rows, K and V of which it
+  // stored itself.
+  void run_rows(int thread, int num_threads);
+  // Not with long contexts: the threads that do not have them would wait.
+  static bool divides_rows(const Batch& batch, int num_threads);
 
  private:
   // One sequence of the batch and how its work is cut.

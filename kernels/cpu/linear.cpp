@@ -1,5 +1,5 @@
 // A thread's share of a matrix product as a LinearJob, and the choice of its kernel. Threads divide
-// the panels; nobody divides K.
+// the panels, or many rows (share.h); nobody divides K.
 #include "kernels/cpu/linear.h"
 
 #include <algorithm>
@@ -10,6 +10,7 @@
 #include "kernels/cpu/activation.h"
 #include "kernels/cpu/linear_job.h"
 #include "kernels/cpu/pack.h"
+#include "kernels/cpu/share.h"
 
 namespace quire::cpu {
 namespace {
@@ -29,9 +30,15 @@ LeafSteps leaf_steps(const SumPlan& sum) {
   return steps;
 }
 
+// What a thread computes: rows of the activations, and panels.
+struct Share {
+  Range rows;
+  Range panels;
+};
+
 // Panels [begin, end) of a thread, in pairs so that tiles are full: thread i of n starts where
 // i / n of the pairs end.
-Range share(int num_panels, int thread, int num_threads) {
+Range panels_of(int num_panels, int thread, int num_threads) {
   const std::int64_t pairs = (num_panels + 1) / 2;
   const auto start = [&](std::int64_t i) {
     return static_cast<int>(std::min<std::int64_t>(num_panels, pairs * i / num_threads * 2));
@@ -39,7 +46,14 @@ Range share(int num_panels, int thread, int num_threads) {
   return {start(thread), start(thread + 1)};
 }
 
-LinearJob make_job(const LinearArgs& args, const LeafSteps& steps, Range panels) {
+Share share(int rows, int num_panels, int thread, int num_threads) {
+  if (divides_rows(rows, num_threads)) {
+    return {share_of(rows, thread, num_threads), {0, num_panels}};
+  }
+  return {{0, rows}, panels_of(num_panels, thread, num_threads)};
+}
+
+LinearJob make_job(const LinearArgs& args, const LeafSteps& steps, const Share& mine) {
   const Weight& weight = *args.weight;
   const PanelLayout layout = panel_layout(weight.format, weight.sum, weight.rows);
   LinearJob job;
@@ -47,23 +61,24 @@ LinearJob make_job(const LinearArgs& args, const LeafSteps& steps, Range panels)
   job.panel_bytes = layout.panel_bytes;
   job.header_offset = layout.header_offset;
   job.num_units = layout.num_units;
-  job.panel_begin = panels.begin;
-  job.panel_end = panels.end;
+  job.panel_begin = mine.panels.begin;
+  job.panel_end = mine.panels.end;
   job.rows = weight.rows;
   job.leaves = steps.data();
   job.num_leaves = static_cast<int>(steps.size());
-  job.in = static_cast<const std::byte*>(args.in.data);
+  const auto first_row = static_cast<std::size_t>(mine.rows.begin);
   job.in_stride = activation_stride(args.in.layout, args.in.columns);
   job.num_blocks = num_blocks32(args.in.columns);
+  job.in = static_cast<const std::byte*>(args.in.data) + first_row * job.in_stride;
   if (args.in.layout == ActivationLayout::kQ8) {
-    const Q8Row first = q8_row(args.in, 0);
+    const Q8Row first = q8_row(args.in, mine.rows.begin);
     job.in_scales =
         static_cast<std::size_t>(reinterpret_cast<const std::byte*>(first.scales) - job.in);
     job.in_sums = static_cast<std::size_t>(reinterpret_cast<const std::byte*>(first.sums) - job.in);
   }
-  job.tokens = args.in.rows;
+  job.tokens = mine.rows.size();
   job.bias = args.bias;
-  job.out = args.out;
+  job.out = args.out + first_row * args.out_stride;
   job.out_stride = args.out_stride;
   job.out_subtree_stride = args.out_subtree_stride;
   return job;
@@ -74,9 +89,9 @@ int num_panels(const Weight& weight) {
 }
 
 // The thread's share of the matrix after this one.
-void set_next(const Weight& next, int thread, int num_threads, LinearJob& job) {
+void set_next(const Weight& next, int rows, int thread, int num_threads, LinearJob& job) {
   const std::size_t panel_bytes = panel_layout(next.format, next.sum, next.rows).panel_bytes;
-  const Range panels = share(num_panels(next), thread, num_threads);
+  const Range panels = share(rows, num_panels(next), thread, num_threads).panels;
   job.next = static_cast<const std::byte*>(next.data) +
              static_cast<std::size_t>(panels.begin) * panel_bytes;
   job.next_bytes = static_cast<std::size_t>(panels.size()) * panel_bytes;
@@ -102,11 +117,11 @@ void linear(Isa isa, const LinearArgs& args, int thread, int num_threads) {
   QUIRE_CHECK_EQ(args.in.columns, weight.columns);
   QUIRE_CHECK(args.in.layout == weight.input);
   QUIRE_CHECK(args.bias == nullptr || weight.sum.num_outputs == 1);
-  const Range panels = share(num_panels(weight), thread, num_threads);
-  if (panels.empty() || args.in.rows == 0) return;
+  const Share mine = share(args.in.rows, num_panels(weight), thread, num_threads);
+  if (mine.panels.empty() || mine.rows.empty()) return;
   const LeafSteps steps = leaf_steps(weight.sum);
-  LinearJob job = make_job(args, steps, panels);
-  if (args.next != nullptr) set_next(*args.next, thread, num_threads, job);
+  LinearJob job = make_job(args, steps, mine);
+  if (args.next != nullptr) set_next(*args.next, args.in.rows, thread, num_threads, job);
   run(isa, weight.input, weight.format, job);
 }
 

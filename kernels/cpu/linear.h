@@ -37,7 +37,7 @@ absl::StatusOr<PackedShape> packed_shape(const MatrixSource& source, Isa isa, bo
 // Fills weight.data (allocated by the caller, zeroed) from the source.
 void pack(const MatrixSource& source, Isa isa, Weight& weight);
 
-// Thread `thread` of `num_threads` computes its share of N; all of them must be called.
+// Thread `thread` of `num_threads` computes its share, of N or of T; all of them must be called.
 void linear(Isa isa, const LinearArgs& args, int thread, int num_threads);
 
 // Decodes row n of a packed weight to fp32, for the embedding: out[columns].

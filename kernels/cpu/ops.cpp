@@ -32,13 +32,6 @@ const VectorOps& vector_ops(Isa isa) {
   return isa == Isa::kAvx512 ? vector_ops_avx512() : vector_ops_avx2();
 }
 
-Range share_of(int n, int thread, int num_threads) {
-  const auto cut = [&](int i) {
-    return static_cast<int>(static_cast<std::int64_t>(n) * i / num_threads);
-  };
-  return {cut(thread), cut(thread + 1)};
-}
-
 RowTarget row_target(const Activation& a) {
   RowTarget target{.layout = a.layout,
                    .data = static_cast<std::byte*>(a.data),
@@ -59,6 +52,7 @@ CpuOps::CpuOps(Isa isa, Arithmetic arithmetic, std::optional<DType> kv_dtype, in
     : isa_(isa),
       arithmetic_(arithmetic),
       kv_dtype_(kv_dtype),
+      num_threads_(num_threads),
       vector_ops_(vector_ops(isa)),
       memory_(memory),
       commands_(commands),
@@ -101,22 +95,24 @@ absl::StatusOr<Weight> CpuOps::pack(const MatrixSource& source) {
 
 void CpuOps::embed(const Weight& table, TokenId first_id, const TokenId* tokens, int num_tokens,
                    float* out) {
-  enqueue([isa = isa_, w = &table, first_id, tokens, num_tokens, out](int thread, int num_threads) {
-    const Range share = share_of(num_tokens, thread, num_threads);
-    for (int t = share.begin; t < share.end; ++t) {
-      const int n = tokens[t] - first_id;
-      if (n < 0 || n >= w->rows) continue;
-      unpack_row(isa, *w, n,
-                 out + static_cast<std::size_t>(t) * static_cast<std::size_t>(w->columns));
-    }
-  });
+  enqueue(num_tokens,
+          [isa = isa_, w = &table, first_id, tokens, num_tokens, out](int thread, int num_threads) {
+            const Range share = share_of(num_tokens, thread, num_threads);
+            for (int t = share.begin; t < share.end; ++t) {
+              const int n = tokens[t] - first_id;
+              if (n < 0 || n >= w->rows) continue;
+              unpack_row(isa, *w, n,
+                         out + static_cast<std::size_t>(t) * static_cast<std::size_t>(w->columns));
+            }
+          });
 }
 
 void CpuOps::rms_norm(const float* x, const std::int32_t* rows, int num_rows, int columns,
                       const float* weight, float eps, const Activation& out) {
   QUIRE_CHECK_EQ(out.columns, columns);
-  enqueue([ops = &vector_ops_, x, rows, num_rows, weight, eps, target = row_target(out)](
-              int thread, int num_threads) {
+  const int own_rows = rows == nullptr ? num_rows : 0;
+  enqueue(own_rows, [ops = &vector_ops_, x, rows, num_rows, weight, eps, target = row_target(out)](
+                        int thread, int num_threads) {
     const Range share = share_of(num_rows, thread, num_threads);
     for (int i = share.begin; i < share.end; ++i) {
       const auto row = static_cast<std::size_t>(rows != nullptr ? rows[i] : i);
@@ -134,7 +130,8 @@ void CpuOps::linear(const Weight& weight, const Activation& in, const float* bia
       LinearArgs{&weight, in, bias, out, out_stride, out_subtree_stride});
   if (last_linear_ != nullptr) last_linear_->next = &weight;
   last_linear_ = args;
-  enqueue([isa = isa_, args](int thread, int num_threads) {
+  const int rows = divides_rows(in.rows, num_threads_) ? in.rows : 0;
+  enqueue(rows, [isa = isa_, args](int thread, int num_threads) {
     cpu::linear(isa, *args, thread, num_threads);
   });
 }
@@ -147,38 +144,43 @@ void CpuOps::rope_store(float* qkv, const AttentionSpec& spec, const RopeSpec& r
               .interleaved = rope.interleaved,
               .kv = kv_head(kv),
               .kv_head_bytes = kv_head_bytes(kv.dtype, kv.head_dim, kv.block_size)};
-  enqueue([ops = &vector_ops_, qkv, job, cos_sin, batch](int thread, int num_threads) mutable {
-    const auto stride =
-        static_cast<std::size_t>((job.num_heads + 2 * job.num_kv_heads) * job.kv.head_dim);
-    const Range share = share_of(batch.num_tokens, thread, num_threads);
-    RopeJob mine = job;
-    for (int t = share.begin; t < share.end; ++t) {
-      const int position = batch.positions[t];
-      const auto table = static_cast<std::size_t>(batch.row_of_token[t]) *
-                         static_cast<std::size_t>(batch.max_blocks);
-      mine.row = qkv + static_cast<std::size_t>(t) * stride;
-      mine.cos_sin =
-          cos_sin + static_cast<std::size_t>(position) * static_cast<std::size_t>(job.dims);
-      mine.block =
-          batch.block_tables[table + static_cast<std::size_t>(position / batch.block_size)];
-      mine.offset = position % batch.block_size;
-      ops->rope_store(mine);
-    }
-  });
+  enqueue(batch.num_tokens,
+          [ops = &vector_ops_, qkv, job, cos_sin, batch](int thread, int num_threads) mutable {
+            const auto stride =
+                static_cast<std::size_t>((job.num_heads + 2 * job.num_kv_heads) * job.kv.head_dim);
+            const Range share = share_of(batch.num_tokens, thread, num_threads);
+            RopeJob mine = job;
+            for (int t = share.begin; t < share.end; ++t) {
+              const int position = batch.positions[t];
+              const auto table = static_cast<std::size_t>(batch.row_of_token[t]) *
+                                 static_cast<std::size_t>(batch.max_blocks);
+              mine.row = qkv + static_cast<std::size_t>(t) * stride;
+              mine.cos_sin =
+                  cos_sin + static_cast<std::size_t>(position) * static_cast<std::size_t>(job.dims);
+              mine.block =
+                  batch.block_tables[table + static_cast<std::size_t>(position / batch.block_size)];
+              mine.offset = position % batch.block_size;
+              ops->rope_store(mine);
+            }
+          });
 }
 
 void CpuOps::attention(const float* qkv, const AttentionSpec& spec, const Batch& batch,
                        const KvLayer& kv, const Activation& out) {
   auto work =
       std::make_shared<AttentionWork>(vector_ops_, qkv, spec, batch, kv, out, attention_scratch_);
-  enqueue(
-      [work = std::move(work)](int thread, int num_threads) { work->run(thread, num_threads); });
+  if (AttentionWork::divides_rows(batch, num_threads_)) {
+    enqueue(batch.num_rows,
+            [work](int thread, int num_threads) { work->run_rows(thread, num_threads); });
+  } else {
+    enqueue(0, [work](int thread, int num_threads) { work->run(thread, num_threads); });
+  }
 }
 
 void CpuOps::copy_blocks(const KvBlocks& arena, absl::Span<const BlockId> from,
                          absl::Span<const BlockId> to) {
-  enqueue([arena, from = std::vector<BlockId>(from.begin(), from.end()),
-           to = std::vector<BlockId>(to.begin(), to.end())](int thread, int num_threads) {
+  enqueue(0, [arena, from = std::vector<BlockId>(from.begin(), from.end()),
+              to = std::vector<BlockId>(to.begin(), to.end())](int thread, int num_threads) {
     const Range share = share_of(static_cast<int>(from.size()), thread, num_threads);
     for (int i = share.begin; i < share.end; ++i) {
       const auto copy = static_cast<std::size_t>(i);
@@ -192,11 +194,13 @@ void CpuOps::copy_blocks(const KvBlocks& arena, absl::Span<const BlockId> from,
 void CpuOps::gated(Gate gate, const float* gate_up, int num_tokens, int ffn,
                    const Activation& out) {
   QUIRE_CHECK_EQ(out.columns, ffn);
-  enqueue([ops = &vector_ops_, gate, gate_up, num_tokens, ffn, target = row_target(out)](
-              int thread, int num_threads) {
+  const bool by_rows = divides_rows(num_tokens, num_threads_);
+  enqueue(by_rows ? num_tokens : 0, [ops = &vector_ops_, gate, gate_up, num_tokens, ffn, by_rows,
+                                     target = row_target(out)](int thread, int num_threads) {
     const int pieces = (ffn + kGatedColumns - 1) / kGatedColumns;
-    const Range share = share_of(num_tokens * pieces, thread, num_threads);
-    for (int i = share.begin; i < share.end; ++i) {
+    const int whole = by_rows ? pieces : 1;  // pieces that one thread does
+    const Range share = share_of(num_tokens * pieces / whole, thread, num_threads);
+    for (int i = share.begin * whole; i < share.end * whole; ++i) {
       const int row = i / pieces;
       const int begin = i % pieces * kGatedColumns;
       const float* x = gate_up + static_cast<std::size_t>(row) * 2 * static_cast<std::size_t>(ffn);
@@ -218,8 +222,8 @@ void CpuOps::combine(const CombineArgs& args) {
     QUIRE_CHECK_EQ(args.out.columns, args.columns);
     job.out = row_target(args.out);
   }
-  enqueue([ops = &vector_ops_, job, rows = args.rows, program = std::move(program),
-           partials = std::move(partials)](int thread, int num_threads) {
+  enqueue(args.rows, [ops = &vector_ops_, job, rows = args.rows, program = std::move(program),
+                      partials = std::move(partials)](int thread, int num_threads) {
     CombineJob mine = job;
     mine.program = program.data();
     mine.program_size = static_cast<int>(program.size());
@@ -231,9 +235,9 @@ void CpuOps::combine(const CombineArgs& args) {
 
 void CpuOps::select(absl::Span<const float* const> parts, absl::Span<const TokenId> ends,
                     const TokenId* tokens, int rows, int columns, float* out) {
-  enqueue([sources = std::vector<const float*>(parts.begin(), parts.end()),
-           ends = std::vector<TokenId>(ends.begin(), ends.end()), tokens, rows, columns,
-           out](int thread, int num_threads) {
+  enqueue(rows, [sources = std::vector<const float*>(parts.begin(), parts.end()),
+                 ends = std::vector<TokenId>(ends.begin(), ends.end()), tokens, rows, columns,
+                 out](int thread, int num_threads) {
     const Range share = share_of(rows, thread, num_threads);
     for (int t = share.begin; t < share.end; ++t) {
       const auto at = static_cast<std::size_t>(t) * static_cast<std::size_t>(columns);
@@ -245,7 +249,7 @@ void CpuOps::select(absl::Span<const float* const> parts, absl::Span<const Token
 
 void CpuOps::take_rows(const float* x, const std::int32_t* rows, int num_rows, int columns,
                        float* out) {
-  enqueue([=](int thread, int num_threads) {
+  enqueue(0, [=](int thread, int num_threads) {
     const auto width = static_cast<std::size_t>(columns);
     const Range share = share_of(num_rows, thread, num_threads);
     for (int i = share.begin; i < share.end; ++i) {
@@ -257,7 +261,7 @@ void CpuOps::take_rows(const float* x, const std::int32_t* rows, int num_rows, i
 
 void CpuOps::feed(TokenId* tokens, const std::int32_t* sources, const TokenId* ids,
                   int num_tokens) {
-  enqueue([=](int thread, int) {
+  enqueue(0, [=](int thread, int) {
     for (int t = 0; thread == 0 && t < num_tokens; ++t) {
       if (sources[t] >= 0) tokens[t] = ids[sources[t]];
     }
@@ -265,7 +269,7 @@ void CpuOps::feed(TokenId* tokens, const std::int32_t* sources, const TokenId* i
 }
 
 void CpuOps::sample(const SampleArgs& args) {
-  enqueue([sampler = Sampler(vector_ops_, args)](int thread, int num_threads) {
+  enqueue(0, [sampler = Sampler(vector_ops_, args)](int thread, int num_threads) {
     for (int b = thread; b < sampler.num_rows(); b += num_threads) sampler.sample_row(b);
   });
 }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/cpu/attention_work.h"
+#include "kernels/cpu/share.h"
 #include "kernels/cpu/team.h"
 #include "kernels/cpu/vector_ops.h"
 #include "kernels/host_memory.h"
@@ -20,8 +21,6 @@ struct LinearArgs;
 
 // The row-wise functions that belong to an instruction set.
 const VectorOps& vector_ops(Isa isa);
-// One thread's share of n rows.
-Range share_of(int n, int thread, int num_threads);
 
 // The arithmetic class asked for by DeviceOptions::dtype.
 enum class Arithmetic { kAuto, kFloat32, kBfloat16 };
@@ -62,14 +61,16 @@ class CpuOps final : public Ops {
   void sample(const SampleArgs& args) override;
 
  private:
+  // `rows`: as in Command.
   template <class Fn>
-  void enqueue(Fn fn) {
-    commands_.push_back({.compute = std::move(fn), .host = nullptr});
+  void enqueue(int rows, Fn fn) {
+    commands_.push_back({.compute = std::move(fn), .host = nullptr, .rows = rows});
   }
 
   const Isa isa_;
   const Arithmetic arithmetic_;
   const std::optional<DType> kv_dtype_;
+  const int num_threads_;
   const VectorOps& vector_ops_;
   HostMemory& memory_;
   std::vector<Command>& commands_;

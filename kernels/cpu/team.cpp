@@ -20,6 +20,10 @@ constexpr std::chrono::microseconds kYields(200);
 constexpr int kNoFailure = std::numeric_limits<int>::max();
 constexpr unsigned kMxcsr = 0x1f80;  // exceptions masked, nearest even, no flush to zero
 
+bool same_rows(const Command& a, const Command& b) {
+  return a.rows != 0 && a.rows == b.rows;
+}
+
 }  // namespace
 
 Team::Team(int num_threads) : num_threads_(num_threads) {
@@ -73,6 +77,7 @@ void Team::run_list(int thread) {
       status_ = command.host();
       if (!status_.ok()) failed_at_.store(i, std::memory_order_relaxed);
     }
+    if (i < last && same_rows(command, commands[static_cast<std::size_t>(i) + 1])) continue;
     meet(phase);
     // Thread 0 may be ahead and have failed a later command: only this one's failure counts here.
     if (host && i < last && failed_at_.load(std::memory_order_relaxed) == i) {

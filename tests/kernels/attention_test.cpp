@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <numeric>
 
+#include "kernels/cpu/share.h"
 #include "tests/kernels/cases.h"
 
 namespace quire::test {
@@ -100,6 +101,32 @@ TEST(Attention, ASequenceAloneHasTheBitsItHasAmong32) {
       one.lengths = {many.lengths[0]};  // q, k and v depend on the sequence's index
       const AttentionRun alone = run_attention(*device, one, whole(one), ActivationLayout::kF32);
       EXPECT_EQ(alone.bytes[0], together.bytes[0]) << name << ", " << name_of(dtype);
+    }
+  }
+}
+
+// Then each thread does rows of its own from storing K and V on.
+TEST(Attention, ThreadsThatDivideTheRowsChangeNoBit) {
+  constexpr int kLast = 5;  // tokens of each sequence that are decoded together with all others
+  AttentionCase c{.name = "40 rows",
+                  .num_heads = 3,
+                  .num_kv_heads = 1,
+                  .head_dim = 32,
+                  .group_heads = 3,
+                  .rope_dims = 32};
+  for (int s = 0; s < 40; ++s) c.lengths.push_back(kLast + 1 + s * 67 % 600);
+  std::vector<Step> steps(1 + kLast, Step(c.lengths.size(), 1));
+  for (std::size_t s = 0; s < c.lengths.size(); ++s) steps[0][s] = c.lengths[s] - kLast;
+  for (const std::string& name : cpu_backends()) {
+    for (const DType dtype : {DType::kF32, DType::kBf16, DType::kI8}) {
+      SCOPED_TRACE(name + ", " + name_of(dtype));
+      c.dtype = dtype;
+      const ActivationLayout layout = ActivationLayout::kQ8;
+      const AttentionRun base = run_attention(*open_backend(name, 1), c, steps, layout);
+      for (const int threads : {2, 3}) {
+        ASSERT_TRUE(cpu::divides_rows(40, threads));
+        expect_same_bits(base, run_attention(*open_backend(name, threads), c, steps, layout));
+      }
     }
   }
 }

@@ -73,15 +73,19 @@ TEST(LinearBitsTest, ATokenOfAWideMatrixIsTheSameInEveryBatch) {
 
 TEST(LinearBitsTest, ARowIsTheSameForAnyThreadsAndPlace) {
   for_all([](Isa isa, Format format, bool float32) {
-    const int columns = width_of(format), rows = 150, tokens = 7;
+    const int columns = width_of(format), rows = 150;
     const Stored m = random_matrix(format, rows, columns, 3);
     const Packed packed = pack_matrix(m.source(SumPlan::whole(columns)), isa, float32);
     const auto k = static_cast<std::size_t>(columns);
-    const std::vector<float> x = random_floats(tokens * k, 4);
+    constexpr int kMany = 77, tokens = 7;  // up to 5 threads divide the many, and 16 the rows
+    const std::vector<float> x = random_floats(kMany * k, 4);
+    const Input many = make_input(packed.weight.input, x.data(), k, kMany, columns);
+    const std::vector<float> expected = multiply(isa, packed, many.activation);
     const Input in = make_input(packed.weight.input, x.data(), k, tokens, columns);
-    const std::vector<float> expected = multiply(isa, packed, in.activation);
+    const std::vector<float> few(expected.begin(), expected.begin() + tokens * rows);
     for (const int threads : {2, 3, 5, 16}) {
-      ASSERT_EQ(multiply(isa, packed, in.activation, threads), expected) << threads;
+      ASSERT_EQ(multiply(isa, packed, in.activation, threads), few) << threads;
+      ASSERT_EQ(multiply(isa, packed, many.activation, threads), expected) << threads;
     }
     MatrixSource tail = m.source(SumPlan::whole(columns));
     tail.parts[0].data += 101 * m.stride();

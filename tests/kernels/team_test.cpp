@@ -3,10 +3,13 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <numeric>
 #include <random>
+#include <thread>
 #include <vector>
 
+#include "kernels/cpu/share.h"
 #include "tests/kernels/harness.h"
 
 namespace quire::cpu {
@@ -38,6 +41,62 @@ TEST(Team, EveryThreadRunsEveryCommandInOrder) {
       EXPECT_EQ(std::accumulate(own.begin(), own.end(), 0), kCommands);
     }
   }
+}
+
+// Between commands of the same rows nobody waits: thread 0 does both of them while thread 1 is in
+// the first. Commands of other rows, or of none, begin when all have ended.
+TEST(Team, AThreadGoesOnWithItsOwnRows) {
+  Team team(2);
+  for (const int next_rows : {0, 7}) {
+    std::atomic<bool> second{false}, first_of_1{false};
+    std::atomic<int> ended{0};
+    bool waited_for = false;
+    const auto last = [&](int, int) {
+      if (ended != 2) ended = -100;
+    };
+    const std::vector<Command> list = {
+        {.compute =
+             [&](int thread, int) {
+               const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+               while (thread == 1 && !second && std::chrono::steady_clock::now() < deadline) {
+                 std::this_thread::yield();
+               }
+               if (thread == 1) first_of_1 = true;
+             },
+         .host = nullptr,
+         .rows = 30},
+        {.compute =
+             [&](int thread, int) {
+               if (thread == 0) waited_for = first_of_1;
+               if (thread == 0) second = true;
+               ++ended;
+             },
+         .host = nullptr,
+         .rows = 30},
+        {.compute = last, .host = nullptr, .rows = next_rows}};
+    EXPECT_TRUE(team.run(list).ok());
+    EXPECT_FALSE(waited_for);
+    EXPECT_EQ(ended, 2);
+  }
+}
+
+TEST(Team, EveryRowIsDividedOnce) {
+  for (const int n : {0, 1, 5, 24, 77}) {
+    for (const int threads : {1, 2, 3, 16}) {
+      int end = 0;
+      for (int thread = 0; thread < threads; ++thread) {
+        const Range share = share_of(n, thread, threads);
+        EXPECT_EQ(share.begin, end);
+        EXPECT_LE(share.size(), n / threads + 1);
+        end = share.end;
+      }
+      EXPECT_EQ(end, n);
+    }
+  }
+  EXPECT_FALSE(divides_rows(100, 1));
+  EXPECT_FALSE(divides_rows(1, 2));
+  EXPECT_TRUE(divides_rows(64, 2));
+  EXPECT_FALSE(divides_rows(64, 16));
 }
 
 TEST(Team, RandomListsWithFailingHostTasks) {

@@ -235,6 +235,7 @@ const Batch& BatchBuilder::build(const StepPlan& plan, const SlotTable& slots,
   const Counts counts = count(plan);
   const bool few_shapes = device_->keeps_records() && is_decode(plan);
   place(few_shapes ? rounded_up(counts) : counts);
+  batch_.decodes = batch_.num_rows == counts.rows && counts.tokens == counts.rows;
   feeds_ = false;
   row_begin_[0] = 0;
   row_of_plan_.clear();
