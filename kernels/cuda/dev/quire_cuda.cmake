@@ -15,6 +15,14 @@ if(NOT CMAKE_CUDA_ARCHITECTURES)
     "GPU architectures; the last one as PTX, for newer GPUs" FORCE)
 endif()
 
+# Before the language is on, the search knows nothing of a compiler outside PATH.
+if(CMAKE_CUDA_COMPILER AND NOT CUDAToolkit_ROOT)
+  get_filename_component(CUDAToolkit_ROOT ${CMAKE_CUDA_COMPILER}/../.. ABSOLUTE)
+endif()
+# CMake 3.25 sets a property of this target whether the toolkit has it or not; 13 has it no more.
+if(NOT TARGET CUDA::nvToolsExt)
+  add_library(CUDA::nvToolsExt INTERFACE IMPORTED)
+endif()
 find_package(CUDAToolkit QUIET)
 find_path(QUIRE_CUDA_INCLUDE cuda_runtime_api.h
   HINTS ${CUDAToolkit_INCLUDE_DIRS} /usr/local/cuda/include

@@ -10,13 +10,18 @@ import tempfile
 
 import dockerfile_parse
 
+# This machine's authorities, and how it reaches the package index: a proxy of its own may stand between.
+AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
+NETWORK = ("PIP_INDEX_URL", "PIP_DEFAULT_TIMEOUT", "http_proxy", "https_proxy", "no_proxy")
+
 # $1: root, $2: a folder for the compiler's cache, the rest: the command
 RUN = """set -e
 mount -t proc proc "$1/proc"; mount --rbind /dev "$1/dev"
 cp /etc/resolv.conf "$1/etc/resolv.conf"
+mount -t tmpfs tmpfs "$1/run"; cp "%s" "$1/run/authorities.pem"
 mkdir -p "$1/root/.cache/ccache"; mount --bind "$2" "$1/root/.cache/ccache"
 root=$1; shift 2
-exec chroot "$root" "$@" """
+exec chroot "$root" "$@" """ % AUTHORITIES
 
 
 class Image:
@@ -95,9 +100,10 @@ class Image:
     def do_run(self, value):
         compiled = os.path.join(self.cache, "container-ccache")
         os.makedirs(compiled, exist_ok=True)
+        network = [f"{name}={os.environ[name]}" for name in NETWORK if name in os.environ]
         self.call(["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", RUN, "run", self.root,
                    compiled, "/usr/bin/env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-                   "HOME=/root", "sh", "-c", f"cd {self.directory} && {self.fill(value)}"])
+                   "HOME=/root", "PIP_CERT=/run/authorities.pem", *network, "sh", "-c", f"cd {self.directory} && {self.fill(value)}"])
 
     def keep(name):  # what runtimes read
         def do(self, value):
