@@ -74,6 +74,7 @@ class CpuDevice final : public Device {
   absl::Status wait() override {
     absl::Status status = team_.run(commands_);
     commands_.clear();
+    ops_.begin_list();
     return status;
   }
 

@@ -122,6 +122,15 @@ void linear(Isa isa, const LinearArgs& args, int thread, int num_threads) {
   const LeafSteps steps = leaf_steps(weight.sum);
   LinearJob job = make_job(args, steps, mine);
   if (args.next != nullptr) set_next(*args.next, args.in.rows, thread, num_threads, job);
+  ReadAhead::Pieces pieces;
+  AheadLines ahead;
+  if (args.ahead != nullptr) {
+    pieces = args.ahead->pieces(mine.rows, args.ahead_begin, args.ahead_end, args.ahead_whole);
+    ahead.piece = pieces.data();
+    ahead.end = pieces.data() + pieces.size();
+    ahead.piece_bytes = args.ahead->piece_bytes();
+    job.ahead = &ahead;
+  }
   run(isa, weight.input, weight.format, job);
 }
 

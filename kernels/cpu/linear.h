@@ -4,8 +4,10 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 
 #include "absl/status/statusor.h"
+#include "kernels/cpu/read_ahead.h"
 #include "kernels/weight.h"
 
 namespace quire::cpu {
@@ -25,6 +27,12 @@ struct LinearArgs {
   std::size_t out_stride = 0;          // floats between tokens
   std::size_t out_subtree_stride = 0;  // floats between outputs of the SumPlan
   const Weight* next = nullptr;        // the matrix multiplied after this one, fetched ahead
+  // What the attention after it reads, if not null, fetched ahead too. This product does the part
+  // [ahead_begin, ahead_end) of ahead_whole of the work before that attention.
+  std::shared_ptr<const ReadAhead> ahead = nullptr;
+  std::size_t ahead_begin = 0;
+  std::size_t ahead_end = 0;
+  std::size_t ahead_whole = 0;
 };
 
 // Bytes `pack` will write, and the layout of activations the weight will ask for. dtype "float32"

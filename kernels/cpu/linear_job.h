@@ -26,6 +26,18 @@ struct LeafStep {
   int merges = 0;
 };
 
+// Memory that is read once the product has ended, fetched while it computes: a line at some of a
+// tile's steps, so that none is dropped for those before it.
+struct AheadLines {
+  const std::byte* const* piece = nullptr;  // from here on
+  const std::byte* const* end = nullptr;
+  std::size_t piece_bytes = 0;
+  std::size_t next = 0;    // byte of *piece
+  std::uint32_t rate = 0;  // lines a step, in kAheadUnits
+  std::uint32_t due = 0;
+};
+inline constexpr std::uint32_t kAheadUnits = 1 << 16;
+
 struct LinearJob {
   // weight, see panel.h
   const std::byte* panels = nullptr;
@@ -37,6 +49,7 @@ struct LinearJob {
   int rows = 0;                     // N
   const std::byte* next = nullptr;  // what this thread reads after them, to be fetched ahead
   std::size_t next_bytes = 0;
+  AheadLines* ahead = nullptr;  // or null
   const LeafStep* leaves = nullptr;
   int num_leaves = 0;
   // activations, see activation.h; kQ8 has scales and sums behind the values of a token

@@ -23,8 +23,26 @@ struct Prefetch {
   const std::byte* more = nullptr;
   const std::byte* more_end = nullptr;
   int lines_per_step = 0;
+  AheadLines* ahead = nullptr;  // or null
 
   void step() {
+    step_weights();
+    if (ahead != nullptr) step_ahead(*ahead);
+  }
+
+ private:
+  static void step_ahead(AheadLines& a) {
+    a.due += a.rate;
+    for (; a.due >= kAheadUnits && a.piece != a.end; a.due -= kAheadUnits) {
+      __builtin_prefetch(*a.piece + a.next, 0, 2);
+      a.next += 64;
+      if (a.next < a.piece_bytes) continue;
+      a.next = 0;
+      ++a.piece;
+    }
+  }
+
+  void step_weights() {
     for (int i = 0; i < lines_per_step; ++i, next += 64) {
       if (next >= end) {
         if (more >= more_end) return;
@@ -173,6 +191,7 @@ Prefetch fetch_ahead(const LinearJob& job, int panel, int i, int num_tiles) {
   const auto clip = [](std::size_t x, std::size_t limit) { return x < limit ? x : limit; };
   const std::byte* base = job.panels + bytes(job.panel_begin);
   Prefetch fetch;
+  fetch.ahead = job.ahead;
   fetch.next = base + clip(begin, own);
   fetch.end = base + clip(end, own);
   fetch.more = job.next + clip(begin < own ? 0 : begin - own, job.next_bytes);
@@ -265,9 +284,22 @@ void for_chunks(const LinearJob& job, int max_tokens, F f) {
 
 constexpr int kChunkTokens = 96;
 
+// Spreads what is read after the product evenly over its steps.
+template <class Kernel>
+void set_pace(const LinearJob& job, AheadLines& ahead) {
+  constexpr TileSize kTile = Kernel::kShape.many;
+  const auto groups = static_cast<std::size_t>((job.panel_end - job.panel_begin) / kTile.panels);
+  const auto tiles = static_cast<std::size_t>(count_tiles(job.tokens, kTile.tokens));
+  const std::size_t steps = groups * tiles * job.num_units * Kernel::kFetchesPerUnit;
+  const auto pieces = static_cast<std::size_t>(ahead.end - ahead.piece);
+  const std::size_t lines = pieces * ((ahead.piece_bytes + 63) / 64);
+  ahead.rate = static_cast<std::uint32_t>(lines * kAheadUnits / (steps + 1));
+}
+
 // For kernels that read activations as they are.
 template <class Kernel>
 void compute(const LinearJob& job) {
+  if (job.ahead != nullptr) set_pace<Kernel>(job, *job.ahead);
   for_chunks(job, kChunkTokens, [](const LinearJob& chunk) { compute_chunk<Kernel>(chunk); });
 }
 
@@ -275,6 +307,7 @@ void compute(const LinearJob& job) {
 // chunk, on its stack.
 template <class Kernel>
 void compute_packed(const LinearJob& job) {
+  if (job.ahead != nullptr) set_pace<Kernel>(job, *job.ahead);
   alignas(64) std::byte room[kPackedTokensBytes];
   const std::size_t token_bytes = Kernel::packed_token_bytes(job);
   const std::size_t fit = token_bytes == 0 ? kChunkTokens : sizeof(room) / token_bytes;

@@ -58,6 +58,11 @@ CpuOps::CpuOps(Isa isa, Arithmetic arithmetic, std::optional<DType> kv_dtype, in
       commands_(commands),
       attention_scratch_(num_threads) {}
 
+void CpuOps::begin_list() {
+  last_linear_.reset();
+  since_attention_.clear();
+}
+
 std::size_t CpuOps::activation_bytes(ActivationLayout layout, int rows, int columns) const {
   return static_cast<std::size_t>(rows) * activation_stride(layout, columns);
 }
@@ -130,6 +135,7 @@ void CpuOps::linear(const Weight& weight, const Activation& in, const float* bia
       LinearArgs{&weight, in, bias, out, out_stride, out_subtree_stride});
   if (last_linear_ != nullptr) last_linear_->next = &weight;
   last_linear_ = args;
+  since_attention_.push_back(args);
   const int rows = divides_rows(in.rows, num_threads_) ? in.rows : 0;
   enqueue(rows, [isa = isa_, args](int thread, int num_threads) {
     cpu::linear(isa, *args, thread, num_threads);
@@ -170,10 +176,25 @@ void CpuOps::attention(const float* qkv, const AttentionSpec& spec, const Batch&
   auto work =
       std::make_shared<AttentionWork>(vector_ops_, qkv, spec, batch, kv, out, attention_scratch_);
   if (AttentionWork::divides_rows(batch, num_threads_)) {
+    read_ahead(batch, kv, spec.window);
     enqueue(batch.num_rows,
             [work](int thread, int num_threads) { work->run_rows(thread, num_threads); });
   } else {
     enqueue(0, [work](int thread, int num_threads) { work->run(thread, num_threads); });
+  }
+  since_attention_.clear();
+}
+
+void CpuOps::read_ahead(const Batch& batch, const KvLayer& kv, int window) {
+  const auto ahead = std::make_shared<ReadAhead>(batch, kv, window);
+  std::size_t whole = 0;
+  for (const auto& linear : since_attention_) whole += linear->weight->bytes;
+  std::size_t done = 0;
+  for (const auto& linear : since_attention_) {
+    if (linear->in.rows == batch.num_rows) linear->ahead = ahead;
+    linear->ahead_begin = done;
+    linear->ahead_end = done += linear->weight->bytes;
+    linear->ahead_whole = whole;
   }
 }
 

@@ -59,8 +59,12 @@ class CpuOps final : public Ops {
   void feed(TokenId* tokens, const std::int32_t* sources, const TokenId* ids,
             int num_tokens) override;
   void sample(const SampleArgs& args) override;
+  // What is enqueued from here on follows nothing.
+  void begin_list();
 
  private:
+  // The products since the last attention fetch what the next one reads.
+  void read_ahead(const Batch& batch, const KvLayer& kv, int window);
   // `rows`: as in Command.
   template <class Fn>
   void enqueue(int rows, Fn fn) {
@@ -75,7 +79,9 @@ class CpuOps final : public Ops {
   HostMemory& memory_;
   std::vector<Command>& commands_;
   AttentionScratch attention_scratch_;
-  std::shared_ptr<LinearArgs> last_linear_;  // enqueued; learns which matrix follows
+  // Enqueued: learn which matrix follows, or what attention.
+  std::shared_ptr<LinearArgs> last_linear_;
+  std::vector<std::shared_ptr<LinearArgs>> since_attention_;
 };
 
 RowTarget row_target(const Activation& activation);

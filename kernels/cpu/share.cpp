@@ -17,7 +17,7 @@ Range share_of(int n, int thread, int num_threads) {
 }
 
 bool divides_rows(int rows, int num_threads) {
-  return num_threads > 1 && rows >= kRowsPerThread * num_threads;
+  return rows >= kRowsPerThread * num_threads;
 }
 
 }  // namespace quire::cpu
