@@ -7,8 +7,8 @@
 namespace quire::cpu {
 namespace {
 
-// A thread fetches no more: of 8 MB most was gone again when it was read, on two cores of several that
-// have 32 MB of last level cache in common.
+// A thread fetches no more: of 8 MB most was gone again when it was read, on two cores of several
+// that have 32 MB of last level cache in common.
 constexpr std::size_t kBytes = std::size_t{3} << 20;
 
 }  // namespace
