@@ -3,6 +3,9 @@
 // are copied by the call, what they point at must live until wait(). Shapes are outermost first,
 // letters as in common/model_spec.h; `l` marks a local (per-rank) size. All float buffers are fp32.
 //
+// Rows may run ahead of one another: from one call of wait() to the next a buffer keeps its row
+// stride, and no row reads K and V that a token of another row stores.
+//
 // Rules every backend keeps (coordinator and tests rely on them): an output element is summed over
 // K in one order whatever T is and however threads are divided; attention reads K and V from the
 // arena only; masked positions enter as exact zero and their V is never multiplied.

@@ -1,7 +1,8 @@
 // How an attention op is divided among threads: work items (sequence, tile of query tokens, KV
 // head or all of them, and for single tokens split of the context), dealt by a counter. Which
 // thread computes an item changes nothing; whoever finishes the last item of a query tile merges
-// its splits in order and converts its rows.
+// its splits in order and converts its rows. Many decoding rows are divided among the threads
+// instead, which then may be in different ops.
 #pragma once
 
 #include <atomic>
@@ -13,8 +14,8 @@
 
 namespace quire::cpu {
 
-// Buffers that all attention ops of a device share; they run one after the other. Grown when an op
-// is enqueued, used when it runs.
+// Buffers that all attention ops of a device share: they run one after the other, or use what
+// belongs to their thread's rows alone. Grown when an op is enqueued, used when it runs.
 class AttentionScratch {
  public:
   explicit AttentionScratch(int num_threads) : per_thread_(static_cast<std::size_t>(num_threads)) {}

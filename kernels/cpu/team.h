@@ -1,6 +1,6 @@
 // A persistent team of threads that runs a list of commands as one parallel region. Every thread
 // executes every command with its own index, and a barrier stands between two commands, unless both
-// treat the same rows one by one. The caller
+// treat equally many rows one by one. The caller
 // of run() is thread 0. Between runs the others sleep in the kernel: an idle server uses no CPU.
 // All threads compute with the same MXCSR (round to nearest, subnormals kept).
 #pragma once
@@ -19,8 +19,8 @@ namespace quire::cpu {
 struct Command {
   std::function<void(int thread, int num_threads)> compute;
   std::function<absl::Status()> host;  // on thread 0 alone
-  // If not 0: compute divides so many rows by share_of() (share.h), and of what others may write
-  // during the list it reads its own rows alone.
+  // If not 0: compute divides so many rows by share_of() (share.h), writes its own rows alone, and
+  // reads no others that neighbouring commands of as many rows write.
   int rows = 0;
 };
 

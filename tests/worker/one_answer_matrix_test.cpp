@@ -222,6 +222,7 @@ constexpr Kind kKinds[] = {
     {"q6_k_avx512", Storage::kSuperblocks, Format::kQ6_K, "avx512", "auto"},
     {"q6_k_avx2", Storage::kSuperblocks, Format::kQ6_K, "avx2", "auto"},
     {"q4_k_m_avx512", Storage::kSuperblocks, kAsStored, "avx512", "auto"},
+    {"mixed_layers", Storage::kMixedLayers, kAsStored, "auto", "auto"},
     {"mixed_kv_f32_avx512", Storage::kMixed, kAsStored, "avx512", "float32"},
     {"mixed_kv_bf16_avx512", Storage::kMixed, kAsStored, "avx512", "bfloat16"},
     {"mixed_kv_bf16_avx2", Storage::kMixed, kAsStored, "avx2", "bfloat16"},

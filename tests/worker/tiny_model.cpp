@@ -54,10 +54,12 @@ Format superblock_storage_of(Role role) {
   }
 }
 
-Format storage_of(Role role, bool matrix, TinyOptions::Storage storage) {
+Format storage_of(Role role, bool matrix, TinyOptions::Storage storage, int layer) {
   if (!matrix || storage == TinyOptions::Storage::kF32) return Format::kF32;
   if (storage == TinyOptions::Storage::kBf16) return Format::kBf16;
   if (storage == TinyOptions::Storage::kSuperblocks) return superblock_storage_of(role);
+  const bool f16 = storage == TinyOptions::Storage::kMixedLayers && layer % 2 == 1;
+  if (f16 && (role == Role::kOut || role == Role::kDown)) return Format::kF16;
   switch (role) {
     case Role::kValue:
       return Format::kF16;
@@ -98,7 +100,7 @@ std::vector<TinyTensor> make_tensors(const TinyOptions& options, bool gguf) {
     for (int layer = 0; layer < (is_per_layer(row) ? spec.num_layers : 1); ++layer) {
       TinyTensor tensor;
       tensor.name = tensor_name(row, gguf, layer);
-      tensor.format = storage_of(row.role, is_matrix(row), options.storage);
+      tensor.format = storage_of(row.role, is_matrix(row), options.storage, layer);
       tensor.shape = {dim_size(row.rows, spec)};
       if (is_matrix(row)) tensor.shape.push_back(dim_size(row.columns, spec));
       const int columns = dim_size(row.columns, spec);

@@ -28,10 +28,11 @@ struct TinyOptions {
   bool biases = false;
   int window = 0;  // not 0: the folder is a Mistral, the GGUF has the key
   // How matrices are stored. GGUF kMixed: Q4_1 queries and keys beside F16 values, Q8_0 output and
-  // embedding, Q4_1 feed-forward: two activation layouts read the same norm.
+  // embedding, Q4_1 feed-forward: two activation layouts read the same norm. kMixedLayers: the
+  // same, but F16 output and down in every second layer: one reads another layout than the next.
   // kSuperblocks: Q4_K, Q5_K and Q6_K in one file, and a shape whose rows are whole superblocks,
   // though ranks cut them inside (tiny_spec).
-  enum class Storage { kF32, kBf16, kMixed, kSuperblocks } storage = Storage::kF32;
+  enum class Storage { kF32, kBf16, kMixed, kMixedLayers, kSuperblocks } storage = Storage::kF32;
   // Last look at the tensors before they are written: to break a file on purpose.
   std::function<void(std::vector<TinyTensor>&)> edit;
 };

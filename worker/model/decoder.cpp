@@ -92,20 +92,13 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::create(const ModelSpec& spec,
   return decoder;
 }
 
-absl::StatusOr<DeviceBuffer> Decoder::activation(absl::Span<const ActivationLayout> layouts,
-                                                 int rows, int columns, const char* what) {
-  std::size_t bytes = 0;
-  for (const ActivationLayout layout : layouts) {
-    bytes = std::max(bytes, ops_.activation_bytes(layout, rows, columns));
-  }
-  return DeviceBuffer::allocate(device_, bytes, what);
-}
-
-absl::Status Decoder::allocate_normed(ActivationLayout layout) {
-  DeviceBuffer& buffer = normed_[static_cast<std::size_t>(layout)];
+absl::Status Decoder::allocate(ActivationLayout layout, int columns, const char* what,
+                               ByLayout& buffers) {
+  DeviceBuffer& buffer = buffers[static_cast<std::size_t>(layout)];
   if (buffer.data() != nullptr) return absl::OkStatus();
   QUIRE_ASSIGN_OR_RETURN(
-      buffer, activation({layout}, limits_.max_tokens, spec_.hidden, "normalized activations"));
+      buffer, DeviceBuffer::allocate(
+                  device_, ops_.activation_bytes(layout, limits_.max_tokens, columns), what));
   return absl::OkStatus();
 }
 
@@ -131,33 +124,30 @@ absl::Status Decoder::allocate_buffers() {
   QUIRE_ASSIGN_OR_RETURN(gate_up_, DeviceBuffer::allocate(device_, floats(2 * shard_.ffn.size()),
                                                           "gate and up activations"));
   for (const LayerWeights& layer : weights_.layers) {
-    for (ActivationLayout layout : layer.qkv.layouts()) {
-      QUIRE_RETURN_IF_ERROR(allocate_normed(layout));
+    for (const ColumnLinear* reader : {&layer.qkv, &layer.gate_up}) {
+      for (const ActivationLayout layout : reader->layouts()) {
+        QUIRE_RETURN_IF_ERROR(allocate(layout, spec_.hidden, "normalized activations", normed_));
+      }
     }
-    for (ActivationLayout layout : layer.gate_up.layouts()) {
-      QUIRE_RETURN_IF_ERROR(allocate_normed(layout));
-    }
+    QUIRE_RETURN_IF_ERROR(allocate(layer.out.layout(), attention_.num_heads * spec_.head_dim,
+                                   "attention outputs", attended_));
+    QUIRE_RETURN_IF_ERROR(
+        allocate(layer.down.layout(), shard_.ffn.size(), "gated activations", gated_));
   }
-  // Layers may differ in format: room for whatever layout their row-parallel matrices want.
-  std::vector<ActivationLayout> out_layouts, down_layouts;
-  for (const LayerWeights& layer : weights_.layers) {
-    out_layouts.push_back(layer.out.layout());
-    down_layouts.push_back(layer.down.layout());
-  }
-  QUIRE_ASSIGN_OR_RETURN(
-      attended_, activation(out_layouts, limits_.max_tokens, attention_.num_heads * spec_.head_dim,
-                            "attention outputs"));
-  QUIRE_ASSIGN_OR_RETURN(
-      gated_, activation(down_layouts, limits_.max_tokens, shard_.ffn.size(), "gated activations"));
-  QUIRE_ASSIGN_OR_RETURN(final_, activation({weights_.vocabulary().input}, max_logit_rows_,
-                                            spec_.hidden, "final activations"));
+  const std::size_t final_bytes =
+      ops_.activation_bytes(weights_.vocabulary().input, max_logit_rows_, spec_.hidden);
+  QUIRE_ASSIGN_OR_RETURN(final_, DeviceBuffer::allocate(device_, final_bytes, "final activations"));
   return absl::OkStatus();
+}
+
+Activation Decoder::at(const ByLayout& buffers, ActivationLayout layout, int rows, int columns) {
+  return {buffers[static_cast<std::size_t>(layout)].data(), layout, rows, columns};
 }
 
 Inputs Decoder::normed(int rows) const {
   Inputs inputs;
   for (std::size_t i = 0; i < normed_.size(); ++i) {
-    inputs.set({normed_[i].data(), static_cast<ActivationLayout>(i), rows, spec_.hidden});
+    inputs.set(at(normed_, static_cast<ActivationLayout>(i), rows, spec_.hidden));
   }
   return inputs;
 }
@@ -216,15 +206,15 @@ Batch Decoder::narrow(const Batch& batch) {
 
 void Decoder::attention_block(const LayerWeights& layer, const Batch& batch, const KvLayer& kv) {
   const int rows = batch.num_tokens;
-  const Activation attended{attended_.data(), layer.out.layout(), rows,
-                            attention_.num_heads * spec_.head_dim};
+  const Activation attended =
+      at(attended_, layer.out.layout(), rows, attention_.num_heads * spec_.head_dim);
   ops_.attention(qkv_now_, attention_, batch, kv, attended);
   meet(layer.out, attended, attention_plan_, rows, layer.ffn_norm.floats(), &layer.gate_up);
 }
 
 void Decoder::ffn_block(const LayerWeights& layer, const LayerWeights* next, const Batch& batch) {
   const int rows = batch.num_tokens;
-  const Activation gated{gated_.data(), layer.down.layout(), rows, shard_.ffn.size()};
+  const Activation gated = at(gated_, layer.down.layout(), rows, shard_.ffn.size());
   if (!shard_.ffn.empty()) {
     layer.gate_up.forward(ops_, normed(rows), gate_up_.floats());
     ops_.gated(spec_.gate, gate_up_.floats(), rows, shard_.ffn.size(), gated);

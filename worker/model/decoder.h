@@ -49,9 +49,11 @@ class Decoder {
   Decoder(const ModelSpec& spec, const ShardMap& shards, const ModelWeights& weights,
           Device& device, Comm& comm, const DecoderLimits& limits);
   absl::Status allocate_buffers();
-  absl::Status allocate_normed(ActivationLayout layout);
-  absl::StatusOr<DeviceBuffer> activation(absl::Span<const ActivationLayout> layouts, int rows,
-                                          int columns, const char* what);
+  // Buffers of [T][columns] by ActivationLayout, those that are used. Each keeps its row stride
+  // though layers may differ in format: kernels/ops.h.
+  using ByLayout = std::array<DeviceBuffer, 3>;
+  absl::Status allocate(ActivationLayout layout, int columns, const char* what, ByLayout& buffers);
+  static Activation at(const ByLayout& buffers, ActivationLayout layout, int rows, int columns);
 
   void embed(const Batch& batch);
   void store_kv(const LayerWeights& layer, const Batch& batch, const KvLayer& kv);
@@ -83,14 +85,14 @@ class Decoder {
   std::vector<TokenId> vocab_ends_;  // by rank
   int max_logit_rows_ = 1;
 
-  DeviceBuffer cos_sin_;                // [max_positions][rope.dims / 2][2]
-  DeviceBuffer residual_;               // [T][E]
-  std::array<DeviceBuffer, 3> normed_;  // [T][E], by ActivationLayout, those that are read
-  DeviceBuffer qkv_;                    // [T][(Hl + 2 Gl) * D]
-  DeviceBuffer attended_;               // [T][Hl * D], in the output projection's layout
-  DeviceBuffer gate_up_;                // [T][2 Fl]
-  DeviceBuffer gated_;                  // [T][Fl], in the down projection's layout
-  DeviceBuffer final_;                  // [max_logit_rows][E], in the vocabulary's layout
+  DeviceBuffer cos_sin_;   // [max_positions][rope.dims / 2][2]
+  DeviceBuffer residual_;  // [T][E]
+  ByLayout normed_;        // [T][E]
+  DeviceBuffer qkv_;       // [T][(Hl + 2 Gl) * D]
+  ByLayout attended_;      // [T][Hl * D]
+  DeviceBuffer gate_up_;   // [T][2 Fl]
+  ByLayout gated_;         // [T][Fl]
+  DeviceBuffer final_;     // [max_logit_rows][E], in the vocabulary's layout
   // The same of the sampled tokens, which the last layer goes on with.
   DeviceBuffer sampled_residual_;  // [samples][E]
   DeviceBuffer sampled_qkv_;       // [samples][(Hl + 2 Gl) * D]
