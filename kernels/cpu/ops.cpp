@@ -220,7 +220,8 @@ void CpuOps::gated(Gate gate, const float* gate_up, int num_tokens, int ffn,
                                      target = row_target(out)](int thread, int num_threads) {
     const int pieces = (ffn + kGatedColumns - 1) / kGatedColumns;
     const int whole = by_rows ? pieces : 1;  // pieces that one thread does
-    const Range share = share_of(num_tokens * pieces / whole, thread, num_threads);
+    const int divided = by_rows ? num_tokens : num_tokens * pieces;
+    const Range share = share_of(divided, thread, num_threads);
     for (int i = share.begin * whole; i < share.end * whole; ++i) {
       const int row = i / pieces;
       const int begin = i % pieces * kGatedColumns;

@@ -10,9 +10,9 @@ namespace quire::cpu {
 // Thread `thread`'s share of n rows.
 Range share_of(int n, int thread, int num_threads);
 
-// Whether matrix products and attention divide their rows, too. Each thread then reads all weights,
-// and computes long enough with each of them that this costs nothing; with fewer rows they divide
-// the weights, and K and V.
+// Whether matrix products and attention divide their rows, too. Each thread then reads all weights
+// and computes with each of them long enough that reading does not slow it down (measured on two
+// threads); with fewer rows they divide the weights, and K and V.
 bool divides_rows(int rows, int num_threads);
 
 }  // namespace quire::cpu

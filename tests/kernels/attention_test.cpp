@@ -5,7 +5,7 @@
 #include <cstdio>
 #include <numeric>
 
-#include "kernels/cpu/share.h"
+#include "kernels/cpu/attention_work.h"
 #include "tests/kernels/cases.h"
 
 namespace quire::test {
@@ -116,19 +116,37 @@ TEST(Attention, ThreadsThatDivideTheRowsChangeNoBit) {
                   .rope_dims = 32};
   for (int s = 0; s < 40; ++s) c.lengths.push_back(kLast + 1 + s * 67 % 600);
   std::vector<Step> steps(1 + kLast, Step(c.lengths.size(), 1));
-  for (std::size_t s = 0; s < c.lengths.size(); ++s) steps[0][s] = c.lengths[s] - kLast;
+  std::vector<Step> alone;  // one sequence after the other
+  for (std::size_t s = 0; s < c.lengths.size(); ++s) {
+    steps[0][s] = c.lengths[s] - kLast;
+    alone.emplace_back(c.lengths.size(), 0)[s] = c.lengths[s];
+  }
   for (const std::string& name : cpu_backends()) {
     for (const DType dtype : {DType::kF32, DType::kBf16, DType::kI8}) {
       SCOPED_TRACE(name + ", " + name_of(dtype));
       c.dtype = dtype;
       const ActivationLayout layout = ActivationLayout::kQ8;
-      const AttentionRun base = run_attention(*open_backend(name, 1), c, steps, layout);
-      for (const int threads : {2, 3}) {
-        ASSERT_TRUE(cpu::divides_rows(40, threads));
+      const AttentionRun base = run_attention(*open_backend(name, 2), c, alone, layout);
+      for (const int threads : {1, 2, 3}) {
         expect_same_bits(base, run_attention(*open_backend(name, threads), c, steps, layout));
       }
     }
   }
+}
+
+TEST(Attention, ThreadsDivideManyDecodingRowsOfShortContexts) {
+  Batch batch;
+  batch.num_tokens = batch.num_rows = 40;
+  batch.max_blocks = 40;
+  EXPECT_FALSE(cpu::AttentionWork::divides_rows(batch, 2));  // there may be rows of several tokens
+  batch.decodes = true;
+  EXPECT_TRUE(cpu::AttentionWork::divides_rows(batch, 2));
+  EXPECT_TRUE(cpu::AttentionWork::divides_rows(batch, 3));
+  EXPECT_FALSE(cpu::AttentionWork::divides_rows(batch, 4));
+  batch.max_blocks = 400;
+  EXPECT_FALSE(cpu::AttentionWork::divides_rows(batch, 2));
+  batch.max_blocks = 40;
+  EXPECT_FALSE(cpu::AttentionWork::divides_rows(only_sampled(batch), 2));
 }
 
 TEST(Attention, BlockSizeChangesNoBit) {

@@ -16,7 +16,7 @@ if(NOT CMAKE_CUDA_ARCHITECTURES)
 endif()
 
 # Before the language is on, the search knows nothing of a compiler outside PATH.
-if(CMAKE_CUDA_COMPILER AND NOT CUDAToolkit_ROOT)
+if(IS_ABSOLUTE "${CMAKE_CUDA_COMPILER}" AND NOT CUDAToolkit_ROOT)
   get_filename_component(CUDAToolkit_ROOT ${CMAKE_CUDA_COMPILER}/../.. ABSOLUTE)
 endif()
 # CMake 3.25 sets a property of this target whether the toolkit has it or not; 13 has it no more.

@@ -18,10 +18,10 @@ NETWORK = ("PIP_INDEX_URL", "PIP_DEFAULT_TIMEOUT", "http_proxy", "https_proxy", 
 RUN = """set -e
 mount -t proc proc "$1/proc"; mount --rbind /dev "$1/dev"
 cp /etc/resolv.conf "$1/etc/resolv.conf"
-mount -t tmpfs tmpfs "$1/run"; cp "%s" "$1/run/authorities.pem"
+mount -t tmpfs tmpfs "$1/mnt"; [ ! -e "%s" ] || cp "%s" "$1/mnt/authorities.pem"
 mkdir -p "$1/root/.cache/ccache"; mount --bind "$2" "$1/root/.cache/ccache"
 root=$1; shift 2
-exec chroot "$root" "$@" """ % AUTHORITIES
+exec chroot "$root" "$@" """ % (AUTHORITIES, AUTHORITIES)
 
 
 class Image:
@@ -101,9 +101,10 @@ class Image:
         compiled = os.path.join(self.cache, "container-ccache")
         os.makedirs(compiled, exist_ok=True)
         network = [f"{name}={os.environ[name]}" for name in NETWORK if name in os.environ]
+        network += ["PIP_CERT=/mnt/authorities.pem"] if os.path.exists(AUTHORITIES) else []
         self.call(["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", RUN, "run", self.root,
                    compiled, "/usr/bin/env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-                   "HOME=/root", "PIP_CERT=/run/authorities.pem", *network, "sh", "-c", f"cd {self.directory} && {self.fill(value)}"])
+                   "HOME=/root", *network, "sh", "-c", f"cd {self.directory} && {self.fill(value)}"])
 
     def keep(name):  # what runtimes read
         def do(self, value):
