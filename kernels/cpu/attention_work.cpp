@@ -32,7 +32,7 @@ int divided(int a, int b) {  // rounded up
 }
 // The split of the first position that a token at `position` sees.
 int first_split(const AttentionSpec& spec, int position) {
-  return spec.window > 0 ? std::max(0, position + 1 - spec.window) / kSplitPositions : 0;
+  return first_seen(spec.window, position) / kSplitPositions;
 }
 int max_splits(const Batch& batch) {
   return (batch.max_blocks * batch.block_size + kSplitPositions - 1) / kSplitPositions;
@@ -49,6 +49,14 @@ std::size_t kv_head_bytes(DType dtype, int head_dim, int block_size) {
   const std::size_t scales = dtype == DType::kI8 ? 2 * sizeof(float) : 0;
   const auto elements = static_cast<std::size_t>(key_dim(dtype, head_dim) + padded(head_dim));
   return (elements * size_of(dtype) + scales) * static_cast<std::size_t>(block_size);
+}
+
+std::size_t kv_block_bytes(DType dtype, int num_kv_heads, int head_dim, int block_size) {
+  return static_cast<std::size_t>(num_kv_heads) * kv_head_bytes(dtype, head_dim, block_size);
+}
+
+int first_seen(int window, int position) {
+  return window > 0 ? std::max(0, position + 1 - window) : 0;
 }
 
 KvHead kv_head(const KvLayer& kv) {

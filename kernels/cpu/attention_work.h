@@ -88,5 +88,8 @@ class AttentionWork {
 // K and V of local head 0; the other heads follow at kv_head_bytes.
 KvHead kv_head(const KvLayer& kv);
 std::size_t kv_head_bytes(DType dtype, int head_dim, int block_size);
+std::size_t kv_block_bytes(DType dtype, int num_kv_heads, int head_dim, int block_size);
+// The first position that a token sees; `window` as in AttentionSpec.
+int first_seen(int window, int position);
 
 }  // namespace quire::cpu

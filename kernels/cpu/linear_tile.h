@@ -15,8 +15,9 @@ namespace quire::cpu {
 namespace {  // each file has its own copy, compiled for its own instruction set
 
 // Lines to be fetched into L2 while a tile computes, a few at each step: many at once would wait
-// for one another, and the computation for them. First [next, end), then [more, more_end). Fetched
-// into L1 they would drive out what is being read.
+// for one another, and the computation for them. First [next, end), then [more, more_end), weights;
+// beside them what is read after the product. Fetched into L1 they would drive out what is being
+// read.
 struct Prefetch {
   const std::byte* next = nullptr;
   const std::byte* end = nullptr;

@@ -69,7 +69,7 @@ std::size_t CpuOps::activation_bytes(ActivationLayout layout, int rows, int colu
 
 std::size_t CpuOps::kv_block_bytes(DType dtype, int num_kv_heads, int head_dim,
                                    int block_size) const {
-  return static_cast<std::size_t>(num_kv_heads) * kv_head_bytes(dtype, head_dim, block_size);
+  return cpu::kv_block_bytes(dtype, num_kv_heads, head_dim, block_size);
 }
 
 DType CpuOps::kv_dtype(Format format) const {
@@ -219,10 +219,9 @@ void CpuOps::gated(Gate gate, const float* gate_up, int num_tokens, int ffn,
   enqueue(by_rows ? num_tokens : 0, [ops = &vector_ops_, gate, gate_up, num_tokens, ffn, by_rows,
                                      target = row_target(out)](int thread, int num_threads) {
     const int pieces = (ffn + kGatedColumns - 1) / kGatedColumns;
-    const int whole = by_rows ? pieces : 1;  // pieces that one thread does
-    const int divided = by_rows ? num_tokens : num_tokens * pieces;
-    const Range share = share_of(divided, thread, num_threads);
-    for (int i = share.begin * whole; i < share.end * whole; ++i) {
+    Range share = share_of(by_rows ? num_tokens : num_tokens * pieces, thread, num_threads);
+    if (by_rows) share = {share.begin * pieces, share.end * pieces};
+    for (int i = share.begin; i < share.end; ++i) {
       const int row = i / pieces;
       const int begin = i % pieces * kGatedColumns;
       const float* x = gate_up + static_cast<std::size_t>(row) * 2 * static_cast<std::size_t>(ffn);

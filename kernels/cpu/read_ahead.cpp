@@ -17,13 +17,11 @@ ReadAhead::ReadAhead(const Batch& batch, const KvLayer& kv, int window)
     : batch_(batch),
       kv_(kv),
       window_(window),
-      piece_bytes_(static_cast<std::size_t>(kv.num_kv_heads) *
-                   kv_head_bytes(kv.dtype, kv.head_dim, kv.block_size)) {}
+      piece_bytes_(kv_block_bytes(kv.dtype, kv.num_kv_heads, kv.head_dim, kv.block_size)) {}
 
 Range ReadAhead::blocks(int row) const {
   const int position = batch_.positions[row];
-  const int first = window_ > 0 ? std::max(0, position + 1 - window_) : 0;
-  return {first / batch_.block_size, position / batch_.block_size + 1};
+  return {first_seen(window_, position) / batch_.block_size, position / batch_.block_size + 1};
 }
 
 ReadAhead::Pieces ReadAhead::pieces(Range rows, std::size_t begin, std::size_t end,

@@ -1,8 +1,8 @@
 // A persistent team of threads that runs a list of commands as one parallel region. Every thread
 // executes every command with its own index, and a barrier stands between two commands, unless both
-// treat equally many rows one by one. The caller
-// of run() is thread 0. Between runs the others sleep in the kernel: an idle server uses no CPU.
-// All threads compute with the same MXCSR (round to nearest, subnormals kept).
+// treat equally many rows one by one. The caller of run() is thread 0. Between runs the others
+// sleep in the kernel: an idle server uses no CPU. All threads compute with the same MXCSR (round
+// to nearest, subnormals kept).
 #pragma once
 
 #include <atomic>
