@@ -47,7 +47,7 @@ constexpr const char* kLoadFormats[] = {"auto", "dummy"};
 constexpr const char* kDtypes[] = {"auto", "float32", "bfloat16"};
 constexpr const char* kKvDtypes[] = {"auto", "float32", "float16", "bfloat16", "fp8", "int8"};
 constexpr const char* kPolicies[] = {"auto", "fcfs", "priority", "spf", "lpm", "fair"};
-constexpr const char* kSpeculation[] = {"none", "ngram"};
+constexpr const char* kSpeculation[] = {"auto", "none", "ngram"};
 constexpr const char* kDevices[] = {"auto", "cuda", "cpu", "reference"};
 constexpr const char* kIsas[] = {"auto", "avx512", "avx512-vnni", "avx2"};
 constexpr const char* kSyncs[] = {"off", "normal", "full"};
@@ -275,8 +275,10 @@ constexpr Option kOptions[] = {
      "prompt tokens that may wait before others are refused; 0: no limit", kApi, set_queued_tokens,
      get_int64<&C::max_num_queued_tokens>},
     {"--speculative-method", "Scheduling", "NAME",
-     "guess tokens ahead and check several in one step: none, ngram (what followed the same tokens "
-     "before); answers are the same either way (on GPUs with --deterministic)",
+     "guess tokens ahead and check several in one step: ngram (what followed the same tokens "
+     "before), "
+     "none, or auto (ngram where no answer changes by it: on CPUs, and on GPUs with "
+     "--deterministic)",
      kApi, set_choice<&C::speculative_method, kSpeculation>, get_text<&C::speculative_method>},
     {"--num-speculative-tokens", "Scheduling", "N", "guesses per sequence and step, at most", kApi,
      set_int<&C::num_speculative_tokens, 1, 16>, get_int<&C::num_speculative_tokens>},

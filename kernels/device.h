@@ -25,6 +25,8 @@ class Device {
   virtual std::string description() const = 0;
   // ISA path, kernel revision, activation mode: everything that may change a bit of an answer.
   virtual std::string numerics_id() const = 0;
+  // Whether a row's bits are the same whatever rows share its batch.
+  virtual bool one_answer() const { return true; }
 
   // 64-byte aligned device memory, zeroed. ResourceExhausted names `what` and the bytes.
   virtual absl::StatusOr<void*> allocate(std::size_t bytes, const std::string& what) = 0;

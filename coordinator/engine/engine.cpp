@@ -73,6 +73,7 @@ SchedulerConfig scheduler_config(const EngineConfig& config, const ModelSpec& sp
           .hash_key = std::random_device{}() + (std::uint64_t{std::random_device{}()} << 32),
           .num_speculative_tokens =
               config.speculative_method == "none" ? 0 : config.num_speculative_tokens,
+          .drafts_may_change_answers = config.speculative_method == "ngram",
           .prompt_lookup_max = config.prompt_lookup_max,
           .prompt_lookup_min = config.prompt_lookup_min};
 }

@@ -95,6 +95,7 @@ struct GroupReady {
   int num_host_blocks = 0;  // of the offload store on every rank
   std::uint64_t saved_prefixes = 0;  // what every rank's store holds of an earlier life; 0: nothing
   std::uint64_t numerics = 0;  // fingerprint of the numerics id by which it computes; 0: unknown
+  bool one_answer = false;     // a row's bits do not depend on the rows beside it
   int seat = 0;                // which of the groups that serve at once
   std::string instance = {};   // of its processes
 };

@@ -20,7 +20,7 @@ std::vector<RequestId> Lane::begin_group(const GroupReady& ready, absl::Time now
   stood_due_ = now + kStood;
   has_advanced_ = false;
   return scheduler_.start_group(ready.epoch, ready.num_blocks, ready.next_step,
-                                ready.num_host_blocks);
+                                ready.num_host_blocks, ready.one_answer);
 }
 
 void Lane::lose_group() {

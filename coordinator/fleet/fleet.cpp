@@ -73,6 +73,7 @@ RankHello from_proto(const v1::Hello& in) {
       std::min<std::uint64_t>(in.host_blocks(), std::numeric_limits<std::int64_t>::max()));
   out.saved_prefixes = in.saved_prefixes();
   out.last_epoch = in.last_epoch();
+  out.one_answer = in.one_answer();
   return out;
 }
 

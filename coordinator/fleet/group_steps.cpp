@@ -72,6 +72,7 @@ void Group::advance_proof(absl::Time now, GroupActions& out) {
                                          .num_host_blocks = live_->num_host_blocks,
                                          .saved_prefixes = live_->saved_prefixes,
                                          .numerics = hash64(0, live_->instance.first().numerics_id),
+                                         .one_answer = live_->instance.first().one_answer,
                                          .seat = seat_,
                                          .instance = live_->instance.id}});
 }

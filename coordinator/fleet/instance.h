@@ -33,6 +33,7 @@ struct RankHello {
   std::int64_t host_blocks = 0;      // of its offload store
   std::uint64_t saved_prefixes = 0;  // what that still holds of an earlier life; 0: nothing
   EpochId last_epoch = 0;            // that its process was in, with an earlier coordinator
+  bool one_answer = false;           // a row's bits do not depend on the rows beside it
 };
 
 inline constexpr int kMaxWorld = 4096;

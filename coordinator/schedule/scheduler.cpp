@@ -261,11 +261,13 @@ void Scheduler::forget_if_done(Sequence* sequence) {
 }
 
 std::vector<RequestId> Scheduler::start_group(EpochId epoch, int num_blocks, StepId first_step,
-                                              int num_host_blocks) {
+                                              int num_host_blocks, bool one_answer) {
   QUIRE_CHECK_EQ(epoch_, EpochId{0});
   QUIRE_CHECK_GT(epoch, EpochId{0});
   epoch_ = epoch;
   next_step_ = first_step;
+  may_draft_ =
+      config_.num_speculative_tokens > 0 && (one_answer || config_.drafts_may_change_answers);
   kv_.reset(num_blocks / config_.num_kv_groups, num_host_blocks / config_.num_kv_groups);
   free_slots_ = all_slots(config_.max_num_seqs);
   std::vector<RequestId> refused;

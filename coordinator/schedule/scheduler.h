@@ -40,8 +40,9 @@ struct SchedulerConfig {
   int long_prefill_token_threshold = -1;       // see PrefillShare
   std::vector<double> tenant_weights = {1.0};  // [tenant]
   bool prefix_caching = true;
-  std::uint64_t hash_key = 0;      // of the prefix index
-  int num_speculative_tokens = 0;  // drafts per row, at most; 0: none
+  std::uint64_t hash_key = 0;             // of the prefix index
+  int num_speculative_tokens = 0;         // drafts per row, at most; 0: none
+  bool drafts_may_change_answers = true;  // false: none in a group that does not give one answer
   int prompt_lookup_max = 4;
   int prompt_lookup_min = 2;
 };
@@ -144,9 +145,10 @@ class Scheduler {
   absl::StatusOr<std::vector<Gain>> apply(StepResult result);
 
   // --- the worker group ---
-  // Returns the requests that can never fit this group; they are forgotten.
+  // Returns the requests that can never fit this group; they are forgotten. one_answer: what a row
+  // gives does not depend on the rows beside it.
   std::vector<RequestId> start_group(EpochId epoch, int num_blocks, StepId first_step,
-                                     int num_host_blocks = 0);
+                                     int num_host_blocks = 0, bool one_answer = true);
   // Plans have only rows of this request from now on; what else runs gives way once nothing of it
   // is in flight. Nothing: of all. A request that has ended is nothing.
   void run_alone(std::optional<RequestId> request) { alone_ = request; }
@@ -326,6 +328,7 @@ class Scheduler {
   // Blocks moved of late, fading: whether saving what nobody has asked for twice is worth it.
   double lately_saved_ = 0, lately_loaded_ = 0;
   EpochId epoch_ = 0;        // 0 = no group
+  bool may_draft_ = false;   // in this group
   bool recovering_ = false;  // see is_recovering()
   StepId next_step_ = 1;
   SequenceId next_id_ = 1;

@@ -181,8 +181,7 @@ void Scheduler::admit(Sequence* sequence, const PrefixHit& hit, Draft* draft) {
 }
 
 void Scheduler::enter_slot(Sequence* sequence, AdmitRow row, Draft* draft) {
-  if (config_.num_speculative_tokens > 0 && !sequence->is_beam &&
-      !sequence->request->params.adjusts_logits()) {
+  if (may_draft_ && !sequence->is_beam && !sequence->request->params.adjusts_logits()) {
     sequence->drafter =
         std::make_unique<NgramDrafter>(config_.prompt_lookup_min, config_.prompt_lookup_max);
     sequence->drafter->extend(sequence->tokens.all());

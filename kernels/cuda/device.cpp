@@ -86,6 +86,7 @@ class CudaDevice final : public Device {
     return absl::StrCat("cuda-sm", gpu_.capability, "-r", kKernelRevision, "-", options_.dtype,
                         options_.deterministic ? "-deterministic" : "");
   }
+  bool one_answer() const override { return options_.deterministic; }
 
   absl::StatusOr<void*> allocate(std::size_t bytes, const std::string& what) override {
     use();

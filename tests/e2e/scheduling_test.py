@@ -248,13 +248,14 @@ class Memory(Case):
 
 class Speculation(Case):
     def test_answers_are_those_without(self):
-        plain = self.serve()
-        guessing = self.serve("--speculative-method", "ngram", "--num-speculative-tokens", "6")
+        plain = self.serve("--speculative-method", "none")
+        guessing = self.serve("--num-speculative-tokens", "6")
         for options in ({}, {"temperature": 0.7, "seed": 3}, {"logprobs": 2}):
             options = {"max_tokens": 120, "ignore_eos": True, **options}
             self.assertEqual(complete(guessing, TEXT, **options)["choices"],
                              complete(plain, TEXT, **options)["choices"])
         self.assertGreater(metric(guessing, "vllm:spec_decode_num_accepted_tokens_total"), 0)
+        self.assertEqual(metric(plain, "vllm:spec_decode_num_drafts_total"), 0)
 
 
 if __name__ == "__main__":

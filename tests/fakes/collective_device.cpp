@@ -140,6 +140,7 @@ class CollectiveDevice final : public Device {
 
   std::string description() const override { return inner_->description(); }
   std::string numerics_id() const override { return inner_->numerics_id(); }
+  bool one_answer() const override { return inner_->one_answer(); }
   absl::StatusOr<void*> allocate(std::size_t bytes, const std::string& what) override {
     return inner_->allocate(bytes, what);
   }

@@ -38,6 +38,7 @@ v1::Up hello_message(const Introduction& in) {
   hello.set_host_blocks(in.host_blocks);
   hello.set_saved_prefixes(in.saved_prefixes);
   hello.set_last_epoch(in.last_epoch);
+  hello.set_one_answer(in.one_answer);
   v1::KvGroupSpec& group = *hello.add_kv_groups();
   group.set_k_dim(static_cast<std::uint32_t>(in.kv_group.k_dim));
   group.set_v_dim(static_cast<std::uint32_t>(in.kv_group.v_dim));

@@ -48,6 +48,7 @@ struct Introduction {
   std::uint64_t host_blocks = 0;
   std::uint64_t saved_prefixes = 0;
   EpochId last_epoch = 0;  // that this process was in; 0: none
+  bool one_answer = false;
 };
 
 // Welcome, see proto/fleet.proto.

@@ -64,6 +64,7 @@ absl::StatusOr<Introduction> introduce(Rank& rank, const SessionOptions& options
   intro.world = rank.place().world;
   intro.model_hash = rank.file().hash;
   intro.numerics_id = rank.numerics_id();
+  intro.one_answer = rank.device().one_answer();
   intro.layout_digest = rank.layout_digest(options.block_size);
   intro.kv_block_bytes = rank.kv_block_bytes(options.block_size);
   intro.weight_bytes = rank.weights().bytes;

@@ -39,7 +39,7 @@ class SchedulerTest : public testing::Test {
     worker.model.vocab = config_.vocab;
     worker_ = std::make_unique<HashWorker>(worker);
     model_ = worker.model;
-    refused_ = scheduler_->start_group(epoch, num_blocks, 1, num_host_blocks);
+    refused_ = scheduler_->start_group(epoch, num_blocks, 1, num_host_blocks, one_answer_);
   }
 
   // A request for the prompt 0, 1, 2, …
@@ -97,6 +97,7 @@ class SchedulerTest : public testing::Test {
   std::unique_ptr<Scheduler> scheduler_;
   std::unique_ptr<HashWorker> worker_;
   std::vector<RequestId> refused_;
+  bool one_answer_ = true;  // of the group
   RequestId next_request_ = 1;
 };
 

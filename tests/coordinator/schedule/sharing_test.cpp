@@ -191,5 +191,19 @@ TEST_F(SharingTest, DraftsThatComeTrueSaveSteps) {
   EXPECT_GT(scheduler_->counts().accepted_draft_tokens, 10u);
 }
 
+TEST_F(SharingTest, DraftsThatMightChangeAnAnswerAreMadeOnDemandOnly) {
+  config_.num_speculative_tokens = 4;
+  model_.period = 3;
+  one_answer_ = false;
+  for (const bool may_change : {false, true}) {
+    scheduler_ = nullptr;
+    config_.drafts_may_change_answers = may_change;
+    start(100);
+    add(30, 60);
+    while (scheduler_->num_running() + scheduler_->num_waiting() > 0) step();
+    EXPECT_EQ(scheduler_->counts().drafts > 0, may_change);
+  }
+}
+
 }  // namespace
 }  // namespace quire::test
