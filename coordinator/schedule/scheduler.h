@@ -244,6 +244,7 @@ class Scheduler {
     std::vector<Grant> grants;
     std::vector<AdmitRow> admits;
     bool preempted = false;
+    bool may_draft = false;
   };
   using Request = std::shared_ptr<ScheduledRequest>;
 
@@ -261,6 +262,8 @@ class Scheduler {
   absl::Status check_fit(const ScheduledRequest& request) const;
 
   // plan (scheduler_plan.cpp)
+  bool prompts_are_due() const;
+  bool awaits_drafts(bool may_draft) const;
   bool make_way(Draft* draft);
   bool may_run(const Sequence& sequence) const;
   void grant_decodes(Draft* draft);

@@ -27,12 +27,33 @@ StepPlan Scheduler::plan() {
   draft.budget_tokens = config_.max_num_batched_tokens;
   draft.budget_picks = std::max(config_.max_num_seqs, kMaxChoices);
   draft.grants.reserve(running_.size());
-  if (!make_way(&draft)) return StepPlan();
+  draft.may_draft = may_draft_ && !prompts_are_due();
+  if (awaits_drafts(draft.may_draft) || !make_way(&draft)) return StepPlan();
   grant_decodes(&draft);
   PrefillShare share = prefill_share(draft);
   grant_prefills(&share, &draft);
   admit_waiting(&share, &draft);
   return emit(std::move(draft));
+}
+
+// Drafts make a step longer, and so does a prompt: its share is measured by a step without them,
+// and they wait until it is computed.
+bool Scheduler::prompts_are_due() const {
+  return (!waiting_.empty() && num_that_could_begin() > 0) ||
+         absl::c_any_of(running_, [](const Sequence* sequence) {
+           return sequence->may_grow() && sequence->num_missing_tokens() > 1;
+         });
+}
+
+// Whether a row that runs could not be in this plan because of drafts: its next row needs the
+// result of the one in flight. Then all wait for that: a step of the others would cost each of
+// those that wait a whole step, and waiting costs the way from here to the ranks and back.
+bool Scheduler::awaits_drafts(bool may_draft) const {
+  return may_draft_ && !in_flight_.empty() &&
+         absl::c_any_of(running_, [may_draft](const Sequence* sequence) {
+           return sequence->num_rows_in_flight > 0 &&
+                  (!sequence->drafts.empty() || (may_draft && sequence->wants_drafts));
+         });
 }
 
 bool Scheduler::may_run(const Sequence& sequence) const {
@@ -79,11 +100,9 @@ void Scheduler::grant_decodes(Draft* draft) {
     draft->streams.context_tokens += sequence->num_computed_tokens;
     if (sequence->granted || !policy::is_decode(*sequence)) continue;
     const bool in_flight = sequence->num_rows_in_flight > 0;
-    if (in_flight && (sequence->wants_drafts || !sequence->drafts.empty() || sequence->is_beam)) {
-      continue;
-    }
+    if (in_flight && sequence->is_beam) continue;
     if (draft->budget_picks == 0 || !make_room(sequence, draft)) continue;
-    if (sequence->wants_drafts) add_drafts(sequence, draft);
+    if (draft->may_draft && sequence->wants_drafts) add_drafts(sequence, draft);
     grant(sequence, 1, draft);
   }
 }

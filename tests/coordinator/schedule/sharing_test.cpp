@@ -171,39 +171,5 @@ TEST_F(SharingTest, ASearchWiderThanAStepIsRefused) {
   EXPECT_THAT(status.message(), testing::HasSubstr("3 beams wide"));
 }
 
-TEST_F(SharingTest, DraftsThatComeTrueSaveSteps) {
-  config_.num_speculative_tokens = 4;
-  model_.period = 3;
-  start(100);
-  const RequestId id = add(30, 60);
-  std::vector<TokenId> tokens;
-  int steps = 0;
-  for (; scheduler_->num_running() + scheduler_->num_waiting() > 0; ++steps) {
-    for (const Gain& gain : step()) {
-      tokens.insert(tokens.end(), gain.tokens.begin(), gain.tokens.end());
-    }
-  }
-  std::vector<TokenId> right = wish(30, 1).prompt;
-  for (int i = 0; i < 60; ++i) right.push_back(model_.next(right, id, 0));
-  right.erase(right.begin(), right.begin() + 30);
-  EXPECT_EQ(tokens, right) << "the same tokens as without drafts";
-  EXPECT_LT(steps, 50);
-  EXPECT_GT(scheduler_->counts().accepted_draft_tokens, 10u);
-}
-
-TEST_F(SharingTest, DraftsThatMightChangeAnAnswerAreMadeOnDemandOnly) {
-  config_.num_speculative_tokens = 4;
-  model_.period = 3;
-  one_answer_ = false;
-  for (const bool may_change : {false, true}) {
-    scheduler_ = nullptr;
-    config_.drafts_may_change_answers = may_change;
-    start(100);
-    add(30, 60);
-    while (scheduler_->num_running() + scheduler_->num_waiting() > 0) step();
-    EXPECT_EQ(scheduler_->counts().drafts > 0, may_change);
-  }
-}
-
 }  // namespace
 }  // namespace quire::test

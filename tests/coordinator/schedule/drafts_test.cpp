@@ -1,0 +1,91 @@
+// Guesses that go with rows: the same tokens in fewer steps, and when none are made.
+#include "absl/algorithm/container.h"
+#include "tests/coordinator/schedule/scheduler_fixture.h"
+
+namespace quire::test {
+namespace {
+
+class DraftsTest : public SchedulerTest {
+ protected:
+  DraftsTest() {
+    config_.max_num_seqs = 8;
+    config_.max_num_batched_tokens = 1024;
+    config_.block_size = 16;
+    config_.max_model_len = 1024;
+    config_.vocab = 300;
+    config_.num_speculative_tokens = 4;
+    model_.period = 3;  // what it says repeats itself
+  }
+  bool is_done() const { return scheduler_->num_running() + scheduler_->num_waiting() == 0; }
+};
+
+TEST_F(DraftsTest, DraftsThatComeTrueSaveSteps) {
+  start(100);
+  const RequestId id = add(30, 60);
+  std::vector<TokenId> tokens;
+  int steps = 0;
+  for (; !is_done(); ++steps) {
+    for (const Gain& gain : step()) {
+      tokens.insert(tokens.end(), gain.tokens.begin(), gain.tokens.end());
+    }
+  }
+  std::vector<TokenId> right = wish(30, 1).prompt;
+  for (int i = 0; i < 60; ++i) right.push_back(model_.next(right, id, 0));
+  right.erase(right.begin(), right.begin() + 30);
+  EXPECT_EQ(tokens, right) << "the same tokens as without drafts";
+  EXPECT_LT(steps, 50);
+  EXPECT_GT(scheduler_->counts().accepted_draft_tokens, 10u);
+}
+
+TEST_F(DraftsTest, DraftsThatMightChangeAnAnswerAreMadeOnDemandOnly) {
+  one_answer_ = false;
+  for (const bool may_change : {false, true}) {
+    scheduler_ = nullptr;
+    config_.drafts_may_change_answers = may_change;
+    start(100);
+    add(30, 60);
+    while (!is_done()) step();
+    EXPECT_EQ(scheduler_->counts().drafts > 0, may_change);
+  }
+}
+
+TEST_F(DraftsTest, NothingIsPlannedAheadOfARowWithDrafts) {
+  config_.steps_in_flight = 2;
+  start(100);
+  for (int i = 0; i < 3; ++i) add(30 + i, 60);
+  bool drafted = false;
+  while (!is_done()) {
+    const StepPlan first = plan();
+    const StepPlan ahead = plan();
+    const bool has_drafts =
+        absl::c_any_of(first.rows, [](const PlanRow& row) { return !row.drafts.empty(); });
+    EXPECT_FALSE(has_drafts && !ahead.rows.empty());
+    drafted = drafted || has_drafts;
+    StepResult result = run(first);
+    if (ahead.rows.empty()) {
+      apply(std::move(result));
+      continue;
+    }
+    StepResult next = run(ahead);
+    apply(std::move(result));
+    apply(std::move(next));
+  }
+  EXPECT_TRUE(drafted);
+}
+
+TEST_F(DraftsTest, NoneAreMadeWhileAPromptIsComputed) {
+  config_.max_num_batched_tokens = 8;
+  start(100);
+  add(8, 300);
+  for (int i = 0; i < 40; ++i) step();
+  const std::uint64_t before = scheduler_->counts().drafts;
+  EXPECT_GT(before, 0u);
+  add(100, 1);
+  while (scheduler_->num_running_requests() + scheduler_->num_waiting() > 1) step();
+  EXPECT_EQ(scheduler_->counts().drafts, before);
+  for (int i = 0; i < 20; ++i) step();
+  EXPECT_GT(scheduler_->counts().drafts, before);
+}
+
+}  // namespace
+}  // namespace quire::test
