@@ -33,6 +33,10 @@ class Device {
   // The same of the host's memory, such that copy() reaches it at full speed.
   virtual absl::StatusOr<void*> allocate_host(std::size_t bytes, const std::string& what) = 0;
   virtual void free(void* memory) = 0;  // of either kind
+  // These bytes, of memory from allocate(), are written for the first time next, from the front; a
+  // host device may get them ready while it has nothing to run. Takes the place of what was
+  // expected before.
+  virtual void expect_use(std::byte* /*begin*/, std::size_t /*bytes*/) {}
   // This rank's part of the memory that can be had now (ranks may share a device); 0 where the
   // system does not tell.
   virtual std::int64_t free_bytes() const = 0;

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/status.h"
+#include "kernels/cpu/clear_ahead.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/numa.h"
 #include "kernels/cpu/ops.h"
@@ -18,6 +19,9 @@ namespace {
 
 // Raised by every change that may alter a bit of an answer.
 constexpr int kKernelRevision = 2;
+
+// Of all ranks here together, see clear_ahead.h.
+constexpr std::size_t kClearedBytes = std::size_t{512} << 20;
 
 absl::StatusOr<Arithmetic> parse_dtype(const std::string& dtype) {
   if (dtype == "auto") return Arithmetic::kAuto;
@@ -34,6 +38,7 @@ class CpuDevice final : public Device {
       : isa_(isa),
         dtype_(options.dtype),
         num_local_ranks_(options.num_local_ranks),
+        clear_ahead_(kClearedBytes / static_cast<std::size_t>(options.num_local_ranks)),
         team_(num_threads),
         ops_(isa, arithmetic, kv_dtype_named(options.kv_dtype), num_threads, memory_, commands_) {}
 
@@ -52,7 +57,13 @@ class CpuDevice final : public Device {
   absl::StatusOr<void*> allocate_host(std::size_t bytes, const std::string& what) override {
     return memory_.allocate(bytes, what);
   }
-  void free(void* memory) override { memory_.free(memory); }
+  void free(void* memory) override {
+    clear_ahead_.forget();
+    memory_.free(memory);
+  }
+  void expect_use(std::byte* begin, std::size_t bytes) override {
+    clear_ahead_.expect(begin, bytes);
+  }
   std::int64_t free_bytes() const override { return free_host_bytes() / num_local_ranks_; }
   double kv_share() const override { return 0.25; }
   Ops& ops() override { return ops_; }
@@ -72,7 +83,9 @@ class CpuDevice final : public Device {
     return nullptr;
   }
   absl::Status wait() override {
+    clear_ahead_.begin_run();
     absl::Status status = team_.run(commands_);
+    clear_ahead_.end_run();
     commands_.clear();
     ops_.begin_list();
     return status;
@@ -83,6 +96,7 @@ class CpuDevice final : public Device {
   const std::string dtype_;
   const int num_local_ranks_;
   HostMemory memory_;
+  ClearAhead clear_ahead_;
   std::vector<Command> commands_;
   Team team_;
   CpuOps ops_;

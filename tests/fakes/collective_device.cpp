@@ -148,6 +148,9 @@ class CollectiveDevice final : public Device {
     return inner_->allocate_host(bytes, what);
   }
   void free(void* memory) override { inner_->free(memory); }
+  void expect_use(std::byte* begin, std::size_t bytes) override {
+    inner_->expect_use(begin, bytes);
+  }
   std::int64_t free_bytes() const override { return inner_->free_bytes(); }
   double kv_share() const override { return inner_->kv_share(); }
   Ops& ops() override { return inner_->ops(); }

@@ -33,6 +33,9 @@ class KvArena {
   // Enqueues copies of a block of all layers to and from host memory of kv_bytes_per_block().
   void swap_out(Device& device, BlockId block, void* host) const;
   void swap_in(Device& device, const void* host, BlockId block) const;
+  // Block `last` is in use. Blocks come into use in the order of their ids: those behind the
+  // highest so far are expected next.
+  void reach(Device& device, BlockId last);
   int num_blocks() const { return num_blocks_; }
 
  private:
@@ -43,6 +46,7 @@ class KvArena {
   KvShape shape_;
   int num_blocks_ = 0;
   std::size_t block_bytes_ = 0;  // of one layer
+  int num_reached_ = 0;          // blocks that have been in use, all below
   DeviceBuffer memory_;
 };
 

@@ -113,6 +113,19 @@ absl::Status Runner::enqueue_swaps(const StepPlan& plan) {
   return parts_.store->enqueue(plan.saves, plan.loads, arena_);
 }
 
+// Blocks that a row, a copy or a load brings into use.
+void Runner::reach_blocks(const StepPlan& plan) {
+  BlockId last = -1;
+  for (const PlanRow& row : plan.rows) {
+    for (const auto& blocks : row.new_blocks) {
+      for (const BlockId block : blocks) last = std::max(last, block);
+    }
+  }
+  for (const BlockCopy& copy : plan.copies) last = std::max(last, copy.to);
+  for (const BlockSwap& load : plan.loads) last = std::max(last, load.block);
+  if (last >= 0) arena_.reach(*parts_.device, last);
+}
+
 void Runner::enqueue_copies(const StepPlan& plan) {
   if (plan.copies.empty()) return;
   std::vector<BlockId> from, to;
@@ -179,6 +192,7 @@ absl::Status Runner::enqueue(const StepPlan& plan) {
   step.result.step = plan.step;
   if (plan.rows.empty() && plan.saves.empty() && plan.loads.empty()) return absl::OkStatus();
   QUIRE_RETURN_IF_ERROR(enqueue_swaps(plan));
+  reach_blocks(plan);
   step.settled = false;
   step.samples_here = parts_.comm->rank() == plan.sampling_rank;
   if (!plan.rows.empty()) enqueue_rows(plan, step);

@@ -71,6 +71,7 @@ class Runner {
   bool reads_unseen_tokens(const StepPlan& plan) const;
   void enqueue_rows(const StepPlan& plan, Step& step);
   absl::Status enqueue_swaps(const StepPlan& plan);
+  void reach_blocks(const StepPlan& plan);
   void enqueue_copies(const StepPlan& plan);
   void expect_picks(const StepPlan& plan, Step& step);
   Gathered enqueue_record(const Batch& batch);
