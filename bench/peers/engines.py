@@ -118,7 +118,7 @@ class Server(Engine):
 
     def run_intruder(self, repeat):
         output = run([self.setup.program("bench_intruder"), "--url", f"127.0.0.1:{self.port}", "--model-file",
-                      self.setup.gguf, "--streams", "16", "--prompt", "5000", "--output", "1500", "--after", "6",
+                      self.setup.gguf, "--streams", "16", "--prompt", "5000", "--output", "3000", "--after", "6",
                       "--repeats", "1", "--seed", str(1 + 100 * repeat), "--format", "json"], LOAD_S,
                      self.setup.log("client"))
         row = json.loads(output.strip().splitlines()[-1])
@@ -139,6 +139,13 @@ class Quire(Server):
 
     def versions(self):
         return run([self.setup.program("quire"), "--version"], 30).strip()
+
+
+class QuireNoDrafts(Quire):
+    name, title = "quire-no-drafts", "Quire, nothing guessed"
+
+    def command(self, variant):
+        return [*super().command(variant), "--speculative-method", "none"]
 
 
 class QuireTwoRanks(Quire):
@@ -296,5 +303,5 @@ class Transformers(Piped):
         return fetch.versions_of(self.setup.cache, "torch", ["transformers", "torch"])
 
 
-ENGINES = [Quire, QuireTwoRanks, QuireBf16, Vllm, Llama, LlamaQ4_0, OpenVino, Transformers]
+ENGINES = [Quire, QuireNoDrafts, QuireTwoRanks, QuireBf16, Vllm, Llama, LlamaQ4_0, OpenVino, Transformers]
 BY_NAME = {engine.name: engine for engine in ENGINES}
