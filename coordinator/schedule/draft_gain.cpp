@@ -55,4 +55,13 @@ int DraftGain::worthwhile(int max_tokens, int running_rows, double step_us,
   return std::max(max_tokens, 0);
 }
 
+double DraftGain::net_tokens(int count, int running_rows, double step_us,
+                             double us_per_draft_token) const {
+  const double acceptance_rate = acceptance();
+  double chance = 1.0, gained = 0.0;
+  for (int k = 1; k <= count; ++k) gained += chance *= acceptance_rate;
+  if (!(step_us > 0.0)) return gained;
+  return gained - count * us_per_draft_token * std::max(running_rows, 1) / step_us;
+}
+
 }  // namespace quire

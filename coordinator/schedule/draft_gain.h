@@ -18,6 +18,8 @@ class DraftGain {
   // most tokens per microsecond: it lasts `step_us` without them, `us_per_draft_token` longer with
   // each. 0: none pays. While costs are not known (step_us 0): some if few rows run.
   int worthwhile(int max_tokens, int running_rows, double step_us, double us_per_draft_token) const;
+  // What `count` drafts bring, less what their time would bring without them: tokens, expected.
+  double net_tokens(int count, int running_rows, double step_us, double us_per_draft_token) const;
 
  private:
   double judged_ = 0.0;  // of late, fading

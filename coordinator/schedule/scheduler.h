@@ -263,6 +263,7 @@ class Scheduler {
 
   // plan (scheduler_plan.cpp)
   bool prompts_are_due() const;
+  bool drafts_outweigh_waiting() const;
   bool awaits_drafts(bool may_draft) const;
   bool make_way(Draft* draft);
   bool may_run(const Sequence& sequence) const;
@@ -316,7 +317,7 @@ class Scheduler {
   void apply_search_rows(absl::Span<const RowInFlight> rows, absl::Span<RowResult> picks,
                          std::vector<Gain>* gains);
   void want_drafts(Sequence* sequence);
-  int drafts_that_pay(const Sequence& sequence, int most) const;
+  int drafts_that_pay(const Sequence& sequence, int most, float* net_tokens) const;
   EndReason end_of(const Sequence& sequence) const;
 
   absl::Status verify_running() const;

@@ -144,26 +144,29 @@ void Scheduler::apply_row(const RowInFlight& row, absl::Span<RowResult> picks,
   forget_if_done(&sequence);
 }
 
-// A row with promising guesses is not planned ahead any more: guesses need its last token. Now and
-// then one row tries although they seem not to pay.
+// Drafts need the newest token. Now and then one row tries some although they seem not to pay.
 void Scheduler::want_drafts(Sequence* sequence) {
   if (sequence->drafter == nullptr) return;
-  const bool pays = drafts_that_pay(*sequence, 1) > 0;
-  sequence->wants_drafts = (pays || plans_since_try_ >= kPlansPerTry) &&
+  const int count =
+      drafts_that_pay(*sequence, config_.num_speculative_tokens, &sequence->net_draft_tokens);
+  sequence->wants_drafts = (count > 0 || plans_since_try_ >= kPlansPerTry) &&
                            !sequence->drafter->draft(sequence->tokens.all(), 1).empty();
-  sequence->tries_drafts = sequence->wants_drafts && !pays;
+  sequence->tries_drafts = sequence->wants_drafts && count == 0;
   if (sequence->tries_drafts) plans_since_try_ = 0;
 }
 
-// In a step of everything that runs.
-int Scheduler::drafts_that_pay(const Sequence& sequence, int most) const {
+// In a step of everything that runs; `net_tokens`: what they bring.
+int Scheduler::drafts_that_pay(const Sequence& sequence, int most, float* net_tokens) const {
   StepWork step;
   step.num_rows = step.num_tokens = step.num_samples = num_running();
   step.context_reads = static_cast<double>(num_running()) * sequence.num_tokens();
   step.context_tokens = step.context_reads;
-  return sequence.draft_gain.worthwhile(
-      most, num_running(), costs_.known() ? costs_.predict_us(step) : 0,
-      costs_.us_per_draft_token(sequence.num_tokens(), step.num_tokens));
+  const double step_us = costs_.known() ? costs_.predict_us(step) : 0;
+  const double draft_us = costs_.us_per_draft_token(sequence.num_tokens(), step.num_tokens);
+  const int count = sequence.draft_gain.worthwhile(most, num_running(), step_us, draft_us);
+  *net_tokens =
+      static_cast<float>(sequence.draft_gain.net_tokens(count, num_running(), step_us, draft_us));
+  return count;
 }
 
 EndReason Scheduler::end_of(const Sequence& sequence) const {

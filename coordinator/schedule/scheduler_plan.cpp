@@ -16,6 +16,8 @@ namespace {
 constexpr double kInputCharge = 1;  // of a tenant, for a prompt token computed
 constexpr double kOutputCharge = 2;
 constexpr int kTriedDrafts = 3;
+constexpr double kWaitShare =
+    1.0 / 16;  // of a step, for its result to come and the next plan to go
 constexpr double kLeastSavesToJudge = 2048;
 constexpr double kDropsPerSave = 16;  // blocks dropped for one saved to try
 
@@ -27,7 +29,7 @@ StepPlan Scheduler::plan() {
   draft.budget_tokens = config_.max_num_batched_tokens;
   draft.budget_picks = std::max(config_.max_num_seqs, kMaxChoices);
   draft.grants.reserve(running_.size());
-  draft.may_draft = may_draft_ && !prompts_are_due();
+  draft.may_draft = may_draft_ && !prompts_are_due() && drafts_outweigh_waiting();
   if (awaits_drafts(draft.may_draft) || !make_way(&draft)) return StepPlan();
   grant_decodes(&draft);
   PrefillShare share = prefill_share(draft);
@@ -43,6 +45,18 @@ bool Scheduler::prompts_are_due() const {
          absl::c_any_of(running_, [](const Sequence* sequence) {
            return sequence->may_grow() && sequence->num_missing_tokens() > 1;
          });
+}
+
+// Rows with drafts cannot be planned ahead, so that all wait for results: what drafts bring
+// together must be more than that costs.
+bool Scheduler::drafts_outweigh_waiting() const {
+  double net_tokens = 0;
+  for (const Sequence* sequence : running_) {
+    if (!sequence->wants_drafts) continue;
+    if (sequence->tries_drafts) return true;
+    net_tokens += sequence->net_draft_tokens;
+  }
+  return net_tokens > (config_.steps_in_flight > 1 ? kWaitShare * num_running() : 0.0);
 }
 
 // Whether a row that runs could not be in this plan because of drafts: its next row needs the
@@ -114,7 +128,7 @@ void Scheduler::add_drafts(Sequence* sequence, Draft* draft) {
       std::min({config_.num_speculative_tokens, draft->budget_tokens - 1, draft->budget_picks - 1,
                 sequence->max_total_tokens - sequence->num_tokens() - 1});
   const int computed = sequence->num_computed_tokens;
-  int most = drafts_that_pay(*sequence, room);
+  int most = drafts_that_pay(*sequence, room, &sequence->net_draft_tokens);
   if (std::exchange(sequence->tries_drafts, false)) most = std::min(room, kTriedDrafts);
   if (most <= 0) return;
   std::vector<TokenId> drafts = sequence->drafter->draft(sequence->tokens.all(), most);
@@ -141,7 +155,7 @@ bool Scheduler::is_recovering() {
 }
 
 // Prompts are those that run and those that could begin now. Streams whose rows are all in flight
-// (guesses, beams) count as if they were in this step: they wait for its end.
+// (beams) count as if they were in this step: they wait for its end.
 PrefillShare Scheduler::prefill_share(const Draft& draft) {
   const int num_prompts = draft.num_prompts + std::min(waiting_.size() + num_waiting_elsewhere_,
                                                        num_that_could_begin());

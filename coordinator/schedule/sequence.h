@@ -77,7 +77,7 @@ struct Sequence {
   bool granted = false;       // in the plan that is being made
   bool preempted = false;     // has given way since it last ran
   bool recovers = false;      // had tokens already when the epoch began
-  bool wants_drafts = false;  // waits for its results, so that drafts can follow them
+  bool wants_drafts = false;  // has some that pay: they can follow its results
   bool tries_drafts = false;  // though they may not pay
   bool returns_logprobs = false;
   bool ends_on_token = false;   // an eos or a stop token may end it
@@ -87,8 +87,9 @@ struct Sequence {
   int num_rows_in_flight = 0;   // plans that hold a row of it and are not applied yet
   int num_sampled_in_flight = 0;  // picks of them that only the workers know yet
   int num_prompt_tokens = 0;
-  int max_total_tokens = 0;  // see ScheduledRequest
-  std::uint32_t life = 0;    // grows whenever the slot is given up
+  int max_total_tokens = 0;    // see ScheduledRequest
+  std::uint32_t life = 0;      // grows whenever the slot is given up
+  float net_draft_tokens = 0;  // what those it wants bring, see DraftGain
   int tenant = 0;
   int choice = 0;     // which of the request's n
   SequenceId id = 0;  // grows with arrival

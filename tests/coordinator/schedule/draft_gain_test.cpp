@@ -60,6 +60,15 @@ TEST(DraftGain, GivesTheNumberWithTheMostTokensPerMicrosecond) {
   EXPECT_GT(all, 0);
 }
 
+TEST(DraftGain, WhatDraftsBringIsWhatTheyGainLessWhatTheirTimeIsWorth) {
+  const DraftGain gain = experienced(0.9);
+  const double p = gain.acceptance();
+  EXPECT_DOUBLE_EQ(gain.net_tokens(2, 8, 4000.0, 100.0), p + p * p - 2 * 100.0 * 8 / 4000.0);
+  EXPECT_DOUBLE_EQ(gain.net_tokens(2, 8, 0.0, 0.0), p + p * p) << "costs are not known";
+  EXPECT_EQ(gain.net_tokens(0, 8, 4000.0, 100.0), 0.0);
+  EXPECT_LT(gain.net_tokens(4, 64, 6400.0, 100.0), 0.0);
+}
+
 TEST(DraftGain, AtFullLoadNothingPays) {
   // Every token costs its share of the step, as it does once the machine computes all the time.
   for (const double acceptance : {0.1, 0.5, 0.9, 0.999}) {
