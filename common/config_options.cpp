@@ -276,8 +276,7 @@ constexpr Option kOptions[] = {
      get_int64<&C::max_num_queued_tokens>},
     {"--speculative-method", "Scheduling", "NAME",
      "guess tokens ahead and check several in one step: ngram (what followed the same tokens "
-     "before), "
-     "none, or auto (ngram where no answer changes by it: on CPUs, and on GPUs with "
+     "before), none, or auto (ngram where no answer changes by it: on CPUs, and on GPUs with "
      "--deterministic)",
      kApi, set_choice<&C::speculative_method, kSpeculation>, get_text<&C::speculative_method>},
     {"--num-speculative-tokens", "Scheduling", "N", "guesses per sequence and step, at most", kApi,

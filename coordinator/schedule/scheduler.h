@@ -262,13 +262,14 @@ class Scheduler {
   absl::Status check_fit(const ScheduledRequest& request) const;
 
   // plan (scheduler_plan.cpp)
+  bool try_is_due() const { return plans_since_drafts_ >= kPlansPerTry; }
   bool prompts_are_due() const;
   bool drafts_outweigh_waiting() const;
   bool awaits_drafts(bool may_draft) const;
   bool make_way(Draft* draft);
   bool may_run(const Sequence& sequence) const;
   void grant_decodes(Draft* draft);
-  void add_drafts(Sequence* sequence, Draft* draft);
+  void add_drafts(Sequence* sequence, int behind, Draft* draft);
   int num_that_could_begin() const;  // as many as there are slots; 0 below the watermark
   bool is_recovering();
   PrefillShare prefill_share(const Draft& draft);
@@ -331,9 +332,10 @@ class Scheduler {
   int num_refused_loads_ = 0;
   // Blocks moved of late, fading: whether saving what nobody has asked for twice is worth it.
   double lately_saved_ = 0, lately_loaded_ = 0;
-  EpochId epoch_ = 0;        // 0 = no group
-  bool may_draft_ = false;   // in this group
-  bool recovering_ = false;  // see is_recovering()
+  EpochId epoch_ = 0;                 // 0 = no group
+  bool may_draft_ = false;            // in this group
+  bool newcomer_lacks_room_ = false;  // in the newest plan
+  bool recovering_ = false;           // see is_recovering()
   StepId next_step_ = 1;
   SequenceId next_id_ = 1;
   absl::flat_hash_map<RequestId, Request> requests_;  // unfinished
@@ -347,7 +349,8 @@ class Scheduler {
   std::vector<SlotId> releases_;    // slots given up since the last plan that was sent
   std::vector<Sequence*> window_;   // scratch of next_waiting()
   int num_waiting_elsewhere_ = 0;
-  int plans_since_try_ = 0;  // of drafts that may not pay: only trying shows what they cost
+  static constexpr int kPlansPerTry = 32;
+  int plans_since_drafts_ = 0;  // with none nobody learns what they cost
   std::optional<RequestId> alone_;
   SchedulerCounts counts_;
 };

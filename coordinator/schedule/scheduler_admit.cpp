@@ -136,6 +136,7 @@ bool Scheduler::fits_now(const Sequence& sequence, int promised, PrefixHit* hit)
 
 // Whoever is next holds back those behind it: they would take the blocks it waits for.
 void Scheduler::admit_waiting(PrefillShare* share, Draft* draft) {
+  newcomer_lacks_room_ = false;
   if (draft->preempted || waiting_.empty() || draft->budget_tokens == 0) return;
   int promised = promised_blocks();
   while (draft->budget_tokens > 0 && draft->budget_picks > 0) {
@@ -143,10 +144,13 @@ void Scheduler::admit_waiting(PrefillShare* share, Draft* draft) {
     Sequence* sequence = next_waiting();
     if (sequence == nullptr || sequence->num_rows_in_flight > 0) return;
     const int slots = sequence->request->is_beam() ? sequence->request->beams.width : 1;
-    if (num_open_slots() < slots) return;
+    newcomer_lacks_room_ = num_open_slots() < slots;
+    if (newcomer_lacks_room_) return;
     PrefixHit hit = match(sequence);
     const int most = share->most_tokens(hit.num_tokens, sequence->num_tokens() - hit.num_tokens);
-    if (most <= 0 || !fits_now(*sequence, promised, &hit)) return;
+    if (most <= 0) return;
+    newcomer_lacks_room_ = !fits_now(*sequence, promised, &hit);
+    if (newcomer_lacks_room_) return;
     if (Sequence* first = waiting_.head(); first != sequence) ++first->request->times_passed;
     admit(sequence, hit, draft);
     const int begin = sequence->num_computed_tokens;
@@ -181,11 +185,6 @@ void Scheduler::admit(Sequence* sequence, const PrefixHit& hit, Draft* draft) {
 }
 
 void Scheduler::enter_slot(Sequence* sequence, AdmitRow row, Draft* draft) {
-  if (may_draft_ && !sequence->is_beam && !sequence->request->params.adjusts_logits()) {
-    sequence->drafter =
-        std::make_unique<NgramDrafter>(config_.prompt_lookup_min, config_.prompt_lookup_max);
-    sequence->drafter->extend(sequence->tokens.all());
-  }
   sequence->state = SequenceState::kRunning;
   sequence->slot = free_slots_.back();
   free_slots_.pop_back();

@@ -14,7 +14,6 @@ bool contains(const std::vector<TokenId>& list, TokenId id) {
 }
 
 constexpr double kLoadForgets = 0.1;
-constexpr int kPlansPerTry = 32;
 
 }  // namespace
 
@@ -144,15 +143,25 @@ void Scheduler::apply_row(const RowInFlight& row, absl::Span<RowResult> picks,
   forget_if_done(&sequence);
 }
 
-// Drafts need the newest token. Now and then one row tries some although they seem not to pay.
+// Drafts need the newest token. Where none go of themselves, now and then one row has some: nobody
+// would learn otherwise what they cost and how often they are right.
 void Scheduler::want_drafts(Sequence* sequence) {
-  if (sequence->drafter == nullptr) return;
-  const int count =
-      drafts_that_pay(*sequence, config_.num_speculative_tokens, &sequence->net_draft_tokens);
-  sequence->wants_drafts = (count > 0 || plans_since_try_ >= kPlansPerTry) &&
-                           !sequence->drafter->draft(sequence->tokens.all(), 1).empty();
-  sequence->tries_drafts = sequence->wants_drafts && count == 0;
-  if (sequence->tries_drafts) plans_since_try_ = 0;
+  sequence->wants_drafts = sequence->tries_drafts = false;
+  const int room = sequence->max_total_tokens - sequence->num_known_tokens() - 1;
+  if (!may_draft_ || room <= 0 || sequence->is_beam) return;
+  if (sequence->drafter == nullptr) {
+    if (sequence->request->params.adjusts_logits()) return;
+    sequence->drafter =
+        std::make_unique<NgramDrafter>(config_.prompt_lookup_min, config_.prompt_lookup_max);
+    sequence->drafter->extend(sequence->tokens.all());
+  }
+  const int count = drafts_that_pay(*sequence, std::min(room, config_.num_speculative_tokens),
+                                    &sequence->net_draft_tokens);
+  const bool tries = try_is_due();
+  if (count == 0 && !tries) return;
+  if (sequence->drafter->draft(sequence->tokens.all(), 1).empty()) return;
+  sequence->wants_drafts = true;
+  sequence->tries_drafts = tries;
 }
 
 // In a step of everything that runs; `net_tokens`: what they bring.

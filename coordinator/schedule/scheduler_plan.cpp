@@ -16,8 +16,8 @@ namespace {
 constexpr double kInputCharge = 1;  // of a tenant, for a prompt token computed
 constexpr double kOutputCharge = 2;
 constexpr int kTriedDrafts = 3;
-constexpr double kWaitShare =
-    1.0 / 16;  // of a step, for its result to come and the next plan to go
+// Of a step: until its result has come and the next plan is there.
+constexpr double kWaitShare = 1.0 / 16;
 constexpr double kLeastSavesToJudge = 2048;
 constexpr double kDropsPerSave = 16;  // blocks dropped for one saved to try
 
@@ -41,7 +41,7 @@ StepPlan Scheduler::plan() {
 // Drafts make a step longer, and so does a prompt: its share is measured by a step without them,
 // and they wait until it is computed.
 bool Scheduler::prompts_are_due() const {
-  return (!waiting_.empty() && num_that_could_begin() > 0) ||
+  return (!waiting_.empty() && !newcomer_lacks_room_ && num_that_could_begin() > 0) ||
          absl::c_any_of(running_, [](const Sequence* sequence) {
            return sequence->may_grow() && sequence->num_missing_tokens() > 1;
          });
@@ -53,7 +53,7 @@ bool Scheduler::drafts_outweigh_waiting() const {
   double net_tokens = 0;
   for (const Sequence* sequence : running_) {
     if (!sequence->wants_drafts) continue;
-    if (sequence->tries_drafts) return true;
+    if (sequence->tries_drafts && try_is_due()) return true;
     net_tokens += sequence->net_draft_tokens;
   }
   return net_tokens > (config_.steps_in_flight > 1 ? kWaitShare * num_running() : 0.0);
@@ -116,25 +116,31 @@ void Scheduler::grant_decodes(Draft* draft) {
     const bool in_flight = sequence->num_rows_in_flight > 0;
     if (in_flight && sequence->is_beam) continue;
     if (draft->budget_picks == 0 || !make_room(sequence, draft)) continue;
-    if (draft->may_draft && sequence->wants_drafts) add_drafts(sequence, draft);
+    if (draft->may_draft && sequence->wants_drafts) {
+      add_drafts(sequence, static_cast<int>(running_.size() - i) - 1, draft);
+    }
     grant(sequence, 1, draft);
   }
 }
 
-// As many guesses as pay and fit; nobody gives way for them.
-void Scheduler::add_drafts(Sequence* sequence, Draft* draft) {
-  sequence->wants_drafts = false;
-  const int room =
-      std::min({config_.num_speculative_tokens, draft->budget_tokens - 1, draft->budget_picks - 1,
-                sequence->max_total_tokens - sequence->num_tokens() - 1});
-  const int computed = sequence->num_computed_tokens;
-  int most = drafts_that_pay(*sequence, room, &sequence->net_draft_tokens);
-  if (std::exchange(sequence->tries_drafts, false)) most = std::min(room, kTriedDrafts);
+// As many as pay and fit, beside a token for each of the `behind` rows after this one: nobody gives
+// way for drafts. One row tries some in a plan, if any.
+void Scheduler::add_drafts(Sequence* sequence, int behind, Draft* draft) {
+  const bool tries = sequence->tries_drafts && try_is_due();
+  sequence->wants_drafts = sequence->tries_drafts = false;
+  const int room = std::min({config_.num_speculative_tokens, draft->budget_tokens - 1 - behind,
+                             draft->budget_picks - 1 - behind,
+                             sequence->max_total_tokens - sequence->num_tokens() - 1});
+  const int most = tries ? std::min(room, kTriedDrafts)
+                         : drafts_that_pay(*sequence, room, &sequence->net_draft_tokens);
   if (most <= 0) return;
   std::vector<TokenId> drafts = sequence->drafter->draft(sequence->tokens.all(), most);
+  const int computed = sequence->num_computed_tokens;
   const int end = computed + 1 + static_cast<int>(drafts.size());
-  if (kv_.missing_blocks(computed, end, sequence->table) > kv_.num_available()) return;
+  const int missing = kv_.missing_blocks(computed, end, sequence->table);
+  if (drafts.empty() || missing + behind > kv_.num_available()) return;
   sequence->drafts = std::move(drafts);
+  plans_since_drafts_ = 0;
 }
 
 int Scheduler::num_that_could_begin() const {
@@ -263,7 +269,7 @@ void Scheduler::preempt(Sequence* victim, Draft* draft) {
 StepPlan Scheduler::emit(Draft draft) {
   StepPlan plan;
   if (draft.grants.empty()) return plan;
-  ++plans_since_try_;
+  ++plans_since_drafts_;
   plan.epoch = epoch_;
   plan.step = next_step_++;
   plan.releases = std::exchange(releases_, {});

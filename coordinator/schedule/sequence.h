@@ -77,8 +77,8 @@ struct Sequence {
   bool granted = false;       // in the plan that is being made
   bool preempted = false;     // has given way since it last ran
   bool recovers = false;      // had tokens already when the epoch began
-  bool wants_drafts = false;  // has some that pay: they can follow its results
-  bool tries_drafts = false;  // though they may not pay
+  bool wants_drafts = false;  // has some that may follow its results
+  bool tries_drafts = false;  // though they may not pay: none have gone for long
   bool returns_logprobs = false;
   bool ends_on_token = false;   // an eos or a stop token may end it
   SlotId slot = -1;             // while running
@@ -95,7 +95,7 @@ struct Sequence {
   SequenceId id = 0;  // grows with arrival
   RequestId request_id = 0;
   std::vector<TokenId> drafts;            // in flight
-  std::unique_ptr<NgramDrafter> drafter;  // if it may speculate
+  std::unique_ptr<NgramDrafter> drafter;  // once it may have drafts
   BlockTable table;
   TokenList tokens;  // prompt, then every token applied
 

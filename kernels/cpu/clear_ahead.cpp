@@ -26,9 +26,10 @@ ClearAhead::~ClearAhead() {
 }
 
 void ClearAhead::expect(std::byte* begin, std::size_t bytes) {
+  if (lead_bytes_ == 0) return;
   const auto first = reinterpret_cast<std::uintptr_t>(begin);
   const std::uintptr_t from = (first + kPage - 1) / kPage * kPage;
-  const std::uintptr_t to = first + std::min(bytes, lead_bytes_);
+  const std::uintptr_t to = (first + std::min(bytes, lead_bytes_)) / kPage * kPage;
   const std::lock_guard lock(mutex_);
   const bool idle = next_ >= end_;
   if (next_ < from || next_ > to) next_ = from;  // else: up to next_ it is done

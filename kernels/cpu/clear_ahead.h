@@ -22,7 +22,8 @@ class ClearAhead {
   ClearAhead& operator=(const ClearAhead&) = delete;
 
   // [begin, begin + bytes), all of it mapped until forget(), is written next, from the front;
-  // takes the place of what was expected before. The first call starts the thread.
+  // takes the place of what was expected before. Whole pages of it are touched. The first call
+  // starts the thread.
   void expect(std::byte* begin, std::size_t bytes);
   // Nothing is expected any more; returns when nothing is being touched.
   void forget();

@@ -23,6 +23,12 @@ constexpr int kKernelRevision = 2;
 // Of all ranks here together, see clear_ahead.h.
 constexpr std::size_t kClearedBytes = std::size_t{512} << 20;
 
+// Over several NUMA nodes memory belongs where the threads are that write it: they touch it first.
+std::size_t cleared_bytes(int num_local_ranks) {
+  if (numa_nodes(cpus_of_this_thread()).size() > 1) return 0;
+  return kClearedBytes / static_cast<std::size_t>(num_local_ranks);
+}
+
 absl::StatusOr<Arithmetic> parse_dtype(const std::string& dtype) {
   if (dtype == "auto") return Arithmetic::kAuto;
   if (dtype == "float32") return Arithmetic::kFloat32;
@@ -38,7 +44,7 @@ class CpuDevice final : public Device {
       : isa_(isa),
         dtype_(options.dtype),
         num_local_ranks_(options.num_local_ranks),
-        clear_ahead_(kClearedBytes / static_cast<std::size_t>(options.num_local_ranks)),
+        clear_ahead_(cleared_bytes(options.num_local_ranks)),
         team_(num_threads),
         ops_(isa, arithmetic, kv_dtype_named(options.kv_dtype), num_threads, memory_, commands_) {}
 

@@ -72,6 +72,18 @@ TEST_F(ClearAheadTest, TouchesTheLeadAndKeepsWhatIsThere) {
   EXPECT_EQ(memory.num_resident(700, kPages), 0u);
 }
 
+TEST_F(ClearAheadTest, TouchesWholePagesWhereverARangeBeginsAndEnds) {
+  const Mapping memory;
+  ClearAhead ahead(10 * kPage + 100);
+  ahead.expect(memory.page(5) + 1, 1000 * kPage);
+  EXPECT_TRUE(memory.becomes_resident(6, 15));
+  ahead.expect(memory.page(8) + 1, 1000 * kPage);  // goes on where the other ended
+  EXPECT_TRUE(memory.becomes_resident(6, 18));
+  ahead.forget();
+  EXPECT_EQ(memory.num_resident(0, 6), 0u);
+  EXPECT_EQ(memory.num_resident(18, kPages), 0u);
+}
+
 TEST_F(ClearAheadTest, WaitsWhileSomethingRuns) {
   const Mapping memory;
   ClearAhead ahead(kPages * kPage);

@@ -1,4 +1,8 @@
 // Guesses that go with rows: the same tokens in fewer steps, and when none are made.
+#include <gmock/gmock.h>
+
+#include <deque>
+
 #include "absl/algorithm/container.h"
 #include "tests/coordinator/schedule/scheduler_fixture.h"
 
@@ -71,6 +75,61 @@ TEST_F(DraftsTest, NothingIsPlannedAheadOfARowWithDrafts) {
     apply(std::move(next));
   }
   EXPECT_TRUE(drafted);
+}
+
+// Picks for drafts are bounded; the rows in front must not take those of the rows behind.
+TEST_F(DraftsTest, EveryRowHasItsTokenBeforeAnyHasDrafts) {
+  config_.num_speculative_tokens = 16;
+  config_.max_num_batched_tokens = 24;
+  start(100);
+  for (int i = 0; i < 8; ++i) add(6, 60);
+  for (int i = 0; i < 12; ++i) step();
+  bool drafted = false;
+  while (scheduler_->num_running() == 8) {
+    const StepPlan next = plan();
+    EXPECT_THAT(next.rows, testing::SizeIs(8));
+    for (const PlanRow& row : next.rows) drafted = drafted || !row.drafts.empty();
+    apply(run(next));
+  }
+  EXPECT_TRUE(drafted);
+}
+
+TEST_F(DraftsTest, OneThatWaitsForRoomDoesNotStopThem) {
+  config_.max_num_seqs = 2;
+  start(12);  // blocks of 16 positions
+  add(8, 100);
+  for (int i = 0; i < 30; ++i) step();
+  add(100, 20);
+  for (int i = 0; i < 3; ++i) step();
+  ASSERT_EQ(scheduler_->num_waiting(), 1);
+  const std::uint64_t before = scheduler_->counts().drafts;
+  for (int i = 0; i < 10; ++i) step();
+  EXPECT_GT(scheduler_->counts().drafts, before);
+}
+
+TEST_F(DraftsTest, TriesGoOutThoughDraftsDoNotPay) {
+  config_.steps_in_flight = 2;
+  config_.max_num_seqs = 8;
+  start(800);
+  for (int i = 0; i < 8; ++i) add(20 + i, 900);
+  std::deque<StepResult> results;
+  int plans = 0;
+  std::uint64_t tried = 0;
+  for (; plans < 600; ++plans) {
+    while (scheduler_->can_plan()) {
+      StepPlan next = plan();
+      if (next.rows.empty()) break;
+      int tokens = 0;
+      for (const PlanRow& row : next.rows) tokens += row.num_tokens;
+      results.push_back(run(next));
+      results.back().busy_us = 100 * tokens;  // each costs its share
+    }
+    apply(std::move(results.front()));
+    results.pop_front();
+    if (plans == 300) tried = scheduler_->counts().drafts;
+  }
+  EXPECT_GT(scheduler_->counts().drafts, tried + 3) << "none after the costs were known";
+  EXPECT_LT(scheduler_->counts().drafts, tried + 60);
 }
 
 TEST_F(DraftsTest, NoneAreMadeWhileAPromptIsComputed) {
