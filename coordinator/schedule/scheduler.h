@@ -246,6 +246,11 @@ class Scheduler {
     bool preempted = false;
     bool may_draft = false;
   };
+  // Of a step of everything that runs, and of a draft more in it. step_us 0: not known yet.
+  struct DraftPrice {
+    double step_us = 0;
+    double draft_us = 0;
+  };
   using Request = std::shared_ptr<ScheduledRequest>;
 
   // scheduler.cpp
@@ -318,7 +323,7 @@ class Scheduler {
   void apply_search_rows(absl::Span<const RowInFlight> rows, absl::Span<RowResult> picks,
                          std::vector<Gain>* gains);
   void want_drafts(Sequence* sequence);
-  int drafts_that_pay(const Sequence& sequence, int most, float* net_tokens) const;
+  DraftPrice draft_price(const Sequence& sequence) const;
   EndReason end_of(const Sequence& sequence) const;
 
   absl::Status verify_running() const;

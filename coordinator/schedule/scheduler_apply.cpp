@@ -146,7 +146,7 @@ void Scheduler::apply_row(const RowInFlight& row, absl::Span<RowResult> picks,
 // Drafts need the newest token. Where none go of themselves, now and then one row has some: nobody
 // would learn otherwise what they cost and how often they are right.
 void Scheduler::want_drafts(Sequence* sequence) {
-  sequence->wants_drafts = sequence->tries_drafts = false;
+  sequence->wants_drafts = false;
   const int room = sequence->max_total_tokens - sequence->num_known_tokens() - 1;
   if (!may_draft_ || room <= 0 || sequence->is_beam) return;
   if (sequence->drafter == nullptr) {
@@ -155,27 +155,23 @@ void Scheduler::want_drafts(Sequence* sequence) {
         std::make_unique<NgramDrafter>(config_.prompt_lookup_min, config_.prompt_lookup_max);
     sequence->drafter->extend(sequence->tokens.all());
   }
-  const int count = drafts_that_pay(*sequence, std::min(room, config_.num_speculative_tokens),
-                                    &sequence->net_draft_tokens);
-  const bool tries = try_is_due();
-  if (count == 0 && !tries) return;
-  if (sequence->drafter->draft(sequence->tokens.all(), 1).empty()) return;
-  sequence->wants_drafts = true;
-  sequence->tries_drafts = tries;
+  const DraftGain& gain = sequence->draft_gain;
+  const DraftPrice price = draft_price(*sequence);
+  const int count = gain.worthwhile(std::min(room, config_.num_speculative_tokens), num_running(),
+                                    price.step_us, price.draft_us);
+  if (count == 0 && !try_is_due()) return;
+  sequence->wants_drafts = !sequence->drafter->draft(sequence->tokens.all(), 1).empty();
+  sequence->net_draft_tokens =
+      static_cast<float>(gain.net_tokens(count, num_running(), price.step_us, price.draft_us));
 }
 
-// In a step of everything that runs; `net_tokens`: what they bring.
-int Scheduler::drafts_that_pay(const Sequence& sequence, int most, float* net_tokens) const {
+Scheduler::DraftPrice Scheduler::draft_price(const Sequence& sequence) const {
   StepWork step;
   step.num_rows = step.num_tokens = step.num_samples = num_running();
   step.context_reads = static_cast<double>(num_running()) * sequence.num_tokens();
   step.context_tokens = step.context_reads;
-  const double step_us = costs_.known() ? costs_.predict_us(step) : 0;
-  const double draft_us = costs_.us_per_draft_token(sequence.num_tokens(), step.num_tokens);
-  const int count = sequence.draft_gain.worthwhile(most, num_running(), step_us, draft_us);
-  *net_tokens =
-      static_cast<float>(sequence.draft_gain.net_tokens(count, num_running(), step_us, draft_us));
-  return count;
+  return {.step_us = costs_.known() ? costs_.predict_us(step) : 0,
+          .draft_us = costs_.us_per_draft_token(sequence.num_tokens(), step.num_tokens)};
 }
 
 EndReason Scheduler::end_of(const Sequence& sequence) const {

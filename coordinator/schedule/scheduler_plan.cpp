@@ -53,7 +53,7 @@ bool Scheduler::drafts_outweigh_waiting() const {
   double net_tokens = 0;
   for (const Sequence* sequence : running_) {
     if (!sequence->wants_drafts) continue;
-    if (sequence->tries_drafts && try_is_due()) return true;
+    if (try_is_due()) return true;
     net_tokens += sequence->net_draft_tokens;
   }
   return net_tokens > (config_.steps_in_flight > 1 ? kWaitShare * num_running() : 0.0);
@@ -113,8 +113,7 @@ void Scheduler::grant_decodes(Draft* draft) {
     draft->streams.num_rows += 1;
     draft->streams.context_tokens += sequence->num_computed_tokens;
     if (sequence->granted || !policy::is_decode(*sequence)) continue;
-    const bool in_flight = sequence->num_rows_in_flight > 0;
-    if (in_flight && sequence->is_beam) continue;
+    if (sequence->is_beam && sequence->num_rows_in_flight > 0) continue;
     if (draft->budget_picks == 0 || !make_room(sequence, draft)) continue;
     if (draft->may_draft && sequence->wants_drafts) {
       add_drafts(sequence, static_cast<int>(running_.size() - i) - 1, draft);
@@ -126,13 +125,14 @@ void Scheduler::grant_decodes(Draft* draft) {
 // As many as pay and fit, beside a token for each of the `behind` rows after this one: nobody gives
 // way for drafts. One row tries some in a plan, if any.
 void Scheduler::add_drafts(Sequence* sequence, int behind, Draft* draft) {
-  const bool tries = sequence->tries_drafts && try_is_due();
-  sequence->wants_drafts = sequence->tries_drafts = false;
+  sequence->wants_drafts = false;
   const int room = std::min({config_.num_speculative_tokens, draft->budget_tokens - 1 - behind,
                              draft->budget_picks - 1 - behind,
                              sequence->max_total_tokens - sequence->num_tokens() - 1});
-  const int most = tries ? std::min(room, kTriedDrafts)
-                         : drafts_that_pay(*sequence, room, &sequence->net_draft_tokens);
+  const DraftPrice price = draft_price(*sequence);
+  const int most = try_is_due() ? std::min(room, kTriedDrafts)
+                                : sequence->draft_gain.worthwhile(room, num_running(),
+                                                                  price.step_us, price.draft_us);
   if (most <= 0) return;
   std::vector<TokenId> drafts = sequence->drafter->draft(sequence->tokens.all(), most);
   const int computed = sequence->num_computed_tokens;

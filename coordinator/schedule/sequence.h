@@ -78,7 +78,6 @@ struct Sequence {
   bool preempted = false;     // has given way since it last ran
   bool recovers = false;      // had tokens already when the epoch began
   bool wants_drafts = false;  // has some that may follow its results
-  bool tries_drafts = false;  // though they may not pay: none have gone for long
   bool returns_logprobs = false;
   bool ends_on_token = false;   // an eos or a stop token may end it
   SlotId slot = -1;             // while running

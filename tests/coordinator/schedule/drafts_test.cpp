@@ -12,15 +12,10 @@ namespace {
 class DraftsTest : public SchedulerTest {
  protected:
   DraftsTest() {
-    config_.max_num_seqs = 8;
-    config_.max_num_batched_tokens = 1024;
-    config_.block_size = 16;
-    config_.max_model_len = 1024;
-    config_.vocab = 300;
+    allow_long_requests();
     config_.num_speculative_tokens = 4;
     model_.period = 3;  // what it says repeats itself
   }
-  bool is_done() const { return scheduler_->num_running() + scheduler_->num_waiting() == 0; }
 };
 
 TEST_F(DraftsTest, DraftsThatComeTrueSaveSteps) {

@@ -25,6 +25,15 @@ class SchedulerTest : public testing::Test {
     config_.long_prefill_token_threshold = 0;
   }
 
+  // For prompts and answers of hundreds of tokens.
+  void allow_long_requests() {
+    config_.max_num_seqs = 8;
+    config_.max_num_batched_tokens = 1024;
+    config_.block_size = 16;
+    config_.max_model_len = 1024;
+    config_.vocab = 300;
+  }
+
   void start(int num_blocks, EpochId epoch = 1, int num_host_blocks = 0) {
     if (scheduler_ == nullptr) scheduler_ = std::make_unique<Scheduler>(config_);
     HashWorkerConfig worker;
@@ -82,10 +91,11 @@ class SchedulerTest : public testing::Test {
   }
   // One whole step.
   std::vector<Gain> step() { return apply(run(plan())); }
+  bool is_done() const { return scheduler_->num_running() + scheduler_->num_waiting() == 0; }
   // Steps until nothing is left, at most `most`; all gains in order.
   std::vector<Gain> finish(int most = 1000) {
     std::vector<Gain> all;
-    for (; scheduler_->num_running() + scheduler_->num_waiting() > 0 && most > 0; --most) {
+    for (; !is_done() && most > 0; --most) {
       for (Gain& gain : step()) all.push_back(std::move(gain));
     }
     EXPECT_EQ(scheduler_->num_running() + scheduler_->num_waiting(), 0);

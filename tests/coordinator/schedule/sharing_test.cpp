@@ -15,13 +15,7 @@ using testing::SizeIs;
 
 class SharingTest : public SchedulerTest {
  protected:
-  SharingTest() {
-    config_.max_num_seqs = 8;
-    config_.max_num_batched_tokens = 1024;
-    config_.block_size = 16;
-    config_.max_model_len = 1024;
-    config_.vocab = 300;
-  }
+  SharingTest() { allow_long_requests(); }
   // Runs until `tokens` are computed of the longest sequence; blocks in use then.
   int blocks_after(int tokens) {
     int computed = 0;
