@@ -12,9 +12,7 @@
 namespace quire {
 namespace {
 
-constexpr std::size_t kPage = 4096;
-constexpr std::size_t kHugePage = std::size_t{2} << 20;
-constexpr std::size_t kRegionBytes = 8 * kHugePage;
+constexpr std::size_t kRegionBytes = 8 * kHostHugePage;
 constexpr std::size_t kRegionPiece = std::size_t{64} << 10;  // the smallest in a region
 
 void* map(std::size_t bytes) {
@@ -23,13 +21,13 @@ void* map(std::size_t bytes) {
 
 // A region's memory, or null: what a mapping has before its first huge page and beyond is returned.
 std::byte* map_region() {
-  void* mapping = map(kRegionBytes + kHugePage);
+  void* mapping = map(kRegionBytes + kHostHugePage);
   if (mapping == MAP_FAILED) return nullptr;
   auto* first = static_cast<std::byte*>(mapping);
-  const std::size_t past = reinterpret_cast<std::uintptr_t>(first) % kHugePage;
-  const std::size_t skipped = past == 0 ? 0 : kHugePage - past;
+  const std::size_t past = reinterpret_cast<std::uintptr_t>(first) % kHostHugePage;
+  const std::size_t skipped = past == 0 ? 0 : kHostHugePage - past;
   if (skipped > 0) munmap(first, skipped);
-  munmap(first + skipped + kRegionBytes, kHugePage - skipped);
+  munmap(first + skipped + kRegionBytes, kHostHugePage - skipped);
   madvise(first + skipped, kRegionBytes, MADV_HUGEPAGE);  // a wish, may be refused
   return first + skipped;
 }
@@ -44,8 +42,8 @@ HostMemory::~HostMemory() {
 }
 
 absl::StatusOr<void*> HostMemory::allocate(std::size_t bytes, const std::string& what) {
-  const std::size_t mapped = (bytes / kPage + 1) * kPage;
-  if (bytes >= kRegionPiece && bytes < kHugePage - kPage) {
+  const std::size_t mapped = (bytes / kHostPage + 1) * kHostPage;
+  if (bytes >= kRegionPiece && bytes < kHostHugePage - kHostPage) {
     if (void* piece = allocate_in_region(mapped)) return piece;
   }
   void* memory = MAP_FAILED;
@@ -54,7 +52,7 @@ absl::StatusOr<void*> HostMemory::allocate(std::size_t bytes, const std::string&
     return absl::ResourceExhaustedError(absl::StrCat("cannot allocate ", bytes, " bytes for ", what,
                                                      "; free memory or ask for less."));
   }
-  if (mapped >= kHugePage) madvise(memory, mapped, MADV_HUGEPAGE);  // a wish, may be refused
+  if (mapped >= kHostHugePage) madvise(memory, mapped, MADV_HUGEPAGE);  // a wish, may be refused
   const std::lock_guard lock(mutex_);
   pieces_.emplace(memory, mapped);
   return memory;

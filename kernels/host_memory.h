@@ -16,6 +16,10 @@
 
 namespace quire {
 
+// Of the system; the second where it grants them.
+inline constexpr std::size_t kHostPage = 4096;
+inline constexpr std::size_t kHostHugePage = std::size_t{2} << 20;
+
 class HostMemory {
  public:
   HostMemory() = default;

@@ -7,12 +7,13 @@
 #include <algorithm>
 #include <chrono>
 
+#include "kernels/host_memory.h"
+
 namespace quire::cpu {
 namespace {
 
 constexpr std::chrono::milliseconds kQuiet(10);
-constexpr std::uintptr_t kPage = 4096;
-constexpr std::uintptr_t kPiece = std::uintptr_t{2} << 20;  // a huge page: what a run may wait for
+constexpr std::uintptr_t kPiece = kHostHugePage;  // what a run may wait for
 
 }  // namespace
 
@@ -28,8 +29,8 @@ ClearAhead::~ClearAhead() {
 void ClearAhead::expect(std::byte* begin, std::size_t bytes) {
   if (lead_bytes_ == 0) return;
   const auto first = reinterpret_cast<std::uintptr_t>(begin);
-  const std::uintptr_t from = (first + kPage - 1) / kPage * kPage;
-  const std::uintptr_t to = (first + std::min(bytes, lead_bytes_)) / kPage * kPage;
+  const std::uintptr_t from = (first + kHostPage - 1) / kHostPage * kHostPage;
+  const std::uintptr_t to = (first + std::min(bytes, lead_bytes_)) / kHostPage * kHostPage;
   const std::lock_guard lock(mutex_);
   const bool idle = next_ >= end_;
   if (next_ < from || next_ > to) next_ = from;  // else: up to next_ it is done

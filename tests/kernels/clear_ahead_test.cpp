@@ -6,12 +6,13 @@
 
 #include <chrono>
 #include <thread>
-#include <vector>
+
+#include "tests/resident_pages.h"
 
 namespace quire::cpu {
 namespace {
 
-constexpr std::size_t kPage = 4096;
+constexpr std::size_t kPage = kHostPage;
 constexpr std::size_t kPages = 2048;
 
 class Mapping {
@@ -26,35 +27,21 @@ class Mapping {
   std::byte* page(std::size_t i) const { return data_ + i * kPage; }
   // In [begin, end).
   std::size_t num_resident(std::size_t begin, std::size_t end) const {
-    std::vector<unsigned char> resident(end - begin);
-    EXPECT_EQ(mincore(page(begin), (end - begin) * kPage, resident.data()), 0);
-    std::size_t count = 0;
-    for (const unsigned char r : resident) count += r & 1;
-    return count;
+    return test::count_pages(page(begin), (end - begin) * kPage).resident;
   }
   bool becomes_resident(std::size_t begin, std::size_t end) const {
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
-    while (num_resident(begin, end) < end - begin) {
-      if (std::chrono::steady_clock::now() > deadline) return false;
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
-    return true;
+    return test::becomes_resident(page(begin), (end - begin) * kPage);
   }
 
  private:
   std::byte* const data_;
 };
 
-// Older systems cannot touch without writing: there is nothing to see then.
-bool can_touch() {
-  const Mapping memory;
-  return madvise(memory.page(0), kPage, MADV_POPULATE_WRITE) == 0;
-}
-
 class ClearAheadTest : public testing::Test {
  protected:
   void SetUp() override {
-    if (!can_touch()) GTEST_SKIP() << "this system has no MADV_POPULATE_WRITE (Linux 5.14)";
+    const Mapping memory;
+    QUIRE_SKIP_WITHOUT_TOUCHING(memory.page(0));
   }
 };
 

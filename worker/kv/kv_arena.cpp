@@ -17,13 +17,17 @@ absl::StatusOr<KvArena> KvArena::create(const KvShape& shape, int num_blocks, De
   const std::size_t bytes =
       kv_bytes_per_block(shape, device.ops()) * static_cast<std::size_t>(num_blocks);
   QUIRE_ASSIGN_OR_RETURN(arena.memory_, DeviceBuffer::allocate(device, bytes, "the KV cache"));
-  arena.reach(device, -1);
+  arena.expect_rest(device);
   return arena;
 }
 
 void KvArena::reach(Device& device, BlockId last) {
-  if (last >= 0 && last < num_reached_) return;
+  if (last < num_reached_) return;
   num_reached_ = last + 1;
+  expect_rest(device);
+}
+
+void KvArena::expect_rest(Device& device) const {
   const auto left = static_cast<std::size_t>(num_blocks_ - num_reached_);
   device.expect_use(blocks().data + static_cast<std::size_t>(num_reached_) * bytes_of_all_layers(),
                     left * bytes_of_all_layers());

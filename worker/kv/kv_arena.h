@@ -39,6 +39,7 @@ class KvArena {
   int num_blocks() const { return num_blocks_; }
 
  private:
+  void expect_rest(Device& device) const;  // what no block has reached
   std::size_t bytes_of_all_layers() const {
     return static_cast<std::size_t>(shape_.num_layers) * block_bytes_;
   }

@@ -123,7 +123,7 @@ void Runner::reach_blocks(const StepPlan& plan) {
   }
   for (const BlockCopy& copy : plan.copies) last = std::max(last, copy.to);
   for (const BlockSwap& load : plan.loads) last = std::max(last, load.block);
-  if (last >= 0) arena_.reach(*parts_.device, last);
+  arena_.reach(*parts_.device, last);
 }
 
 void Runner::enqueue_copies(const StepPlan& plan) {

@@ -2,30 +2,14 @@
 #include "worker/kv/kv_arena.h"
 
 #include <gtest/gtest.h>
-#include <sys/mman.h>
 
-#include <algorithm>
-#include <chrono>
-#include <cstdint>
 #include <cstring>
-#include <thread>
 #include <vector>
+
+#include "tests/resident_pages.h"
 
 namespace quire {
 namespace {
-
-// Whole pages in [begin, begin + bytes) that have memory, as a share.
-double resident_share(const std::byte* begin, std::size_t bytes) {
-  constexpr std::uintptr_t kPage = 4096;
-  const std::uintptr_t first = (reinterpret_cast<std::uintptr_t>(begin) + kPage - 1) / kPage;
-  const std::uintptr_t end = (reinterpret_cast<std::uintptr_t>(begin) + bytes) / kPage;
-  std::vector<unsigned char> resident(end - first);
-  EXPECT_EQ(mincore(reinterpret_cast<void*>(first * kPage), (end - first) * kPage, resident.data()),
-            0);
-  const auto count = std::count_if(resident.begin(), resident.end(),
-                                   [](unsigned char page) { return (page & 1) != 0; });
-  return static_cast<double>(count) / static_cast<double>(resident.size());
-}
 
 TEST(KvArena, AnIdleHostDeviceGetsReadyWhatIsUsedNext) {
   DeviceOptions options;
@@ -38,19 +22,11 @@ TEST(KvArena, AnIdleHostDeviceGetsReadyWhatIsUsedNext) {
   ASSERT_TRUE(arena.ok()) << arena.status();
   const KvBlocks blocks = arena->blocks();
   const auto becomes_ready = [&](int begin, int end) {
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
-    while (std::chrono::steady_clock::now() < deadline) {
-      if (resident_share(blocks.data + static_cast<std::size_t>(begin) * blocks.block_bytes,
-                         static_cast<std::size_t>(end - begin) * blocks.block_bytes) == 1.0) {
-        return true;
-      }
-      std::this_thread::sleep_for(std::chrono::milliseconds(2));
-    }
-    return false;
+    return test::becomes_resident(
+        blocks.data + static_cast<std::size_t>(begin) * blocks.block_bytes,
+        static_cast<std::size_t>(end - begin) * blocks.block_bytes);
   };
-  if (madvise(blocks.data, 4096, MADV_POPULATE_WRITE) != 0) {
-    GTEST_SKIP() << "this system has no MADV_POPULATE_WRITE (Linux 5.14)";
-  }
+  QUIRE_SKIP_WITHOUT_TOUCHING(blocks.data);
   EXPECT_TRUE(becomes_ready(0, kBlocks / 2));
   arena->reach(**device, kBlocks / 2);
   EXPECT_TRUE(becomes_ready(kBlocks, kBlocks + kBlocks / 2));
