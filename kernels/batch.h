@@ -19,11 +19,13 @@ struct SampledTokens {
 };
 
 struct Batch {
-  int num_tokens = 0;                          // T
-  int num_rows = 0;                            // B
-  int block_size = 16;                         // S
-  int max_blocks = 0;                          // width of block_tables
-  bool decodes = false;                        // every row has one token: row b's is token b
+  int num_tokens = 0;   // T
+  int num_rows = 0;     // B
+  int block_size = 16;  // S
+  int max_blocks = 0;   // width of block_tables
+  // Most tokens of a row, where each has one or more and none reads what another stores in this
+  // step; 0: not known.
+  int most_tokens = 0;
   const TokenId* tokens = nullptr;             // [T]
   const std::int32_t* positions = nullptr;     // [T]
   const std::int32_t* row_of_token = nullptr;  // [T]; -1: stored nowhere
@@ -48,7 +50,7 @@ inline constexpr int kSharedPositions = 256;
 // The batch of the sampled tokens alone, where they are not all.
 inline Batch only_sampled(Batch batch) {
   batch.num_tokens = batch.sampled.num_tokens;
-  batch.decodes = false;
+  batch.most_tokens = 0;
   batch.tokens = nullptr;
   batch.positions = batch.sampled.positions;
   batch.row_of_token = batch.sampled.row_of_token;

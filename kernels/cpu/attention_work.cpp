@@ -15,6 +15,7 @@ constexpr int kRowsPerItem = 48;
 constexpr int kLeastRowsPerItem = 12;
 constexpr int kItemsPerThread = 3;
 constexpr int kLongContext = 4096;
+constexpr int kLeastRowsEach = 4;  // of a thread: cuts between sequences are uneven
 constexpr int kSplitsPerItem = 4;  // of one token, where there are many rows
 
 constexpr int padded(int head_dim) {
@@ -156,16 +157,18 @@ void AttentionWork::run(int thread, int num_threads) {
 }
 
 bool AttentionWork::divides_rows(const Batch& batch, int num_threads) {
-  return batch.decodes && cpu::divides_rows(batch.num_rows, num_threads) &&
+  return batch.most_tokens > 0 && cpu::divides_rows(batch.num_tokens, num_threads) &&
+         batch.num_tokens >= kLeastRowsEach * batch.most_tokens * num_threads &&
          batch.max_blocks * batch.block_size <= kLongContext;
 }
 
-void AttentionWork::run_rows(int thread, int num_threads) {
-  const Range rows = share_of(batch_.num_rows, thread, num_threads);
-  for (int index = rows.begin; index < rows.end; ++index) {
+void AttentionWork::run_rows(Range tokens, int thread) {
+  const std::int32_t* begin = batch_.row_begin;
+  const std::int32_t* at = std::lower_bound(begin, begin + batch_.num_rows, tokens.begin);
+  for (int index = static_cast<int>(at - begin); begin[index] < tokens.end; ++index) {
     Row row = row_at(index, 1);
     row.head_items = 1;
-    run_item(row, 0, thread);
+    for (int item = 0; item < row.tiles; ++item) run_item(row, item, thread);
   }
 }
 

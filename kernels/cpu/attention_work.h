@@ -9,6 +9,7 @@
 #include <memory>
 #include <vector>
 
+#include "common/shard.h"
 #include "kernels/batch.h"
 #include "kernels/cpu/vector_ops.h"
 
@@ -46,10 +47,10 @@ class AttentionWork {
                 AttentionScratch& scratch);
 
   void run(int thread, int num_threads);
-  // Instead of run(), where divides_rows(): a thread's share of the rows, K and V of which it
-  // stored itself.
-  void run_rows(int thread, int num_threads);
-  // Not with long contexts: the threads that do not have them would wait.
+  // Instead of run(), where divides_rows(): tokens of a thread, all of their sequences. It stored
+  // K and V of them itself.
+  void run_rows(Range tokens, int thread);
+  // Not with long contexts, nor with prompts: the threads that do not have them would wait.
   static bool divides_rows(const Batch& batch, int num_threads);
 
  private:

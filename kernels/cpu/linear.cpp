@@ -1,16 +1,14 @@
-// A thread's share of a matrix product as a LinearJob, and the choice of its kernel. Threads divide
+// A thread's part of a matrix product as a LinearJob, and the choice of its kernel. Threads divide
 // the panels, or many rows (share.h); nobody divides K.
 #include "kernels/cpu/linear.h"
 
 #include <algorithm>
-#include <vector>
 
 #include "absl/container/inlined_vector.h"
 #include "common/check.h"
 #include "kernels/cpu/activation.h"
 #include "kernels/cpu/linear_job.h"
 #include "kernels/cpu/pack.h"
-#include "kernels/cpu/share.h"
 
 namespace quire::cpu {
 namespace {
@@ -30,7 +28,7 @@ LeafSteps leaf_steps(const SumPlan& sum) {
   return steps;
 }
 
-// What a thread computes: rows of the activations, and panels.
+// What is computed: rows of the activations, and panels.
 struct Share {
   Range rows;
   Range panels;
@@ -44,13 +42,6 @@ Range panels_of(int num_panels, int thread, int num_threads) {
     return static_cast<int>(std::min<std::int64_t>(num_panels, pairs * i / num_threads * 2));
   };
   return {start(thread), start(thread + 1)};
-}
-
-Share share(int rows, int num_panels, int thread, int num_threads) {
-  if (divides_rows(rows, num_threads)) {
-    return {share_of(rows, thread, num_threads), {0, num_panels}};
-  }
-  return {{0, rows}, panels_of(num_panels, thread, num_threads)};
 }
 
 LinearJob make_job(const LinearArgs& args, const LeafSteps& steps, const Share& mine) {
@@ -88,10 +79,9 @@ int num_panels(const Weight& weight) {
   return (weight.rows + kPanelRows - 1) / kPanelRows;
 }
 
-// The thread's share of the matrix after this one.
-void set_next(const Weight& next, int rows, int thread, int num_threads, LinearJob& job) {
+// What the thread reads of the matrix after this one.
+void set_next(const Weight& next, Range panels, LinearJob& job) {
   const std::size_t panel_bytes = panel_layout(next.format, next.sum, next.rows).panel_bytes;
-  const Range panels = share(rows, num_panels(next), thread, num_threads).panels;
   job.next = static_cast<const std::byte*>(next.data) +
              static_cast<std::size_t>(panels.begin) * panel_bytes;
   job.next_bytes = static_cast<std::size_t>(panels.size()) * panel_bytes;
@@ -110,28 +100,46 @@ void run(Isa isa, ActivationLayout layout, Format format, const LinearJob& job) 
   }
 }
 
-}  // namespace
-
-void linear(Isa isa, const LinearArgs& args, int thread, int num_threads) {
+// `next_panels` are those of args.next.
+void compute(Isa isa, const LinearArgs& args, const Share& mine, Range next_panels,
+             AheadLines* ahead) {
   const Weight& weight = *args.weight;
   QUIRE_CHECK_EQ(args.in.columns, weight.columns);
   QUIRE_CHECK(args.in.layout == weight.input);
   QUIRE_CHECK(args.bias == nullptr || weight.sum.num_outputs == 1);
-  const Share mine = share(args.in.rows, num_panels(weight), thread, num_threads);
   if (mine.panels.empty() || mine.rows.empty()) return;
   const LeafSteps steps = leaf_steps(weight.sum);
   LinearJob job = make_job(args, steps, mine);
-  if (args.next != nullptr) set_next(*args.next, args.in.rows, thread, num_threads, job);
-  ReadAhead::Pieces pieces;
-  AheadLines ahead;
-  if (args.ahead != nullptr) {
-    pieces = args.ahead->pieces(mine.rows, args.ahead_begin, args.ahead_end, args.ahead_whole);
-    ahead.piece = pieces.data();
-    ahead.end = pieces.data() + pieces.size();
-    ahead.piece_bytes = args.ahead->piece_bytes();
-    job.ahead = &ahead;
-  }
+  if (args.next != nullptr) set_next(*args.next, next_panels, job);
+  job.ahead = ahead;
   run(isa, weight.input, weight.format, job);
+}
+
+}  // namespace
+
+void linear(Isa isa, const LinearArgs& args, int thread, int num_threads) {
+  const bool by_rows = divides_rows(args.in.rows, num_threads);
+  const auto panels = [&](const Weight& weight) {
+    const int all = num_panels(weight);
+    return by_rows ? Range{0, all} : panels_of(all, thread, num_threads);
+  };
+  const Range rows = by_rows ? share_of(args.in.rows, thread, num_threads) : Range{0, args.in.rows};
+  compute(isa, args, {rows, panels(*args.weight)},
+          args.next != nullptr ? panels(*args.next) : Range(), nullptr);
+}
+
+void linear_rows(Isa isa, const LinearArgs& args, Range run, const RowShares& shares, int thread) {
+  const Range mine = shares.of(thread);
+  const bool last = run.end == mine.end;
+  const AheadPart& part = last ? args.next_attention : args.next_group;
+  const ReadAhead::Pieces pieces =
+      part.pieces(args.in.rows, shares.group_at(thread, last ? mine.begin : run.end), run.size());
+  AheadLines ahead{.piece = pieces.data(),
+                   .end = pieces.data() + pieces.size(),
+                   .piece_bytes = part.piece_bytes()};
+  compute(isa, args, {run, {0, num_panels(*args.weight)}},
+          args.next != nullptr ? Range{0, num_panels(*args.next)} : Range(),
+          pieces.empty() ? nullptr : &ahead);
 }
 
 }  // namespace quire::cpu

@@ -3,11 +3,9 @@
 // number of threads, nor on the tile it falls in.
 #pragma once
 
-#include <functional>
-#include <memory>
-
 #include "absl/status/statusor.h"
 #include "kernels/cpu/read_ahead.h"
+#include "kernels/cpu/share.h"
 #include "kernels/weight.h"
 
 namespace quire::cpu {
@@ -27,12 +25,11 @@ struct LinearArgs {
   std::size_t out_stride = 0;          // floats between tokens
   std::size_t out_subtree_stride = 0;  // floats between outputs of the SumPlan
   const Weight* next = nullptr;        // the matrix multiplied after this one, fetched ahead
-  // What the attention after it reads, if not null, fetched ahead too. This product does the part
-  // [ahead_begin, ahead_end) of ahead_whole of the work before that attention.
-  std::shared_ptr<const ReadAhead> ahead = nullptr;
-  std::size_t ahead_begin = 0;
-  std::size_t ahead_end = 0;
-  std::size_t ahead_whole = 0;
+  // Fetched ahead too, where threads divide the rows: what the attention before it reads for the
+  // group of rows after the one at hand, and after the last group what the attention after it
+  // reads for the first.
+  AheadPart next_group = {};
+  AheadPart next_attention = {};
 };
 
 // Bytes `pack` will write, and the layout of activations the weight will ask for. dtype "float32"
@@ -47,6 +44,8 @@ void pack(const MatrixSource& source, Isa isa, Weight& weight);
 
 // Thread `thread` of `num_threads` computes its share, of N or of T; all of them must be called.
 void linear(Isa isa, const LinearArgs& args, int thread, int num_threads);
+// A run of the thread's share of the rows: all of it, or a group.
+void linear_rows(Isa isa, const LinearArgs& args, Range run, const RowShares& shares, int thread);
 
 // Decodes row n of a packed weight to fp32, for the embedding: out[columns].
 void unpack_row(Isa isa, const Weight& weight, int n, float* out);

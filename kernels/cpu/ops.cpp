@@ -15,6 +15,15 @@ namespace {
 
 constexpr int kGatedColumns = 512;  // one thread's piece of a row; a multiple of 64
 
+// Groups of rows read the weights of the layer again and again: from a cache, so these are smaller.
+constexpr std::size_t kGroupedWeight = std::size_t{4} << 20;  // bytes
+// And a group is large enough to compute longer than that takes: 6 rows, one tile, of 4 bits, 11 of
+// q8_0, 20 of bf16.
+int rows_per_group(const Weight& weight) {
+  const double elements = static_cast<double>(weight.rows) * weight.columns;
+  return static_cast<int>(10 * static_cast<double>(weight.bytes) / std::max(1.0, elements));
+}
+
 // CHECKs that a program is a whole post-order walk within the depth the kernels keep.
 void check_program(const std::vector<int>& program, std::size_t num_partials) {
   int depth = 0;
@@ -56,11 +65,15 @@ CpuOps::CpuOps(Isa isa, Arithmetic arithmetic, std::optional<DType> kv_dtype, in
       vector_ops_(vector_ops(isa)),
       memory_(memory),
       commands_(commands),
-      attention_scratch_(num_threads) {}
+      attention_scratch_(num_threads) {
+  begin_list();
+}
 
 void CpuOps::begin_list() {
   last_linear_.reset();
-  since_attention_.clear();
+  next_attention_ = std::make_shared<AheadWork>();
+  groups_end_ = 0;
+  sequences_.reset();
 }
 
 std::size_t CpuOps::activation_bytes(ActivationLayout layout, int rows, int columns) const {
@@ -95,34 +108,37 @@ absl::StatusOr<Weight> CpuOps::pack(const MatrixSource& source) {
   weight.bytes = shape.bytes;
   QUIRE_ASSIGN_OR_RETURN(weight.data, memory_.allocate(shape.bytes, "a weight matrix"));
   cpu::pack(source, isa_, weight);
+  if (weight.bytes <= kGroupedWeight) {
+    rows_per_group_ = std::max(rows_per_group_, rows_per_group(weight));
+  }
   return weight;
 }
 
 void CpuOps::embed(const Weight& table, TokenId first_id, const TokenId* tokens, int num_tokens,
                    float* out) {
-  enqueue(num_tokens,
-          [isa = isa_, w = &table, first_id, tokens, num_tokens, out](int thread, int num_threads) {
-            const Range share = share_of(num_tokens, thread, num_threads);
-            for (int t = share.begin; t < share.end; ++t) {
-              const int n = tokens[t] - first_id;
-              if (n < 0 || n >= w->rows) continue;
-              unpack_row(isa, *w, n,
-                         out + static_cast<std::size_t>(t) * static_cast<std::size_t>(w->columns));
-            }
-          });
+  enqueue_rows(num_tokens, [isa = isa_, w = &table, first_id, tokens, out](Range run, int) {
+    for (int t = run.begin; t < run.end; ++t) {
+      const int n = tokens[t] - first_id;
+      if (n < 0 || n >= w->rows) continue;
+      unpack_row(isa, *w, n,
+                 out + static_cast<std::size_t>(t) * static_cast<std::size_t>(w->columns));
+    }
+  });
 }
 
 void CpuOps::rms_norm(const float* x, const std::int32_t* rows, int num_rows, int columns,
                       const float* weight, float eps, const Activation& out) {
   QUIRE_CHECK_EQ(out.columns, columns);
-  const int own_rows = rows == nullptr ? num_rows : 0;
-  enqueue(own_rows, [ops = &vector_ops_, x, rows, num_rows, weight, eps, target = row_target(out)](
-                        int thread, int num_threads) {
-    const Range share = share_of(num_rows, thread, num_threads);
-    for (int i = share.begin; i < share.end; ++i) {
+  const auto norm = [ops = &vector_ops_, x, rows, weight, eps, target = row_target(out)](Range run,
+                                                                                         int) {
+    for (int i = run.begin; i < run.end; ++i) {
       const auto row = static_cast<std::size_t>(rows != nullptr ? rows[i] : i);
       ops->norm_row(x + row * static_cast<std::size_t>(target.columns), weight, eps, target, i);
     }
+  };
+  if (rows == nullptr) return enqueue_rows(num_rows, norm);
+  enqueue([norm, num_rows](int thread, int num_threads) {
+    norm(share_of(num_rows, thread, num_threads), thread);
   });
 }
 
@@ -135,11 +151,22 @@ void CpuOps::linear(const Weight& weight, const Activation& in, const float* bia
       LinearArgs{&weight, in, bias, out, out_stride, out_subtree_stride});
   if (last_linear_ != nullptr) last_linear_->next = &weight;
   last_linear_ = args;
-  since_attention_.push_back(args);
-  const int rows = divides_rows(in.rows, num_threads_) ? in.rows : 0;
-  enqueue(rows, [isa = isa_, args](int thread, int num_threads) {
-    cpu::linear(isa, *args, thread, num_threads);
-  });
+  args->next_attention = take_part(next_attention_, weight);
+  if (!divides_rows(in.rows, num_threads_)) {
+    return enqueue([isa = isa_, args](int thread, int num_threads) {
+      cpu::linear(isa, *args, thread, num_threads);
+    });
+  }
+  const bool grouped = weight.bytes <= kGroupedWeight;
+  if (grouped && follows_attention(in.rows)) {
+    args->next_group = take_part(next_group_, weight);
+  }
+  enqueue_rows(
+      in.rows,
+      [isa = isa_, args, shares = shares(in.rows)](Range run, int thread) {
+        linear_rows(isa, *args, run, *shares, thread);
+      },
+      grouped);
 }
 
 void CpuOps::rope_store(float* qkv, const AttentionSpec& spec, const RopeSpec& rope,
@@ -150,25 +177,23 @@ void CpuOps::rope_store(float* qkv, const AttentionSpec& spec, const RopeSpec& r
               .interleaved = rope.interleaved,
               .kv = kv_head(kv),
               .kv_head_bytes = kv_head_bytes(kv.dtype, kv.head_dim, kv.block_size)};
-  enqueue(batch.num_tokens,
-          [ops = &vector_ops_, qkv, job, cos_sin, batch](int thread, int num_threads) mutable {
-            const auto stride =
-                static_cast<std::size_t>((job.num_heads + 2 * job.num_kv_heads) * job.kv.head_dim);
-            const Range share = share_of(batch.num_tokens, thread, num_threads);
-            RopeJob mine = job;
-            for (int t = share.begin; t < share.end; ++t) {
-              const int position = batch.positions[t];
-              const auto table = static_cast<std::size_t>(batch.row_of_token[t]) *
-                                 static_cast<std::size_t>(batch.max_blocks);
-              mine.row = qkv + static_cast<std::size_t>(t) * stride;
-              mine.cos_sin =
-                  cos_sin + static_cast<std::size_t>(position) * static_cast<std::size_t>(job.dims);
-              mine.block =
-                  batch.block_tables[table + static_cast<std::size_t>(position / batch.block_size)];
-              mine.offset = position % batch.block_size;
-              ops->rope_store(mine);
-            }
-          });
+  enqueue_rows(batch.num_tokens, [ops = &vector_ops_, qkv, job, cos_sin, batch](Range run, int) {
+    const auto stride =
+        static_cast<std::size_t>((job.num_heads + 2 * job.num_kv_heads) * job.kv.head_dim);
+    RopeJob mine = job;
+    for (int t = run.begin; t < run.end; ++t) {
+      const int position = batch.positions[t];
+      const auto table = static_cast<std::size_t>(batch.row_of_token[t]) *
+                         static_cast<std::size_t>(batch.max_blocks);
+      mine.row = qkv + static_cast<std::size_t>(t) * stride;
+      mine.cos_sin =
+          cos_sin + static_cast<std::size_t>(position) * static_cast<std::size_t>(job.dims);
+      mine.block =
+          batch.block_tables[table + static_cast<std::size_t>(position / batch.block_size)];
+      mine.offset = position % batch.block_size;
+      ops->rope_store(mine);
+    }
+  });
 }
 
 void CpuOps::attention(const float* qkv, const AttentionSpec& spec, const Batch& batch,
@@ -176,32 +201,59 @@ void CpuOps::attention(const float* qkv, const AttentionSpec& spec, const Batch&
   auto work =
       std::make_shared<AttentionWork>(vector_ops_, qkv, spec, batch, kv, out, attention_scratch_);
   if (AttentionWork::divides_rows(batch, num_threads_)) {
-    read_ahead(batch, kv, spec.window);
-    enqueue(batch.num_rows,
-            [work](int thread, int num_threads) { work->run_rows(thread, num_threads); });
+    next_attention_->read.emplace(batch, kv, spec.window);
+    next_group_ = std::make_shared<AheadWork>();
+    next_group_->read.emplace(batch, kv, spec.window);
+    know_sequences(batch);
+    enqueue_rows(
+        batch.num_tokens, [work](Range run, int thread) { work->run_rows(run, thread); }, false);
+    commands_.back().begins_groups = true;
+    groups_end_ = commands_.size();
   } else {
-    enqueue(0, [work](int thread, int num_threads) { work->run(thread, num_threads); });
+    enqueue([work](int thread, int num_threads) { work->run(thread, num_threads); });
   }
-  since_attention_.clear();
+  next_attention_ = std::make_shared<AheadWork>();
 }
 
-void CpuOps::read_ahead(const Batch& batch, const KvLayer& kv, int window) {
-  const auto ahead = std::make_shared<ReadAhead>(batch, kv, window);
-  std::size_t whole = 0;
-  for (const auto& linear : since_attention_) whole += linear->weight->bytes;
-  std::size_t done = 0;
-  for (const auto& linear : since_attention_) {
-    if (linear->in.rows == batch.num_rows) linear->ahead = ahead;
-    linear->ahead_begin = done;
-    linear->ahead_end = done += linear->weight->bytes;
-    linear->ahead_whole = whole;
+void CpuOps::know_sequences(const Batch& batch) {
+  if (batch.most_tokens == 1) return;  // each token is one
+  if (sequences_ != nullptr && sequences_->rows() == batch.num_tokens) return;
+  const auto sequences =
+      std::make_shared<RowShares>(batch.num_tokens, num_threads_, rows_per_group_);
+  enqueue([sequences, batch](int thread, int) {
+    const auto count = static_cast<std::size_t>(batch.num_rows) + 1;
+    if (thread == 0) sequences->keep_together({batch.row_begin, count});
+  });
+  sequences_ = sequences;
+}
+
+const std::shared_ptr<const RowShares>& CpuOps::shares(int rows) {
+  if (sequences_ != nullptr && sequences_->rows() == rows) return sequences_;
+  if (shares_ == nullptr || shares_->rows() != rows) {
+    shares_ = std::make_shared<RowShares>(rows, num_threads_, rows_per_group_);
   }
+  return shares_;
+}
+
+bool CpuOps::follows_attention(int rows) {
+  return groups_end_ > 0 && groups_end_ == commands_.size() &&
+         commands_.back().shares == shares(rows);
+}
+
+void CpuOps::enqueue_rows(int rows, std::function<void(Range, int)> fn, bool grouped) {
+  const bool follows = grouped && follows_attention(rows);
+  commands_.push_back({.compute = nullptr,
+                       .host = nullptr,
+                       .by_rows = std::move(fn),
+                       .shares = shares(rows),
+                       .grouped = follows});
+  if (follows) groups_end_ = commands_.size();
 }
 
 void CpuOps::copy_blocks(const KvBlocks& arena, absl::Span<const BlockId> from,
                          absl::Span<const BlockId> to) {
-  enqueue(0, [arena, from = std::vector<BlockId>(from.begin(), from.end()),
-              to = std::vector<BlockId>(to.begin(), to.end())](int thread, int num_threads) {
+  enqueue([arena, from = std::vector<BlockId>(from.begin(), from.end()),
+           to = std::vector<BlockId>(to.begin(), to.end())](int thread, int num_threads) {
     const Range share = share_of(static_cast<int>(from.size()), thread, num_threads);
     for (int i = share.begin; i < share.end; ++i) {
       const auto copy = static_cast<std::size_t>(i);
@@ -215,18 +267,23 @@ void CpuOps::copy_blocks(const KvBlocks& arena, absl::Span<const BlockId> from,
 void CpuOps::gated(Gate gate, const float* gate_up, int num_tokens, int ffn,
                    const Activation& out) {
   QUIRE_CHECK_EQ(out.columns, ffn);
-  const bool by_rows = divides_rows(num_tokens, num_threads_);
-  enqueue(by_rows ? num_tokens : 0, [ops = &vector_ops_, gate, gate_up, num_tokens, ffn, by_rows,
-                                     target = row_target(out)](int thread, int num_threads) {
-    const int pieces = (ffn + kGatedColumns - 1) / kGatedColumns;
-    Range share = share_of(by_rows ? num_tokens : num_tokens * pieces, thread, num_threads);
-    if (by_rows) share = {share.begin * pieces, share.end * pieces};
-    for (int i = share.begin; i < share.end; ++i) {
+  const int pieces = (ffn + kGatedColumns - 1) / kGatedColumns;
+  const auto gate_pieces = [ops = &vector_ops_, gate, gate_up, ffn, pieces,
+                            target = row_target(out)](Range run) {
+    for (int i = run.begin; i < run.end; ++i) {
       const int row = i / pieces;
       const int begin = i % pieces * kGatedColumns;
       const float* x = gate_up + static_cast<std::size_t>(row) * 2 * static_cast<std::size_t>(ffn);
       ops->gated_span(gate, x, x + ffn, begin, std::min(ffn, begin + kGatedColumns), target, row);
     }
+  };
+  if (divides_rows(num_tokens, num_threads_)) {
+    return enqueue_rows(num_tokens, [gate_pieces, pieces](Range run, int) {
+      gate_pieces({run.begin * pieces, run.end * pieces});
+    });
+  }
+  enqueue([gate_pieces, n = num_tokens * pieces](int thread, int num_threads) {
+    gate_pieces(share_of(n, thread, num_threads));
   });
 }
 
@@ -243,24 +300,22 @@ void CpuOps::combine(const CombineArgs& args) {
     QUIRE_CHECK_EQ(args.out.columns, args.columns);
     job.out = row_target(args.out);
   }
-  enqueue(args.rows, [ops = &vector_ops_, job, rows = args.rows, program = std::move(program),
-                      partials = std::move(partials)](int thread, int num_threads) {
+  enqueue_rows(args.rows, [ops = &vector_ops_, job, program = std::move(program),
+                           partials = std::move(partials)](Range run, int) {
     CombineJob mine = job;
     mine.program = program.data();
     mine.program_size = static_cast<int>(program.size());
     mine.partials = partials.data();
-    const Range share = share_of(rows, thread, num_threads);
-    for (int t = share.begin; t < share.end; ++t) ops->combine_row(mine, t);
+    for (int t = run.begin; t < run.end; ++t) ops->combine_row(mine, t);
   });
 }
 
 void CpuOps::select(absl::Span<const float* const> parts, absl::Span<const TokenId> ends,
                     const TokenId* tokens, int rows, int columns, float* out) {
-  enqueue(rows, [sources = std::vector<const float*>(parts.begin(), parts.end()),
-                 ends = std::vector<TokenId>(ends.begin(), ends.end()), tokens, rows, columns,
-                 out](int thread, int num_threads) {
-    const Range share = share_of(rows, thread, num_threads);
-    for (int t = share.begin; t < share.end; ++t) {
+  enqueue_rows(rows, [sources = std::vector<const float*>(parts.begin(), parts.end()),
+                      ends = std::vector<TokenId>(ends.begin(), ends.end()), tokens, columns,
+                      out](Range run, int) {
+    for (int t = run.begin; t < run.end; ++t) {
       const auto at = static_cast<std::size_t>(t) * static_cast<std::size_t>(columns);
       const auto owner = std::upper_bound(ends.begin(), ends.end(), tokens[t]) - ends.begin();
       std::copy_n(sources[static_cast<std::size_t>(owner)] + at, columns, out + at);
@@ -270,7 +325,7 @@ void CpuOps::select(absl::Span<const float* const> parts, absl::Span<const Token
 
 void CpuOps::take_rows(const float* x, const std::int32_t* rows, int num_rows, int columns,
                        float* out) {
-  enqueue(0, [=](int thread, int num_threads) {
+  enqueue([=](int thread, int num_threads) {
     const auto width = static_cast<std::size_t>(columns);
     const Range share = share_of(num_rows, thread, num_threads);
     for (int i = share.begin; i < share.end; ++i) {
@@ -282,7 +337,7 @@ void CpuOps::take_rows(const float* x, const std::int32_t* rows, int num_rows, i
 
 void CpuOps::feed(TokenId* tokens, const std::int32_t* sources, const TokenId* ids,
                   int num_tokens) {
-  enqueue(0, [=](int thread, int) {
+  enqueue([=](int thread, int) {
     for (int t = 0; thread == 0 && t < num_tokens; ++t) {
       if (sources[t] >= 0) tokens[t] = ids[sources[t]];
     }
@@ -290,7 +345,7 @@ void CpuOps::feed(TokenId* tokens, const std::int32_t* sources, const TokenId* i
 }
 
 void CpuOps::sample(const SampleArgs& args) {
-  enqueue(0, [sampler = Sampler(vector_ops_, args)](int thread, int num_threads) {
+  enqueue([sampler = Sampler(vector_ops_, args)](int thread, int num_threads) {
     for (int b = thread; b < sampler.num_rows(); b += num_threads) sampler.sample_row(b);
   });
 }

@@ -17,6 +17,7 @@
 namespace quire::cpu {
 
 enum class Isa;
+struct AheadWork;
 struct LinearArgs;
 
 // The row-wise functions that belong to an instruction set.
@@ -63,13 +64,20 @@ class CpuOps final : public Ops {
   void begin_list();
 
  private:
-  // The products since the last attention fetch what the next one reads.
-  void read_ahead(const Batch& batch, const KvLayer& kv, int window);
-  // `rows`: as in Command.
+  // `grouped`: as in Command.
+  void enqueue_rows(int rows, std::function<void(Range run, int thread)> by_rows,
+                    bool grouped = true);
   template <class Fn>
-  void enqueue(int rows, Fn fn) {
-    commands_.push_back({.compute = std::move(fn), .host = nullptr, .rows = rows});
+  void enqueue(Fn fn) {
+    commands_.push_back(
+        {.compute = std::move(fn), .host = nullptr, .by_rows = nullptr, .shares = nullptr});
   }
+  // Whether a command of so many rows could be done in the groups of the last attention.
+  bool follows_attention(int rows);
+  // How threads divide so many rows: tokens of a batch by whole sequences, once they are known.
+  const std::shared_ptr<const RowShares>& shares(int rows);
+  // Enqueues what learns them.
+  void know_sequences(const Batch& batch);
 
   const Isa isa_;
   const Arithmetic arithmetic_;
@@ -79,9 +87,14 @@ class CpuOps final : public Ops {
   HostMemory& memory_;
   std::vector<Command>& commands_;
   AttentionScratch attention_scratch_;
-  // Enqueued: learn which matrix follows, or what attention.
-  std::shared_ptr<LinearArgs> last_linear_;
-  std::vector<std::shared_ptr<LinearArgs>> since_attention_;
+  std::shared_ptr<LinearArgs> last_linear_;  // enqueued: learns which matrix follows
+  // Of the products before the attention to come, and those in the groups of the last.
+  std::shared_ptr<AheadWork> next_attention_;
+  std::shared_ptr<AheadWork> next_group_;
+  int rows_per_group_ = 6;      // of all weights that are multiplied in groups
+  std::size_t groups_end_ = 0;  // the commands before it end with one of its groups; or 0
+  std::shared_ptr<const RowShares> shares_;     // of the last command by rows
+  std::shared_ptr<const RowShares> sequences_;  // of the batch, if they matter
 };
 
 RowTarget row_target(const Activation& activation);

@@ -20,8 +20,14 @@ constexpr std::chrono::microseconds kYields(200);
 constexpr int kNoFailure = std::numeric_limits<int>::max();
 constexpr unsigned kMxcsr = 0x1f80;  // exceptions masked, nearest even, no flush to zero
 
-bool same_rows(const Command& a, const Command& b) {
-  return a.rows != 0 && a.rows == b.rows;
+// How many commands from the first one on divide their rows as it does.
+std::size_t run_length(absl::Span<const Command> commands) {
+  std::size_t n = 1;
+  while (n < commands.size() && commands[n].by_rows != nullptr &&
+         commands[n].shares == commands[0].shares) {
+    ++n;
+  }
+  return n;
 }
 
 }  // namespace
@@ -66,24 +72,44 @@ void Team::run_list(int thread) {
   // Once a thread has passed the last barrier the caller may already be building the next list, so
   // nothing of this one is read after it.
   const absl::Span<const Command> commands = commands_;
-  const int last = static_cast<int>(commands.size()) - 1;
   std::uint32_t phase = phase_.load(std::memory_order_relaxed);
-  for (int i = 0; i <= last; ++i) {
-    const Command& command = commands[static_cast<std::size_t>(i)];
+  for (std::size_t i = 0; i < commands.size();) {
+    const Command& command = commands[i];
     const bool host = command.host != nullptr;
-    if (!host) {
+    std::size_t next = i + 1;
+    if (command.by_rows != nullptr) {
+      next = i + run_length(commands.subspan(i));
+      run_rows(commands.subspan(i, next - i), thread);
+    } else if (!host) {
       command.compute(thread, num_threads_);
     } else if (thread == 0) {
       status_ = command.host();
-      if (!status_.ok()) failed_at_.store(i, std::memory_order_relaxed);
+      if (!status_.ok()) failed_at_.store(static_cast<int>(i), std::memory_order_relaxed);
     }
-    if (i < last && same_rows(command, commands[static_cast<std::size_t>(i) + 1])) continue;
+    const bool last = next == commands.size();
     meet(phase);
     // Thread 0 may be ahead and have failed a later command: only this one's failure counts here.
-    if (host && i < last && failed_at_.load(std::memory_order_relaxed) == i) {
+    if (host && !last && failed_at_.load(std::memory_order_relaxed) == static_cast<int>(i)) {
       meet(phase);  // nobody still looks when the next run resets it
       return;
     }
+    i = next;
+  }
+}
+
+void Team::run_rows(absl::Span<const Command> commands, int thread) {
+  const RowShares& shares = *commands[0].shares;
+  for (std::size_t i = 0; i < commands.size();) {
+    std::size_t end = i + 1;
+    if (!commands[i].begins_groups) {
+      commands[i].by_rows(shares.of(thread), thread);
+    } else {
+      while (end < commands.size() && commands[end].grouped) ++end;
+      for (int g = 0; g < shares.num_groups(thread); ++g) {
+        for (std::size_t c = i; c < end; ++c) commands[c].by_rows(shares.group(thread, g), thread);
+      }
+    }
+    i = end;
   }
 }
 

@@ -1,27 +1,35 @@
 // A persistent team of threads that runs a list of commands as one parallel region. Every thread
 // executes every command with its own index, and a barrier stands between two commands, unless both
-// treat equally many rows one by one. The caller of run() is thread 0. Between runs the others
-// sleep in the kernel: an idle server uses no CPU. All threads compute with the same MXCSR (round
-// to nearest, subnormals kept).
+// treat the rows one by one and divide them alike. The caller of run() is thread 0. Between runs
+// the others sleep in the kernel: an idle server uses no CPU. All threads compute with the same
+// MXCSR (round to nearest, subnormals kept).
 #pragma once
 
 #include <atomic>
 #include <functional>
+#include <memory>
 #include <thread>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
+#include "common/shard.h"
+#include "kernels/cpu/share.h"
 
 namespace quire::cpu {
 
-// One of the two functions is set.
+// One of the three functions is set.
 struct Command {
   std::function<void(int thread, int num_threads)> compute;
   std::function<absl::Status()> host;  // on thread 0 alone
-  // If not 0: compute divides so many rows by share_of() (share.h), writes its own rows alone, and
-  // reads no others that neighbouring commands of as many rows write.
-  int rows = 0;
+  // Called for runs of rows that together are the thread's share. It writes those rows alone, and
+  // reads no others that neighbouring commands of the same shares write.
+  std::function<void(Range run, int thread)> by_rows;
+  std::shared_ptr<const RowShares> shares;  // of by_rows
+  // A thread does this one and those after it, as far as they are marked `grouped`, with one group
+  // of its rows after the other.
+  bool begins_groups = false;
+  bool grouped = false;
 };
 
 class Team {
@@ -39,6 +47,8 @@ class Team {
  private:
   void work(int thread);      // the life of thread 1..size-1
   void run_list(int thread);  // one thread's pass over the list
+  // Neighbours of the same shares.
+  static void run_rows(absl::Span<const Command> commands, int thread);
   void meet(std::uint32_t& phase);
 
   const int num_threads_;

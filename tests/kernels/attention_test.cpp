@@ -121,6 +121,12 @@ TEST(Attention, ThreadsThatDivideTheRowsChangeNoBit) {
     steps[0][s] = c.lengths[s] - kLast;
     alone.emplace_back(c.lengths.size(), 0)[s] = c.lengths[s];
   }
+  std::vector<Step> drafts = steps;  // of several tokens, and of different numbers
+  for (std::size_t s = 0; s < c.lengths.size(); ++s) {
+    drafts[1][s] = 1 + static_cast<int>(s) % 3;
+    drafts[2][s] = kLast - drafts[1][s];
+  }
+  drafts.resize(3);
   for (const std::string& name : cpu_backends()) {
     for (const DType dtype : {DType::kF32, DType::kBf16, DType::kI8}) {
       SCOPED_TRACE(name + ", " + name_of(dtype));
@@ -129,20 +135,26 @@ TEST(Attention, ThreadsThatDivideTheRowsChangeNoBit) {
       const AttentionRun base = run_attention(*open_backend(name, 2), c, alone, layout);
       for (const int threads : {1, 2, 3}) {
         expect_same_bits(base, run_attention(*open_backend(name, threads), c, steps, layout));
+        expect_same_bits(base, run_attention(*open_backend(name, threads), c, drafts, layout));
       }
     }
   }
 }
 
-TEST(Attention, ThreadsDivideManyDecodingRowsOfShortContexts) {
+TEST(Attention, ThreadsDivideManyTokensOfShortSequences) {
   Batch batch;
   batch.num_tokens = batch.num_rows = 40;
   batch.max_blocks = 40;
-  EXPECT_FALSE(cpu::AttentionWork::divides_rows(batch, 2));  // there may be rows of several tokens
-  batch.decodes = true;
+  EXPECT_FALSE(cpu::AttentionWork::divides_rows(batch, 2));  // there may be a prompt among them
+  batch.most_tokens = 1;
   EXPECT_TRUE(cpu::AttentionWork::divides_rows(batch, 2));
   EXPECT_TRUE(cpu::AttentionWork::divides_rows(batch, 3));
   EXPECT_FALSE(cpu::AttentionWork::divides_rows(batch, 4));
+  batch.most_tokens = 5;  // of five sequences or more
+  EXPECT_TRUE(cpu::AttentionWork::divides_rows(batch, 2));
+  batch.most_tokens = 6;
+  EXPECT_FALSE(cpu::AttentionWork::divides_rows(batch, 2));
+  batch.most_tokens = 1;
   batch.max_blocks = 400;
   EXPECT_FALSE(cpu::AttentionWork::divides_rows(batch, 2));
   batch.max_blocks = 40;

@@ -246,7 +246,7 @@ AttentionRun run_attention(Device& device, const AttentionCase& c, const std::ve
     batch.num_rows = static_cast<int>(a.context.size());
     batch.block_size = c.block_size;
     batch.max_blocks = schedule.width();
-    batch.decodes = std::all_of(step.begin(), step.end(), [](int n) { return n <= 1; });
+    batch.most_tokens = *std::max_element(step.begin(), step.end());
     Buffer<std::int32_t> positions(device, a.positions), row_of_token(device, a.row_of_token),
         row_begin(device, a.row_begin), context(device, a.context);
     Buffer<BlockId> tables(device, a.tables);

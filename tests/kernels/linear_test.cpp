@@ -4,6 +4,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <memory>
+#include <numeric>
+
 #include "kernels/weight.h"
 #include "tests/kernels/linear_test_support.h"
 
@@ -135,6 +138,46 @@ TEST_P(LinearTest, FetchingTheNextMatrixAheadChangesNothing) {
       EXPECT_EQ(out, multiply(GetParam().isa, packed, in.activation)) << next_rows;
     }
   }
+}
+
+// Each thread with all weights, one group of its rows after the other, while it fetches what
+// attentions will read.
+TEST_P(LinearTest, GroupsOfRowsAreTheRows) {
+  constexpr int kTokens = 29, kThreads = 2;
+  const Stored m = random_matrix(GetParam().format, 150, 96, 15);
+  const Packed packed = pack_whole(m);
+  const std::vector<float> x = random_floats(kTokens * 96, 16);
+  const Input in = make_input(packed.weight.input, x.data(), 96, kTokens, 96);
+  std::vector<std::byte> memory(100'000);
+  std::vector<std::int32_t> positions(kTokens, 15), begins(kTokens + 1);
+  std::iota(begins.begin(), begins.end(), 0);
+  std::vector<BlockId> tables(kTokens, 1);
+  Batch batch;
+  batch.num_tokens = batch.num_rows = kTokens;
+  batch.max_blocks = 1;
+  batch.positions = positions.data();
+  batch.row_begin = begins.data();
+  batch.block_tables = tables.data();
+  const KvLayer kv{memory.data(), 50'000, DType::kBf16, 3, 64, 16};
+  const auto before = std::make_shared<cpu::AheadWork>(),
+             after = std::make_shared<cpu::AheadWork>();
+  before->read.emplace(batch, kv, 0);
+  after->read.emplace(batch, kv, 0);
+  std::vector<float> out(static_cast<std::size_t>(kTokens) * 150);
+  cpu::LinearArgs args;
+  args.weight = &packed.weight;
+  args.in = in.activation;
+  args.out = out.data();
+  args.out_stride = 150;
+  args.next_group = take_part(before, packed.weight);
+  args.next_attention = take_part(after, packed.weight);
+  const cpu::RowShares shares(kTokens, kThreads, 6);
+  for (int thread = 0; thread < kThreads; ++thread) {
+    for (int g = 0; g < shares.num_groups(thread); ++g) {
+      cpu::linear_rows(GetParam().isa, args, shares.group(thread, g), shares, thread);
+    }
+  }
+  EXPECT_EQ(out, multiply(GetParam().isa, packed, in.activation));
 }
 
 TEST_P(LinearTest, StacksParts) {

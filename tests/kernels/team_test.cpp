@@ -3,10 +3,13 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
+#include <memory>
 #include <numeric>
 #include <random>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "kernels/cpu/share.h"
@@ -33,7 +36,7 @@ TEST(Team, EveryThreadRunsEveryCommandInOrder) {
              }
              ++finished[static_cast<std::size_t>(thread)][static_cast<std::size_t>(i)];
            },
-           nullptr});
+           nullptr, nullptr, nullptr});
     }
     EXPECT_TRUE(team.run(list).ok());
     EXPECT_EQ(violations, 0);
@@ -43,40 +46,71 @@ TEST(Team, EveryThreadRunsEveryCommandInOrder) {
   }
 }
 
-// Between commands of the same rows nobody waits: thread 0 does both of them while thread 1 is in
-// the first. Commands of other rows, or of none, begin when all have ended.
+Command by_rows(const std::shared_ptr<const RowShares>& shares,
+                std::function<void(Range run, int thread)> fn) {
+  return {.compute = nullptr, .host = nullptr, .by_rows = std::move(fn), .shares = shares};
+}
+
+// Between commands that divide their rows alike nobody waits: thread 0 does both of them while
+// thread 1 is in the first. Commands of other shares, or of none, begin when all have ended.
 TEST(Team, AThreadGoesOnWithItsOwnRows) {
   Team team(2);
-  for (const int next_rows : {0, 7}) {
+  const auto shares = std::make_shared<RowShares>(30, 2, 6);
+  for (const bool by_other_shares : {false, true}) {
     std::atomic<bool> second{false}, first_of_1{false};
     std::atomic<int> ended{0};
     bool waited_for = false;
-    const auto last = [&](int, int) {
+    const auto last = [&](auto, int) {
       if (ended != 2) ended = -100;
     };
+    const auto others = std::make_shared<RowShares>(30, 2, 6);
     const std::vector<Command> list = {
-        {.compute =
-             [&](int thread, int) {
-               const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
-               while (thread == 1 && !second && std::chrono::steady_clock::now() < deadline) {
-                 std::this_thread::yield();
-               }
-               if (thread == 1) first_of_1 = true;
-             },
-         .host = nullptr,
-         .rows = 30},
-        {.compute =
-             [&](int thread, int) {
-               if (thread == 0) waited_for = first_of_1;
-               if (thread == 0) second = true;
-               ++ended;
-             },
-         .host = nullptr,
-         .rows = 30},
-        {.compute = last, .host = nullptr, .rows = next_rows}};
+        by_rows(shares,
+                [&](Range, int thread) {
+                  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+                  while (thread == 1 && !second && std::chrono::steady_clock::now() < deadline) {
+                    std::this_thread::yield();
+                  }
+                  if (thread == 1) first_of_1 = true;
+                }),
+        by_rows(shares,
+                [&](Range run, int thread) {
+                  EXPECT_EQ(run.size(), 15);
+                  if (thread == 0) waited_for = first_of_1;
+                  if (thread == 0) second = true;
+                  ++ended;
+                }),
+        by_other_shares
+            ? by_rows(others, last)
+            : Command{.compute = last, .host = nullptr, .by_rows = nullptr, .shares = nullptr}};
     EXPECT_TRUE(team.run(list).ok());
     EXPECT_FALSE(waited_for);
     EXPECT_EQ(ended, 2);
+  }
+}
+
+// From a command that begins groups on, a thread does those that are in them with one group of its
+// rows after the other.
+TEST(Team, GroupsOfRowsGoOneAfterTheOther) {
+  const auto shares = std::make_shared<RowShares>(20, 2, 4);
+  std::vector<std::vector<std::pair<char, int>>> seen(2);  // command and first row, by thread
+  const auto note = [&](char name) {
+    return by_rows(shares, [&seen, name](Range run, int thread) {
+      seen[static_cast<std::size_t>(thread)].emplace_back(name, run.begin);
+    });
+  };
+  std::vector<Command> list = {note('a'), note('b'), note('c'), note('d'), note('e'), note('f')};
+  list[1].begins_groups = list[4].begins_groups = true;
+  list[2].grouped = list[5].grouped = true;
+  Team team(2);
+  EXPECT_TRUE(team.run(list).ok());
+  for (int thread = 0; thread < 2; ++thread) {
+    const int at = 10 * thread;  // groups of 3, 3 and 4 rows
+    const std::vector<std::pair<char, int>> expected = {
+        {'a', at},     {'b', at},     {'c', at},     {'b', at + 3}, {'c', at + 3},
+        {'b', at + 6}, {'c', at + 6}, {'d', at},     {'e', at},     {'f', at},
+        {'e', at + 3}, {'f', at + 3}, {'e', at + 6}, {'f', at + 6}};
+    EXPECT_EQ(seen[static_cast<std::size_t>(thread)], expected);
   }
 }
 
@@ -96,6 +130,44 @@ TEST(Team, EveryRowIsDividedOnce) {
   EXPECT_FALSE(divides_rows(1, 2));
   EXPECT_TRUE(divides_rows(64, 2));
   EXPECT_FALSE(divides_rows(64, 16));
+}
+
+// Every row is in one share and one group of it, and none is parted from those it belongs to.
+TEST(Team, SharesAndTheirGroupsKeepSequencesTogether) {
+  std::mt19937 random(20261130);
+  for (const int threads : {1, 2, 3, 7}) {
+    for (int round = 0; round < 200; ++round) {
+      std::vector<std::int32_t> begin = {0};
+      const auto longest = 1 + random() % 9;
+      for (auto n = random() % 40; n > 0; --n) {
+        begin.push_back(begin.back() + 1 + static_cast<std::int32_t>(random() % longest));
+      }
+      RowShares shares(begin.back(), threads, 6);
+      const auto check = [&](bool whole) {
+        int end = 0;
+        for (int thread = 0; thread < threads; ++thread) {
+          ASSERT_EQ(shares.of(thread).begin, end);
+          for (int g = 0; g < shares.num_groups(thread); ++g) {
+            const Range group = shares.group(thread, g);
+            ASSERT_EQ(group.begin, end);
+            end = group.end;
+            ASSERT_LE(group.size(), whole ? 6 + static_cast<int>(longest) : 6);
+            if (!group.empty()) {
+              EXPECT_EQ(shares.group_at(thread, group.begin).begin, group.begin);
+            }
+            ASSERT_TRUE(!whole || std::binary_search(begin.begin(), begin.end(), end));
+          }
+          ASSERT_EQ(shares.of(thread).end, end);
+          ASSERT_LE(shares.of(thread).size(),
+                    begin.back() / threads + 1 + (whole ? static_cast<int>(longest) : 0));
+        }
+        ASSERT_EQ(end, begin.back());
+      };
+      check(false);
+      shares.keep_together(begin);
+      check(true);
+    }
+  }
 }
 
 TEST(Team, RandomListsWithFailingHostTasks) {
@@ -118,12 +190,14 @@ TEST(Team, RandomListsWithFailingHostTasks) {
         if (!failing) (host ? expected_hosted : expected_computed) += host ? 1 : threads;
         failing = failing || fails;
         if (host) {
-          list.push_back({nullptr, [&hosted, fails] {
+          list.push_back({nullptr,
+                          [&hosted, fails] {
                             ++hosted;
                             return fails ? absl::UnavailableError("a peer left") : absl::OkStatus();
-                          }});
+                          },
+                          nullptr, nullptr});
         } else {
-          list.push_back({[&computed](int, int) { ++computed; }, nullptr});
+          list.push_back({[&computed](int, int) { ++computed; }, nullptr, nullptr, nullptr});
         }
       }
       const absl::Status status = team.run(list);

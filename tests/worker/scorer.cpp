@@ -91,7 +91,8 @@ absl::Status Scorer::step(const StepPlan& plan, std::size_t first, const LogitOb
   const int vocab = rank_->file().spec.vocab;
   SlotTable slots(limits_, vocab, 1);
   QUIRE_RETURN_IF_ERROR(slots.apply(plan));
-  const Batch& batch = builder_.build(plan, slots, nullptr);
+  Batch batch = builder_.build(plan, slots, nullptr);
+  batch.most_tokens = 0;  // rows read what others of the step store
   decoder_->forward(batch, kv_layers_);
   for (int begin = 0; begin < batch.num_samples; begin += decoder_->max_logit_rows()) {
     const int count = std::min(decoder_->max_logit_rows(), batch.num_samples - begin);

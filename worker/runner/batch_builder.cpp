@@ -64,6 +64,7 @@ BatchBuilder::Counts BatchBuilder::count(const StepPlan& plan) const {
     if (row.num_tokens == 0) continue;
     counts.rows += 1;
     counts.tokens += row.num_tokens;
+    counts.most_tokens = std::max(counts.most_tokens, row.num_tokens);
     counts.width =
         std::max(counts.width, blocks_for(row.first_position + row.num_tokens, limits_.block_size));
   }
@@ -235,7 +236,7 @@ const Batch& BatchBuilder::build(const StepPlan& plan, const SlotTable& slots,
   const Counts counts = count(plan);
   const bool few_shapes = device_->keeps_records() && is_decode(plan);
   place(few_shapes ? rounded_up(counts) : counts);
-  batch_.decodes = batch_.num_rows == counts.rows && counts.tokens == counts.rows;
+  batch_.most_tokens = batch_.num_rows == counts.rows ? counts.most_tokens : 0;
   feeds_ = false;
   row_begin_[0] = 0;
   row_of_plan_.clear();

@@ -45,7 +45,8 @@ class BatchBuilder {
     int tokens = 0;
     int rows = 0;  // that have tokens
     int samples = 0;
-    int width = 0;  // blocks of the longest row
+    int most_tokens = 0;  // of a row
+    int width = 0;        // blocks of the longest row
   };
   Counts count(const StepPlan& plan) const;
   bool is_decode(const StepPlan& plan) const;

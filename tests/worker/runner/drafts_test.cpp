@@ -140,6 +140,54 @@ TEST_P(Drafts, ManyInOneRow) {
   EXPECT_EQ(conductor.num_steps(), 3);
 }
 
+// So many that the CPU's threads divide them by sequences and go through a layer with one group of
+// them after the other; in every step each has another number of guesses.
+TEST_P(Drafts, OfManyRows) {
+  const int rows = slow() ? 3 : 24, tokens = slow() ? 4 : 16;
+  GroupOptions options = GetParam().options;
+  options.limits.max_num_seqs = rows;
+  options.dtype = "auto";
+  options.threads = 2;
+  auto group = RankGroup::open(scratch_ / "tiny.gguf", options);
+  ASSERT_TRUE(group.ok()) << group.status();
+  std::vector<Prompt> prompts;
+  std::vector<Output> want;
+  for (int i = 0; i < rows; ++i) {
+    const auto ids = random_ids(kSeed + static_cast<std::uint64_t>(i), 3 + 5 * i % 37);
+    prompts.push_back(i % 2 == 0 ? greedy(ids, tokens) : drawn(ids, tokens, 8));
+    auto alone = generate(**group, {prompts.back()});
+    ASSERT_TRUE(alone.ok()) << alone.status();
+    want.push_back((*alone)[0]);
+  }
+  Conductor conductor(**group);
+  for (SlotId slot = 0; slot < rows; ++slot) {
+    const Prompt& prompt = prompts[static_cast<std::size_t>(slot)];
+    conductor.admit(slot, prompt);
+    conductor.grant(slot, static_cast<int>(prompt.ids.size()));
+    ASSERT_TRUE(conductor.run().ok());
+  }
+  std::mt19937_64 random(kSeed);
+  for (bool any = true; any;) {
+    any = false;
+    for (SlotId slot = 0; slot < rows; ++slot) {
+      const std::vector<TokenId>& right = want[static_cast<std::size_t>(slot)].tokens;
+      const auto done = static_cast<int>(conductor.output(slot).tokens.size());
+      if (done >= static_cast<int>(right.size())) continue;
+      any = true;
+      std::vector<TokenId> drafts = next(right, done, (slot + conductor.num_steps()) % 3);
+      for (TokenId& token : drafts) token = random() % 3 == 0 ? wrong(token) : token;
+      conductor.guess(slot, drafts);
+    }
+    const absl::Status status = conductor.run();
+    ASSERT_TRUE(status.ok()) << status;
+  }
+  for (SlotId slot = 0; slot < rows; ++slot) {
+    SCOPED_TRACE(testing::Message() << "slot " << slot);
+    expect_same(conductor.output(slot), want[static_cast<std::size_t>(slot)]);
+  }
+  ASSERT_TRUE(conductor.release_all().ok());
+}
+
 INSTANTIATE_TEST_SUITE_P(Groups, Drafts, testing::ValuesIn(plan_cases()), name_of_case);
 
 }  // namespace

@@ -53,7 +53,7 @@ TEST_F(BatchBuilderTest, FlattensRowsInPlanOrder) {
   const Batch batch = build(plan);
   EXPECT_EQ(batch.num_tokens, 5);
   EXPECT_EQ(batch.num_rows, 2);
-  EXPECT_FALSE(batch.decodes);
+  EXPECT_EQ(batch.most_tokens, 3);
   EXPECT_THAT(list(batch.tokens, 5), ElementsAre(31, 33, 8, 8, 8));
   EXPECT_THAT(list(batch.positions, 5), ElementsAre(1, 2, 0, 1, 2));
   EXPECT_THAT(list(batch.row_of_token, 5), ElementsAre(0, 0, 1, 1, 1));
@@ -101,7 +101,7 @@ TEST_F(BatchBuilderTest, DecodingSamplesEveryToken) {
   plan.admits = {{0, {5}, -1, 1, 0, {}}, {1, {7}, -1, 1, 0, {}}};
   plan.rows = {test::plan_row(0, 0, 1, true, {4}), test::plan_row(1, 0, 1, true, {6})};
   const Batch batch = build(plan);
-  EXPECT_TRUE(batch.decodes);
+  EXPECT_EQ(batch.most_tokens, 1);
   EXPECT_EQ(batch.sampled.tokens, nullptr);
 }
 
