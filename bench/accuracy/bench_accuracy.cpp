@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "bench/accuracy/table.h"
+#include "bench/command_line.h"
 #include "common/status.h"
 #include "tests/test_data.h"
 #include "tests/worker/hf_checkpoint.h"
@@ -53,21 +54,16 @@ absl::Status set(const std::string& name, const std::string& value, Options& opt
   } else if (name == "--peer") {
     options.peers.push_back(value);
   } else {
-    return absl::InvalidArgumentError(
-        absl::StrCat(name, " is unknown; the options are in the first lines of this program."));
+    return unknown_option(name);
   }
-  if (valid) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(name, " cannot be \"", value, "\"."));
+  return valid ? absl::OkStatus() : bad_value(name, value);
 }
 
 absl::StatusOr<Options> parse(int argc, char** argv) {
   Options options;
-  for (int i = 1; i < argc; i += 2) {
-    if (i + 1 == argc) {
-      return absl::InvalidArgumentError(absl::StrCat(argv[i], " needs a value."));
-    }
-    QUIRE_RETURN_IF_ERROR(set(argv[i], argv[i + 1], options));
-  }
+  QUIRE_RETURN_IF_ERROR(for_each_option(
+      argc, argv,
+      [&options](const auto& name, const auto& value) { return set(name, value, options); }));
   return options;
 }
 
@@ -121,8 +117,7 @@ absl::Status run(const Options& options) {
 }  // namespace quire::bench
 
 int main(int argc, char** argv) {
-  const auto options = quire::bench::parse(argc, argv);
-  const absl::Status status = options.ok() ? quire::bench::run(*options) : options.status();
-  if (!status.ok()) std::fprintf(stderr, "%s\n", std::string(status.message()).c_str());
-  return status.ok() ? 0 : 1;
+  using namespace quire::bench;
+  const auto options = parse(argc, argv);
+  return exit_code(options.ok() ? run(*options) : options.status());
 }

@@ -17,6 +17,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "bench/command_line.h"
 #include "common/status.h"
 #include "worker/loader/progress.h"
 #include "worker/runner/rank.h"
@@ -37,27 +38,28 @@ struct Options {
   int operator[](const std::string& name) const { return numbers.at(name); }
 };
 
+absl::Status set(const std::string& name, const std::string& value, Options& options) {
+  const auto number = options.numbers.find(name);
+  if (name == "--model") {
+    options.model = value;
+  } else if (name == "--isa") {
+    options.device.isa = value;
+  } else if (name == "--kv-cache-dtype") {
+    options.device.kv_dtype = value;
+  } else if (number == options.numbers.end()) {
+    return unknown_option(name);
+  } else if (!absl::SimpleAtoi(value, &number->second) || number->second < 0) {
+    return bad_value(name, value);
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<Options> parse(int argc, char** argv) {
   Options options;
   options.device.kind = "cpu";
-  for (int i = 1; i < argc; i += 2) {
-    const std::string name = argv[i];
-    if (i + 1 == argc) return absl::InvalidArgumentError(absl::StrCat(name, " needs a value."));
-    const std::string value = argv[i + 1];
-    const auto number = options.numbers.find(name);
-    if (name == "--model") {
-      options.model = value;
-    } else if (name == "--isa") {
-      options.device.isa = value;
-    } else if (name == "--kv-cache-dtype") {
-      options.device.kv_dtype = value;
-    } else if (number == options.numbers.end()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(name, " is unknown; the options are in the first lines of this program."));
-    } else if (!absl::SimpleAtoi(value, &number->second) || number->second < 0) {
-      return absl::InvalidArgumentError(absl::StrCat(name, " cannot be \"", value, "\"."));
-    }
-  }
+  QUIRE_RETURN_IF_ERROR(for_each_option(
+      argc, argv,
+      [&options](const auto& name, const auto& value) { return set(name, value, options); }));
   if (options.model.empty()) return absl::InvalidArgumentError("--model names no file.");
   if (options["--rows"] == 0 || options["--context"] < 2 || options["--steps"] == 0) {
     return absl::InvalidArgumentError("there must be rows of two tokens or more, and steps.");
@@ -217,8 +219,7 @@ absl::Status run(const Options& options) {
 }  // namespace quire::bench
 
 int main(int argc, char** argv) {
-  const auto options = quire::bench::parse(argc, argv);
-  const absl::Status status = options.ok() ? quire::bench::run(*options) : options.status();
-  if (!status.ok()) std::fprintf(stderr, "%s\n", std::string(status.message()).c_str());
-  return status.ok() ? 0 : 1;
+  using namespace quire::bench;
+  const auto options = parse(argc, argv);
+  return exit_code(options.ok() ? run(*options) : options.status());
 }
