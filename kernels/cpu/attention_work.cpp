@@ -56,6 +56,11 @@ std::size_t kv_block_bytes(DType dtype, int num_kv_heads, int head_dim, int bloc
   return static_cast<std::size_t>(num_kv_heads) * kv_head_bytes(dtype, head_dim, block_size);
 }
 
+int first_row_from(const Batch& batch, int token) {
+  const std::int32_t* begin = batch.row_begin;
+  return static_cast<int>(std::lower_bound(begin, begin + batch.num_rows, token) - begin);
+}
+
 int first_seen(int window, int position) {
   return window > 0 ? std::max(0, position + 1 - window) : 0;
 }
@@ -163,9 +168,8 @@ bool AttentionWork::divides_rows(const Batch& batch, int num_threads) {
 }
 
 void AttentionWork::run_rows(Range tokens, int thread) {
-  const std::int32_t* begin = batch_.row_begin;
-  const std::int32_t* at = std::lower_bound(begin, begin + batch_.num_rows, tokens.begin);
-  for (int index = static_cast<int>(at - begin); begin[index] < tokens.end; ++index) {
+  const int end = first_row_from(batch_, tokens.end);
+  for (int index = first_row_from(batch_, tokens.begin); index < end; ++index) {
     Row row = row_at(index, 1);
     row.head_items = 1;
     for (int item = 0; item < row.tiles; ++item) run_item(row, item, thread);

@@ -92,5 +92,7 @@ std::size_t kv_head_bytes(DType dtype, int head_dim, int block_size);
 std::size_t kv_block_bytes(DType dtype, int num_kv_heads, int head_dim, int block_size);
 // The first position that a token sees; `window` as in AttentionSpec.
 int first_seen(int window, int position);
+// The first row whose tokens all come from `token` on.
+int first_row_from(const Batch& batch, int token);
 
 }  // namespace quire::cpu

@@ -81,8 +81,7 @@ class CpuDevice final : public Device {
     });
   }
   void host_task(std::function<absl::Status()> task) override {
-    commands_.push_back(
-        {.compute = nullptr, .host = std::move(task), .by_rows = nullptr, .shares = nullptr});
+    commands_.push_back({.host = std::move(task)});
   }
   std::string collective_kind() const override { return ""; }
   absl::StatusOr<std::string> make_collective_id() override { return ""; }

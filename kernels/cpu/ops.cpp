@@ -72,7 +72,6 @@ CpuOps::CpuOps(Isa isa, Arithmetic arithmetic, std::optional<DType> kv_dtype, in
 void CpuOps::begin_list() {
   last_linear_.reset();
   next_attention_ = std::make_shared<AheadWork>();
-  groups_end_ = 0;
   sequences_.reset();
 }
 
@@ -157,16 +156,15 @@ void CpuOps::linear(const Weight& weight, const Activation& in, const float* bia
       cpu::linear(isa, *args, thread, num_threads);
     });
   }
-  const bool grouped = weight.bytes <= kGroupedWeight;
-  if (grouped && follows_attention(in.rows)) {
-    args->next_group = take_part(next_group_, weight);
-  }
+  const auto shares = this->shares(in.rows);
+  const bool may_be_grouped = weight.bytes <= kGroupedWeight;
+  if (may_be_grouped && joins_groups(shares)) args->next_group = take_part(next_group_, weight);
   enqueue_rows(
       in.rows,
-      [isa = isa_, args, shares = shares(in.rows)](Range run, int thread) {
+      [isa = isa_, args, shares](Range run, int thread) {
         linear_rows(isa, *args, run, *shares, thread);
       },
-      grouped);
+      may_be_grouped);
 }
 
 void CpuOps::rope_store(float* qkv, const AttentionSpec& spec, const RopeSpec& rope,
@@ -208,7 +206,6 @@ void CpuOps::attention(const float* qkv, const AttentionSpec& spec, const Batch&
     enqueue_rows(
         batch.num_tokens, [work](Range run, int thread) { work->run_rows(run, thread); }, false);
     commands_.back().begins_groups = true;
-    groups_end_ = commands_.size();
   } else {
     enqueue([work](int thread, int num_threads) { work->run(thread, num_threads); });
   }
@@ -235,19 +232,17 @@ const std::shared_ptr<const RowShares>& CpuOps::shares(int rows) {
   return shares_;
 }
 
-bool CpuOps::follows_attention(int rows) {
-  return groups_end_ > 0 && groups_end_ == commands_.size() &&
-         commands_.back().shares == shares(rows);
+bool CpuOps::joins_groups(const std::shared_ptr<const RowShares>& shares) const {
+  for (auto last = commands_.rbegin(); last != commands_.rend(); ++last) {
+    if (last->shares != shares) return false;
+    if (last->begins_groups || !last->may_be_grouped) return last->begins_groups;
+  }
+  return false;
 }
 
-void CpuOps::enqueue_rows(int rows, std::function<void(Range, int)> fn, bool grouped) {
-  const bool follows = grouped && follows_attention(rows);
-  commands_.push_back({.compute = nullptr,
-                       .host = nullptr,
-                       .by_rows = std::move(fn),
-                       .shares = shares(rows),
-                       .grouped = follows});
-  if (follows) groups_end_ = commands_.size();
+void CpuOps::enqueue_rows(int rows, std::function<void(Range, int)> fn, bool may_be_grouped) {
+  commands_.push_back(
+      {.by_rows = std::move(fn), .shares = shares(rows), .may_be_grouped = may_be_grouped});
 }
 
 void CpuOps::copy_blocks(const KvBlocks& arena, absl::Span<const BlockId> from,

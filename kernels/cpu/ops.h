@@ -64,16 +64,15 @@ class CpuOps final : public Ops {
   void begin_list();
 
  private:
-  // `grouped`: as in Command.
+  // `may_be_grouped`: as in Command.
   void enqueue_rows(int rows, std::function<void(Range run, int thread)> by_rows,
-                    bool grouped = true);
+                    bool may_be_grouped = true);
   template <class Fn>
   void enqueue(Fn fn) {
-    commands_.push_back(
-        {.compute = std::move(fn), .host = nullptr, .by_rows = nullptr, .shares = nullptr});
+    commands_.push_back({.compute = std::move(fn)});
   }
-  // Whether a command of so many rows could be done in the groups of the last attention.
-  bool follows_attention(int rows);
+  // Whether a command of these shares that may be grouped is done in the groups of an attention.
+  bool joins_groups(const std::shared_ptr<const RowShares>& shares) const;
   // How threads divide so many rows: tokens of a batch by whole sequences, once they are known.
   const std::shared_ptr<const RowShares>& shares(int rows);
   // Enqueues what learns them.
@@ -91,8 +90,7 @@ class CpuOps final : public Ops {
   // Of the products before the attention to come, and those in the groups of the last.
   std::shared_ptr<AheadWork> next_attention_;
   std::shared_ptr<AheadWork> next_group_;
-  int rows_per_group_ = 6;      // of all weights that are multiplied in groups
-  std::size_t groups_end_ = 0;  // the commands before it end with one of its groups; or 0
+  int rows_per_group_ = 6;                      // of all weights that are multiplied in groups
   std::shared_ptr<const RowShares> shares_;     // of the last command by rows
   std::shared_ptr<const RowShares> sequences_;  // of the batch, if they matter
 };

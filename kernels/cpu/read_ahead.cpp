@@ -22,23 +22,15 @@ ReadAhead::ReadAhead(const Batch& batch, const KvLayer& kv, int window)
       window_(window),
       piece_bytes_(kv_block_bytes(kv.dtype, kv.num_kv_heads, kv.head_dim, kv.block_size)) {}
 
-Range ReadAhead::sequences(Range tokens) const {
-  const std::int32_t* begin = batch_.row_begin;
-  const auto first_from = [&](int token) {
-    return static_cast<int>(std::lower_bound(begin, begin + batch_.num_rows, token) - begin);
-  };
-  return {first_from(tokens.begin), first_from(tokens.end)};
-}
-
-Range ReadAhead::blocks(int sequence) const {
-  const int first = batch_.positions[batch_.row_begin[sequence]];
-  const int last = batch_.positions[batch_.row_begin[sequence + 1] - 1];
+Range ReadAhead::blocks(int row) const {
+  const int first = batch_.positions[batch_.row_begin[row]];
+  const int last = batch_.positions[batch_.row_begin[row + 1] - 1];
   return {first_seen(window_, first) / batch_.block_size, last / batch_.block_size + 1};
 }
 
 ReadAhead::Pieces ReadAhead::pieces(Range tokens, std::size_t begin, std::size_t end,
                                     std::size_t whole, std::size_t most_bytes) const {
-  const Range rows = sequences(tokens);
+  const Range rows = {first_row_from(batch_, tokens.begin), first_row_from(batch_, tokens.end)};
   std::size_t total = 0;
   for (int row = rows.begin; row < rows.end; ++row) {
     total += static_cast<std::size_t>(blocks(row).size());

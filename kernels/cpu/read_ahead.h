@@ -31,8 +31,7 @@ class ReadAhead {
                 std::size_t most_bytes) const;
 
  private:
-  Range sequences(Range tokens) const;
-  Range blocks(int sequence) const;  // of its table
+  Range blocks(int row) const;  // of its table
 
   const Batch batch_;
   const KvLayer kv_;

@@ -104,7 +104,7 @@ void Team::run_rows(absl::Span<const Command> commands, int thread) {
     if (!commands[i].begins_groups) {
       commands[i].by_rows(shares.of(thread), thread);
     } else {
-      while (end < commands.size() && commands[end].grouped) ++end;
+      while (end < commands.size() && commands[end].may_be_grouped) ++end;
       for (int g = 0; g < shares.num_groups(thread); ++g) {
         for (std::size_t c = i; c < end; ++c) commands[c].by_rows(shares.group(thread, g), thread);
       }

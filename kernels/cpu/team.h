@@ -20,16 +20,16 @@ namespace quire::cpu {
 
 // One of the three functions is set.
 struct Command {
-  std::function<void(int thread, int num_threads)> compute;
-  std::function<absl::Status()> host;  // on thread 0 alone
+  std::function<void(int thread, int num_threads)> compute = nullptr;
+  std::function<absl::Status()> host = nullptr;  // on thread 0 alone
   // Called for runs of rows that together are the thread's share. It writes those rows alone, and
   // reads no others that neighbouring commands of the same shares write.
-  std::function<void(Range run, int thread)> by_rows;
-  std::shared_ptr<const RowShares> shares;  // of by_rows
-  // A thread does this one and those after it, as far as they are marked `grouped`, with one group
-  // of its rows after the other.
+  std::function<void(Range run, int thread)> by_rows = nullptr;
+  std::shared_ptr<const RowShares> shares = nullptr;  // of by_rows
+  // A thread does a command that begins groups and its neighbours after it, as far as they may be
+  // grouped, with one group of its rows after the other.
   bool begins_groups = false;
-  bool grouped = false;
+  bool may_be_grouped = false;
 };
 
 class Team {

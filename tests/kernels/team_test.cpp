@@ -36,7 +36,7 @@ TEST(Team, EveryThreadRunsEveryCommandInOrder) {
              }
              ++finished[static_cast<std::size_t>(thread)][static_cast<std::size_t>(i)];
            },
-           nullptr, nullptr, nullptr});
+           nullptr});
     }
     EXPECT_TRUE(team.run(list).ok());
     EXPECT_EQ(violations, 0);
@@ -48,7 +48,7 @@ TEST(Team, EveryThreadRunsEveryCommandInOrder) {
 
 Command by_rows(const std::shared_ptr<const RowShares>& shares,
                 std::function<void(Range run, int thread)> fn) {
-  return {.compute = nullptr, .host = nullptr, .by_rows = std::move(fn), .shares = shares};
+  return {.by_rows = std::move(fn), .shares = shares};
 }
 
 // Between commands that divide their rows alike nobody waits: thread 0 does both of them while
@@ -80,9 +80,7 @@ TEST(Team, AThreadGoesOnWithItsOwnRows) {
                   if (thread == 0) second = true;
                   ++ended;
                 }),
-        by_other_shares
-            ? by_rows(others, last)
-            : Command{.compute = last, .host = nullptr, .by_rows = nullptr, .shares = nullptr}};
+        by_other_shares ? by_rows(others, last) : Command{.compute = last}};
     EXPECT_TRUE(team.run(list).ok());
     EXPECT_FALSE(waited_for);
     EXPECT_EQ(ended, 2);
@@ -101,7 +99,7 @@ TEST(Team, GroupsOfRowsGoOneAfterTheOther) {
   };
   std::vector<Command> list = {note('a'), note('b'), note('c'), note('d'), note('e'), note('f')};
   list[1].begins_groups = list[4].begins_groups = true;
-  list[2].grouped = list[5].grouped = true;
+  list[2].may_be_grouped = list[5].may_be_grouped = true;
   Team team(2);
   EXPECT_TRUE(team.run(list).ok());
   for (int thread = 0; thread < 2; ++thread) {
@@ -197,7 +195,7 @@ TEST(Team, RandomListsWithFailingHostTasks) {
                           },
                           nullptr, nullptr});
         } else {
-          list.push_back({[&computed](int, int) { ++computed; }, nullptr, nullptr, nullptr});
+          list.push_back({[&computed](int, int) { ++computed; }, nullptr});
         }
       }
       const absl::Status status = team.run(list);
