@@ -1,7 +1,10 @@
 // Activations of kQ8 layout on the CPU: for each token row, K int8, then K/32 float scales, then
 // K/32 int32 sums of the int8s; each of the three starts on a 64-byte boundary of the row.
-// Quantization: scale = amax / 127, q = round-to-nearest-even(x / scale), by blocks of 32 from the
-// start of the local row. K that is not a multiple of 32 is zero-padded to one.
+// Quantization: q = round-to-nearest-even(x * (1 / scale)), by blocks of 32 from the start of the
+// local row, into [-113, 127]: 241 numbers, so that one of 4 bits can be added in a byte
+// (linear_pairs.h). The sign of the scale makes the largest of a block positive: scale =
+// +-max(largest / 127, largest of the other sign / 113). K that is not a multiple of 32 is
+// zero-padded to one.
 #pragma once
 
 #include <cstddef>
@@ -16,6 +19,9 @@ struct Q8Row {
   float* scales = nullptr;        // [K / 32]
   std::int32_t* sums = nullptr;   // [K / 32]
 };
+
+inline constexpr int kLargestQ8 = 127;
+inline constexpr int kSmallestQ8 = -113;
 
 constexpr std::size_t align64(std::size_t bytes) {
   return (bytes + 63) & ~std::size_t{63};

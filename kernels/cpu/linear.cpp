@@ -55,6 +55,7 @@ LinearJob make_job(const LinearArgs& args, const LeafSteps& steps, const Share& 
   job.panel_begin = mine.panels.begin;
   job.panel_end = mine.panels.end;
   job.rows = weight.rows;
+  job.pair_sums = job.panels + layout.pair_sums_offset();
   job.leaves = steps.data();
   job.num_leaves = static_cast<int>(steps.size());
   const auto first_row = static_cast<std::size_t>(mine.rows.begin);

@@ -14,7 +14,7 @@ inline constexpr int kMaxSumDepth = 40;
 
 // kQ8 activations are packed by each thread as its tiles read them: so many bytes for each token
 // and block of 32 k, in a room on its stack.
-inline constexpr std::size_t kPackedBlockBytes = 40;
+inline constexpr std::size_t kPackedBlockBytes = 44;
 inline constexpr std::size_t kPackedTokensBytes = std::size_t{512} << 10;
 inline constexpr int kMaxPackedColumns =
     static_cast<int>(kPackedTokensBytes / kPackedBlockBytes) * 32;
@@ -52,6 +52,7 @@ struct LinearJob {
   AheadLines* ahead = nullptr;  // or null
   const LeafStep* leaves = nullptr;
   int num_leaves = 0;
+  const std::byte* pair_sums = nullptr;  // see panel.h; of panel 0
   // activations, see activation.h; kQ8 has scales and sums behind the values of a token
   const std::byte* in = nullptr;
   std::size_t in_stride = 0;

@@ -1,6 +1,6 @@
 // Block formats (q8_0, q4_0, q4_1) times 8-bit activations. Per block of 32 k an exact integer dot
 // product, then two or three float operations per 16 rows and token:
-//   sum += dot * (d_w * d_a)              and for q4_1   sum += m_w * (d_a * sum(a))
+//   for q4_1 first   sum += m_w * (d_a * sum(a))   then   sum += dot * (d_w * d_a)
 // The constant 8 or 128 that a stored weight is too large by is taken off as a start value of the
 // integer sum.
 #pragma once
@@ -127,18 +127,18 @@ struct Q8Kernel {
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
         const F d = V::from_half(in_.header(r));
-#pragma GCC unroll 12
-        for (int t = 0; t < T; ++t) {
-          const F scale = V::mul(d, V::broadcast(scales(a)[t]));
-          const F product = V::to_float(Dot::end(dot[r][t], corrections(a) + t));
-          sum[r][t] = V::fma(product, scale, sum[r][t]);
-        }
         if constexpr (kMinimum) {
           const F m = V::from_half(in_.header(r) + 32);
 #pragma GCC unroll 12
           for (int t = 0; t < T; ++t) {
             sum[r][t] = V::fma(m, V::broadcast(scaled_sums(a)[t]), sum[r][t]);
           }
+        }
+#pragma GCC unroll 12
+        for (int t = 0; t < T; ++t) {
+          const F scale = V::mul(d, V::broadcast(scales(a)[t]));
+          const F product = V::to_float(Dot::end(dot[r][t], corrections(a) + t));
+          sum[r][t] = V::fma(product, scale, sum[r][t]);
         }
       }
     }

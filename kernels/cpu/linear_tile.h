@@ -61,6 +61,7 @@ template <int R, int T>
 struct TileInput {
   const std::byte* values;   // panel 0; panel r is r * panel_bytes further on
   const std::byte* headers;  // of panel 0
+  const std::byte* pair_sums;
   std::size_t panel_bytes;
   const std::byte* tokens;  // activation row of token 0, or the tile as the kernel packed it
   std::size_t token_bytes;
@@ -75,6 +76,7 @@ struct TileInput {
   void next_unit(const PanelUnit& unit) {
     values += unit.value_bytes;
     headers += unit.header_bytes;
+    pair_sums += kPairSumBytes;
   }
 };
 
@@ -138,8 +140,10 @@ void compute_tile(const LinearJob& job, int panel, int token, const Prefetch& pr
   using V = typename Kernel::V;
   const std::byte* base = job.panels + static_cast<std::size_t>(panel) * job.panel_bytes;
   typename Kernel::template Tile<R, T> tile(
-      {base, base + job.header_offset, job.panel_bytes,
-       job.in + static_cast<std::size_t>(token) * job.in_stride, job.in_stride, prefetch});
+      {base, base + job.header_offset,
+       job.pair_sums + static_cast<std::size_t>(panel) * job.num_units * kPairSumBytes,
+       job.panel_bytes, job.in + static_cast<std::size_t>(token) * job.in_stride, job.in_stride,
+       prefetch});
   prefetch_out<R, T>(job, panel, token);
   typename V::F stack[kMaxSumDepth][R][T];  // [depth][panel][token], below the sum at hand
   typename V::F sum[R][T];

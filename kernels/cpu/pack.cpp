@@ -4,6 +4,7 @@
 #include "kernels/cpu/pack.h"
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <cstring>
 #include <vector>
@@ -163,6 +164,36 @@ void unpack_unit(Format format, const std::byte* values, const std::byte* header
   }
 }
 
+// What (x1 + y2 + 113) * (x2 + y1 - 15) has that belongs to the weights alone, for every byte x1 +
+// 16 * x2.
+constexpr std::array<std::int16_t, 256> pair_terms() {
+  std::array<std::int16_t, 256> terms = {};
+  for (int x1 = 0; x1 < 16; ++x1) {
+    for (int x2 = 0; x2 < 16; ++x2) {
+      terms[static_cast<std::size_t>(x1 + 16 * x2)] =
+          static_cast<std::int16_t>(x1 * x2 + kPairOtherOffset * x1 + kPairOffset * x2);
+    }
+  }
+  return terms;
+}
+
+// Their sums over the pairs of a unit, negated: at most 12 * 113 * 15 < 2^15.
+void pair_sums(const std::byte* values, std::int16_t* out) {
+  static constexpr std::array<std::int16_t, 256> kTerms = pair_terms();
+  for (int i = 0; i < kPanelRows; ++i) {
+    int sum = 0;
+    for (int line = 0; line < kPairLines; ++line) {
+      const std::byte* four = values + 64 * line + 4 * i;
+      for (int j = 0; j < 4; ++j) sum += kTerms[static_cast<std::size_t>(four[j])];
+    }
+    out[i] = static_cast<std::int16_t>(-sum);
+  }
+}
+
+bool has_pair_sums(Format format, Isa isa, ActivationLayout input) {
+  return is_nibbles(format) && isa != Isa::kAvx2 && input == ActivationLayout::kQ8;
+}
+
 int total_rows(const MatrixSource& source) {
   int rows = 0;
   for (const MatrixPart& part : source.parts) rows += part.rows;
@@ -205,10 +236,12 @@ absl::StatusOr<PackedShape> packed_shape(const MatrixSource& source, Isa isa, bo
                      "); use --dtype float32 or a format without blocks."));
   }
   const PanelLayout layout = panel_layout(format, source.sum, total_rows(source));
-  return PackedShape{static_cast<std::size_t>(layout.num_panels) * layout.panel_bytes, input};
+  return PackedShape{layout.pair_sums_offset() +
+                         (has_pair_sums(format, isa, input) ? layout.pair_sums_bytes() : 0),
+                     input};
 }
 
-void pack(const MatrixSource& source, Isa, Weight& weight) {
+void pack(const MatrixSource& source, Isa isa, Weight& weight) {
   weight.format = panel_format(source.format);
   weight.rows = total_rows(source);
   weight.columns = source.columns;
@@ -216,8 +249,14 @@ void pack(const MatrixSource& source, Isa, Weight& weight) {
   const PanelLayout layout = panel_layout(weight.format, source.sum, weight.rows);
   std::vector<std::byte> room;
   auto* packed = static_cast<std::byte*>(weight.data);
+  auto* sums = reinterpret_cast<std::int16_t*>(packed + layout.pair_sums_offset());
   for (int panel = 0; panel < layout.num_panels; ++panel, packed += layout.panel_bytes) {
     pack_panel(source, layout, panel, room, packed);
+    if (!has_pair_sums(weight.format, isa, weight.input)) continue;
+    for (std::size_t unit = 0; unit < layout.num_units; ++unit, sums += kPanelRows) {
+      pair_sums(packed + unit * static_cast<std::size_t>(panel_unit(weight.format).value_bytes),
+                sums);
+    }
   }
 }
 

@@ -5,6 +5,10 @@
 // d[16] (q4_1: and f16 m[16]) per unit. A q4 line holds k 4j..4j+3 in the low and k 16+4j.. in the
 // high nibbles; q8_0 bytes are stored + 128, as the u8 side of a u8 x s8 dot product.
 // Panels are 64-byte aligned and N is padded to whole panels with zeros.
+//
+// Behind the panels of 4 bits, for AVX-512, are the sums that products by pairs (linear_pairs.h)
+// take off: 16 int16 per panel and unit, of what all pairs (x1, x2) of a row add that is no product
+// with an activation.
 #pragma once
 
 #include <cstddef>
@@ -26,6 +30,18 @@ struct PanelUnit {
 inline constexpr PanelUnit kPanelUnits[] = {
     {1, 64, 0}, {1, 32, 0}, {2, 64, 0}, {32, 512, 32}, {32, 256, 32}, {32, 256, 64},
 };
+
+// Pairs are of the low and the high nibble of a byte, in the first lines of a unit; the last is
+// multiplied as it is (linear_pairs.h).
+inline constexpr int kPairLines = 3;
+inline constexpr int kPairSumBytes = 32;  // of 16 rows
+// What is added to the second activation of a pair, which makes it unsigned, and to the first.
+inline constexpr int kPairOffset = 113;
+inline constexpr int kPairOtherOffset = -15;
+
+constexpr bool is_nibbles(Format format) {
+  return format == Format::kQ4_0 || format == Format::kQ4_1;
+}
 
 constexpr bool has_panels(Format format) {
   return static_cast<std::size_t>(format) < std::size(kPanelUnits);

@@ -2,6 +2,9 @@
 // what they produce to the layout the next linear wants, 32 columns at a time.
 #pragma once
 
+#include <cmath>
+
+#include "kernels/cpu/activation.h"
 #include "kernels/cpu/vector_math.h"
 #include "kernels/cpu/vector_ops.h"
 #include "kernels/formats/half.h"
@@ -27,21 +30,32 @@ template <class V>
   return {V::load(x + i, clamp16(columns - i)), V::load(x + i + 16, clamp16(columns - i - 16))};
 }
 
+// See activation.h. `up` is the largest x, `down` the largest -x.
+float q8_scale(float up, float down) {
+  const bool turned = up < down;
+  const float of_largest = (turned ? down : up) * (1.0f / kLargestQ8);
+  const float of_smallest = (turned ? up : down) * (-1.0f / kSmallestQ8);
+  const float scale = of_largest < of_smallest ? of_smallest : of_largest;
+  return turned ? -scale : scale;
+}
+
 template <class V>
 [[gnu::always_inline]] inline void put_q8(const RowTarget& out, std::byte* row, int i,
                                           Block32<V> x) {
   constexpr float kSmallestNormal = 0x1p-126f;
   auto* values = reinterpret_cast<std::int8_t*>(row) + i;
-  const float scale = V::largest(V::max(V::abs(x.a), V::abs(x.b))) / 127.0f;
+  const auto negative = [](typename V::F y) { return V::sub(V::zero(), y); };
+  const float scale =
+      q8_scale(V::largest(V::max(x.a, x.b)), V::largest(V::max(negative(x.a), negative(x.b))));
+  const bool is_zero = std::fabs(scale) < kSmallestNormal;
   int sum = 0;
-  if (scale < kSmallestNormal) {
+  if (is_zero) {
     V::store_int8(values, V::zero(), V::zero());
   } else {
-    const typename V::F divisor = V::set(scale);
-    sum = V::store_int8(values, V::round(V::div(x.a, divisor)), V::round(V::div(x.b, divisor)));
+    const typename V::F inverse = V::set(1.0f / scale);
+    sum = V::store_int8(values, V::round(V::mul(x.a, inverse)), V::round(V::mul(x.b, inverse)));
   }
-  reinterpret_cast<float*>(row + out.scales_offset)[i / 32] =
-      scale < kSmallestNormal ? 0.0f : scale;
+  reinterpret_cast<float*>(row + out.scales_offset)[i / 32] = is_zero ? 0.0f : scale;
   reinterpret_cast<std::int32_t*>(row + out.sums_offset)[i / 32] = sum;
 }
 

@@ -41,6 +41,13 @@ struct Avx512 {
   static void store(std::int32_t* p, I x) { _mm512_storeu_si512(p, x); }
   static I bits_and(I a, I b) { return _mm512_and_si512(a, b); }
   static I subtract(I a, I b) { return _mm512_sub_epi32(a, b); }
+  static I add(I a, I b) { return _mm512_add_epi32(a, b); }
+  static I add_bytes(I a, I b) { return _mm512_add_epi8(a, b); }
+  static I load_words(const std::byte* p) {  // 16 int16
+    return _mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  // Four products of unsigned by signed bytes, in each lane.
+  static I dot(I sum, I a, I b) { return _mm512_dpbusd_epi32(sum, a, b); }
   static I multiply(I a, I b) { return _mm512_mullo_epi32(a, b); }
   template <int kBits>
   static I shift_right(I x) {
@@ -62,6 +69,23 @@ struct Avx512 {
     static Sum step(Sum sum, I w, I a) { return _mm512_dpbusd_epi32(sum, w, a); }
     static I end(Sum sum, const std::int32_t*) { return sum; }
   };
+
+  // 32 activations y as linear_pairs.h stores them: of the first half v = y - 15, of the second
+  // u = y + 113, in the first lines of both. Returns the sum of all u v.
+  static std::int32_t pair_up(const std::byte* y, std::byte* out) {
+    const __m128i paired = _mm_setr_epi32(-1, -1, -1, 0);
+    static_assert(kPairLines == 3);
+    const __m128i v = _mm_add_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(y)),
+                                   _mm_and_si128(paired, _mm_set1_epi8(kPairOtherOffset)));
+    const __m128i u = _mm_add_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(y + 16)),
+                                   _mm_and_si128(paired, _mm_set1_epi8(kPairOffset)));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), v);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 16), u);
+    __m128i sum = _mm_dpbusd_epi32(_mm_setzero_si128(), _mm_and_si128(u, paired), v);
+    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
+    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1));
+    return _mm_cvtsi128_si32(sum);
+  }
 
  private:
   static __mmask16 first(int n) { return static_cast<__mmask16>((1u << n) - 1u); }

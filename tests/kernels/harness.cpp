@@ -170,13 +170,20 @@ void ActivationBuffer::check_padding() const {
       const cpu::Q8Row q = cpu::q8_row(a, t);
       const int blocks = cpu::num_blocks32(a.columns);
       for (int b = 0; b < blocks; ++b) {
-        ASSERT_EQ(q.sums[b], std::accumulate(q.values + 32 * b, q.values + 32 * (b + 1), 0));
+        const std::int8_t* values = q.values + 32 * b;
+        const int sum = std::accumulate(values, values + 32, 0);
+        ASSERT_EQ(q.sums[b], sum);
+        ASSERT_LE(*std::max_element(values, values + 32), cpu::kLargestQ8);
+        ASSERT_GE(*std::min_element(values, values + 32), cpu::kSmallestQ8);
       }
       expect_zero(k, cpu::align64(k));
       const std::size_t scales = cpu::align64(k);
-      const std::size_t sums = scales + cpu::align64(static_cast<std::size_t>(blocks) * 4);
-      expect_zero(scales + static_cast<std::size_t>(blocks) * 4, sums);
-      expect_zero(sums + static_cast<std::size_t>(blocks) * 4, row.size());
+      const std::size_t used = static_cast<std::size_t>(blocks) * 4;
+      const std::size_t array = cpu::align64(used);
+      for (int i = 0; i < 2; ++i) {
+        const std::size_t begin = scales + static_cast<std::size_t>(i) * array;
+        expect_zero(begin + used, begin + array);
+      }
     }
   }
 }

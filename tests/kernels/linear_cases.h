@@ -1,6 +1,6 @@
 // Runs a case of linear_cases() on any device, through Ops alone, and compares it with the
 // reference: the same for the CPU, the emulated GPU and a real one. The input is whole numbers up
-// to 127 with one of them in each block of 32, so that every layout of activations holds it
+// to kLargestQ8 with one of them in each block of 32, so that every layout of activations holds it
 // exactly.
 #pragma once
 
@@ -20,8 +20,9 @@ inline std::vector<float> exact_input(int tokens, int columns) {
   std::vector<float> x;
   for (int t = 0; t < tokens; ++t) {
     for (int k = 0; k < columns; ++k) {
-      const int number = static_cast<int>(random() % 255) - 127;
-      x.push_back(k % 32 == t % 32 % columns ? 127.0f : static_cast<float>(number));
+      const int number =
+          static_cast<int>(random() % (cpu::kLargestQ8 - cpu::kSmallestQ8 + 1)) + cpu::kSmallestQ8;
+      x.push_back(static_cast<float>(k % 32 == t % 32 % columns ? cpu::kLargestQ8 : number));
     }
   }
   return x;

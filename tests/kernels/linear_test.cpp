@@ -7,6 +7,7 @@
 #include <memory>
 #include <numeric>
 
+#include "kernels/cpu/panel.h"
 #include "kernels/weight.h"
 #include "tests/kernels/linear_test_support.h"
 
@@ -198,18 +199,22 @@ TEST_P(LinearTest, StacksParts) {
 
 TEST_P(LinearTest, KeepsTheSizeOfTheFormat) {
   const Stored m = random_matrix(GetParam().format, 64, 576, 10);
-  EXPECT_EQ(pack_whole(m).weight.bytes, m.bytes.size());
+  const Packed packed = pack_whole(m);
+  const bool pairs = cpu::is_nibbles(GetParam().format) && GetParam().isa != Isa::kAvx2 &&
+                     packed.weight.input == ActivationLayout::kQ8;
+  EXPECT_EQ(packed.weight.bytes, m.bytes.size() + (pairs ? std::size_t{64 * 576 / 32 * 2} : 0));
 }
 
 INSTANTIATE_TEST_SUITE_P(All, LinearTest, testing::ValuesIn(all_cases()), case_name);
 
-// The largest products there are must not saturate in 16 bits.
+// The largest products there are must not saturate in 16 bits, nor the largest sums of a number and
+// an activation overflow a byte.
 TEST(LinearExtremesTest, IntegerSumsAreExact) {
-  constexpr int kColumns = 64;
+  constexpr int kColumns = 64, kTokens = 16;
   for (const Isa isa : available_isas()) {
     for (const Format format : {Format::kQ8_0, Format::kQ4_0, Format::kQ4_1}) {
-      for (const int pattern : {0x00, 0x80, 0x7f, 0xff, 0x81}) {
-        for (const float sign : {1.0f, -1.0f}) {
+      for (const int pattern : {0x00, 0x80, 0x7f, 0xff, 0x81, 0x0f, 0xf0}) {
+        for (const int signs : {0, 1, 2, 3}) {  // of the first and second half of each block
           Stored m = random_matrix(format, 16, kColumns, 11);
           const std::size_t block_bytes = static_cast<std::size_t>(traits(format).block_bytes);
           const std::size_t header = format == Format::kQ4_1 ? 4 : 2;
@@ -221,10 +226,16 @@ TEST(LinearExtremesTest, IntegerSumsAreExact) {
                                 kColumns, m.values.data() + n * kColumns);
           }
           const Packed packed = pack_matrix(m.source(SumPlan::whole(kColumns)), isa);
-          const std::vector<float> x(kColumns, sign * 127.0f);
-          const Input in = make_input(packed.weight.input, x.data(), kColumns, 1, kColumns);
-          EXPECT_LT(worst_error(m, in, multiply(isa, packed, in.activation)), 4.0)
-              << cpu::name_of(isa) << ' ' << traits(format).name << ' ' << pattern << ' ' << sign;
+          std::vector<float> x;
+          for (int k = 0; k < kTokens * kColumns; ++k) {
+            x.push_back((signs >> (k / 16 % 2) & 1) != 0 ? cpu::kSmallestQ8 : cpu::kLargestQ8);
+          }
+          for (const int tokens : {1, kTokens}) {
+            const Input in = make_input(packed.weight.input, x.data(), kColumns, tokens, kColumns);
+            EXPECT_LT(worst_error(m, in, multiply(isa, packed, in.activation)), 4.0)
+                << cpu::name_of(isa) << ' ' << traits(format).name << ' ' << pattern << ' ' << signs
+                << ' ' << tokens;
+          }
         }
       }
     }

@@ -111,9 +111,11 @@ inline void store_q8(const float* x, const Activation& a, int row, float* values
   const cpu::Q8Row q = cpu::q8_row(a, row);
   for (int b = 0; b < cpu::num_blocks32(a.columns); ++b) {
     const int end = std::min(a.columns, 32 * b + 32);
-    float largest = 0;
-    for (int k = 32 * b; k < end; ++k) largest = std::max(largest, std::fabs(x[k]));
-    q.scales[b] = largest / 127.0f;
+    float up = -INFINITY, down = -INFINITY;
+    for (int k = 32 * b; k < end; ++k) up = std::max(up, x[k]), down = std::max(down, -x[k]);
+    const float scale =
+        std::max(std::max(up, down) / cpu::kLargestQ8, std::min(up, down) / -cpu::kSmallestQ8);
+    q.scales[b] = up < down ? -scale : scale;
     q.sums[b] = 0;
     for (int k = 32 * b; k < end; ++k) {
       const float scaled = q.scales[b] == 0 ? 0 : x[k] / q.scales[b];

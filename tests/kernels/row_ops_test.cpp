@@ -2,6 +2,7 @@
 // themselves: a row alone, in a batch, on other threads.
 #include <cmath>
 
+#include "kernels/cpu/activation.h"
 #include "kernels/formats/table.h"
 #include "tests/kernels/cases.h"
 
@@ -23,7 +24,8 @@ void expect_row_op_near(const std::vector<float>& actual, const std::vector<floa
     case ActivationLayout::kBf16:
       return expect_near(actual, expected, 1e-6f, 0x1.02p-8f);
     case ActivationLayout::kQ8:
-      return expect_near(actual, expected, 1e-6f + largest / 127.0f * 0.501f, 0.0f);
+      return expect_near(actual, expected,
+                         1e-6f + largest / static_cast<float>(-cpu::kSmallestQ8) * 0.501f, 0.0f);
   }
 }
 
