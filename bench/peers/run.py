@@ -61,8 +61,13 @@ def add_peer_options(add):
         help="for servers and clients together [all that we may use]")
 
 
+def runs(python):
+    """A version manager may have its name on the path, and no such version."""
+    return shutil.which(python) and subprocess.run([python, "--version"], capture_output=True).returncode == 0
+
+
 def cache_of(options):
-    python = options.python or shutil.which("python3.12") or "/usr/bin/python3"
+    python = options.python or ("python3.12" if runs("python3.12") else "/usr/bin/python3")
     return fetch.Cache(options.cache, python, lambda text: print(text, flush=True))
 
 

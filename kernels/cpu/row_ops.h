@@ -30,13 +30,18 @@ template <class V>
   return {V::load(x + i, clamp16(columns - i)), V::load(x + i + 16, clamp16(columns - i - 16))};
 }
 
-// See activation.h. `up` is the largest x, `down` the largest -x.
+// See activation.h. `up` is the largest x, `down` the largest -x. Which of them is larger nobody
+// can foresee: written so that it takes no branch.
+inline float larger_of(float a, float b) {
+  return a > b ? a : b;
+}
+inline float smaller_of(float a, float b) {
+  return a < b ? a : b;
+}
 float q8_scale(float up, float down) {
-  const bool turned = up < down;
-  const float of_largest = (turned ? down : up) * (1.0f / kLargestQ8);
-  const float of_smallest = (turned ? up : down) * (-1.0f / kSmallestQ8);
-  const float scale = of_largest < of_smallest ? of_smallest : of_largest;
-  return turned ? -scale : scale;
+  const float scale = larger_of(larger_of(up, down) * (1.0f / kLargestQ8),
+                                smaller_of(up, down) * (-1.0f / kSmallestQ8));
+  return __builtin_copysignf(scale, up - down);
 }
 
 template <class V>
