@@ -12,10 +12,10 @@ namespace quire::cpu {
 // Deepest stack of partial sums a SumPlan may need: two nested binary trees over heads.
 inline constexpr int kMaxSumDepth = 40;
 
-// kQ8 activations are packed by each thread as its tiles read them: so many bytes for each token
-// and block of 32 k, in a room on its stack.
+// kQ8 activations are packed by each thread as its tiles read them: so many bytes at most for each
+// token and block of 32 k, in a room on its stack that takes 96 tokens of 4,096 columns.
 inline constexpr std::size_t kPackedBlockBytes = 44;
-inline constexpr std::size_t kPackedTokensBytes = std::size_t{512} << 10;
+inline constexpr std::size_t kPackedTokensBytes = std::size_t{528} << 10;
 inline constexpr int kMaxPackedColumns =
     static_cast<int>(kPackedTokensBytes / kPackedBlockBytes) * 32;
 

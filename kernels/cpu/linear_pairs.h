@@ -79,11 +79,12 @@ struct PairKernel {
       const std::byte* a = in_.tokens + static_cast<std::size_t>(begin / 32) * T * kTokenBytes;
       for (int block = begin / 32; block < end / 32; ++block, a += T * kTokenBytes) {
         add_block(a, sum[0]);
-        in_.next_unit(panel_unit(kFormat));
+        in_.next_unit(kUnit);
       }
     }
 
    private:
+    static constexpr PanelUnit kUnit = panel_unit(kFormat);
     static constexpr int kGroups = (T + kTokensAtOnce - 1) / kTokensAtOnce;
     static constexpr int first_of(int group) { return T * group / kGroups; }
 

@@ -25,11 +25,13 @@ struct Q8Kernel {
   static constexpr std::size_t kFetchesPerUnit = kLines;
   using Dot = typename V::template Dot<kOffset>;
   using Sum = typename Dot::Sum;
+  static constexpr std::size_t kTokenBytes = 40;  // of a block
+  static_assert(kTokenBytes <= kPackedBlockBytes);
 
   // A token in its tile takes for each block of 32 k its values, its scale and what the block's
   // offset or minimum needs of it: -kOffset * sum(a) as an integer, or d_a * sum(a) as a float.
   static std::size_t packed_token_bytes(const LinearJob& job) {
-    return static_cast<std::size_t>(job.num_blocks) * kPackedBlockBytes;
+    return static_cast<std::size_t>(job.num_blocks) * kTokenBytes;
   }
 
   // Tokens [token, token + count) as one tile reads them: for each block [count][32] values, then
@@ -53,7 +55,7 @@ struct Q8Kernel {
           const std::int32_t correction = -kOffset * sum;
           std::memcpy(to + 36 * n + 4 * t, &correction, 4);
         }
-        to += kPackedBlockBytes * n;
+        to += kTokenBytes * n;
       }
     }
   }
@@ -73,7 +75,7 @@ struct Q8Kernel {
 
    private:
     static constexpr PanelUnit kUnit = panel_unit(kFormat);
-    static constexpr std::size_t kBlockBytes = T * kPackedBlockBytes;
+    static constexpr std::size_t kBlockBytes = T * kTokenBytes;
 
     static I broadcast4(const std::byte* p) {
       std::int32_t x;

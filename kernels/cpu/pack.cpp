@@ -1,6 +1,6 @@
-// Packing moves words and changes no value: a line of a panel is one 4-byte word (f16: 2-byte) of
-// each of 16 rows, so packing is a transpose; only q8_0 gets its sign bits flipped (+ 128). Formats
-// without panels become another one first (transcode.h).
+// Packing moves words and changes no value (and adds the sums of pairs, panel.h): a line of a panel
+// is one 4-byte word (f16: 2-byte) of each of 16 rows, so packing is a transpose; only q8_0 gets
+// its sign bits flipped (+ 128). Formats without panels become another one first (transcode.h).
 #include "kernels/cpu/pack.h"
 
 #include <algorithm>

@@ -1,10 +1,11 @@
-// The packed layout of a weight, the same for both ISAs. 16 output rows make a panel; within it the
-// leaves of the SumPlan follow each other, cut into units of 1, 2 or 32 k (zero-padded at a leaf's
-// end). First come the values of all units, interleaved so that one 64-byte line holds 16 rows x 4
-// k-bytes (block formats), x 2 bf16 or x 1 float (f16: 32 bytes, x 1); then the block headers, f16
-// d[16] (q4_1: and f16 m[16]) per unit. A q4 line holds k 4j..4j+3 in the low and k 16+4j.. in the
-// high nibbles; q8_0 bytes are stored + 128, as the u8 side of a u8 x s8 dot product.
-// Panels are 64-byte aligned and N is padded to whole panels with zeros.
+// The packed layout of a weight, the same for all ISAs but for the sums behind it (below). 16
+// output rows make a panel; within it the leaves of the SumPlan follow each other, cut into units
+// of 1, 2 or 32 k (zero-padded at a leaf's end). First come the values of all units, interleaved so
+// that one 64-byte line holds 16 rows x 4 k-bytes (block formats), x 2 bf16 or x 1 float (f16: 32
+// bytes, x 1); then the block headers, f16 d[16] (q4_1: and f16 m[16]) per unit. A q4 line holds k
+// 4j..4j+3 in the low and k 16+4j.. in the high nibbles; q8_0 bytes are stored + 128, as the u8
+// side of a u8 x s8 dot product. Panels are 64-byte aligned and N is padded to whole panels with
+// zeros.
 //
 // Behind the panels of 4 bits, for AVX-512, are the sums that products by pairs (linear_pairs.h)
 // take off: 16 int16 per panel and unit, of what all pairs (x1, x2) of a row add that is no product

@@ -2,8 +2,6 @@
 // what they produce to the layout the next linear wants, 32 columns at a time.
 #pragma once
 
-#include <cmath>
-
 #include "kernels/cpu/activation.h"
 #include "kernels/cpu/vector_math.h"
 #include "kernels/cpu/vector_ops.h"
@@ -52,13 +50,16 @@ template <class V>
   const auto negative = [](typename V::F y) { return V::sub(V::zero(), y); };
   const float scale =
       q8_scale(V::largest(V::max(x.a, x.b)), V::largest(V::max(negative(x.a), negative(x.b))));
-  const bool is_zero = std::fabs(scale) < kSmallestNormal;
+  const bool is_zero = __builtin_fabsf(scale) < kSmallestNormal;
   int sum = 0;
   if (is_zero) {
     V::store_int8(values, V::zero(), V::zero());
   } else {
     const typename V::F inverse = V::set(1.0f / scale);
-    sum = V::store_int8(values, V::round(V::mul(x.a, inverse)), V::round(V::mul(x.b, inverse)));
+    const auto number = [&](typename V::F y) {  // what is no number becomes one: the smallest
+      return V::max(V::round(V::mul(y, inverse)), V::set(kSmallestQ8));
+    };
+    sum = V::store_int8(values, number(x.a), number(x.b));
   }
   reinterpret_cast<float*>(row + out.scales_offset)[i / 32] = is_zero ? 0.0f : scale;
   reinterpret_cast<std::int32_t*>(row + out.sums_offset)[i / 32] = sum;

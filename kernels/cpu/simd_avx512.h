@@ -1,7 +1,7 @@
 // Sixteen lanes in one 512-bit register: the vocabulary in which the kernels of linear_*.h are
-// written. simd_avx2.h offers the same words over two 256-bit registers. Every float operation is
-// one IEEE operation per lane on both, so results agree bit for bit. Only for files compiled for
-// this instruction set.
+// written. simd_avx2.h offers the same words over two 256-bit registers, but for those of
+// linear_pairs.h. Every float operation is one IEEE operation per lane on both, so results agree
+// bit for bit. Only for files compiled for this instruction set.
 #pragma once
 
 #include <immintrin.h>

@@ -33,15 +33,16 @@ int width_of(Format format) {
 
 TEST(LinearBitsTest, ATokenIsTheSameInEveryBatch) {
   for_all([](Isa isa, Format format, bool float32) {
+    constexpr int kAll = 105;
     const int columns = width_of(format), rows = 83;
     const Stored m = random_matrix(format, rows, columns, 1);
     const Packed packed = pack_matrix(m.source(SumPlan::whole(columns)), isa, float32);
     const auto k = static_cast<std::size_t>(columns);
-    const std::vector<float> x = random_floats(64 * k, 2);
-    const Input all = make_input(packed.weight.input, x.data(), k, 64, columns);
+    const std::vector<float> x = random_floats(kAll * k, 2);
+    const Input all = make_input(packed.weight.input, x.data(), k, kAll, columns);
     const std::vector<float> expected = multiply(isa, packed, all.activation);
-    for (const int tokens : {1, 2, 3, 4, 5, 6, 7, 8, 11, 13, 24, 33, 63}) {
-      for (const int first : {0, 64 - tokens}) {
+    for (const int tokens : {1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 24, 33, 63, 97, 98, 99, 101}) {
+      for (const int first : {0, kAll - tokens}) {
         const Input some =
             make_input(packed.weight.input, x.data() + static_cast<std::size_t>(first) * k, k,
                        tokens, columns);
@@ -57,12 +58,12 @@ TEST(LinearBitsTest, ATokenOfAWideMatrixIsTheSameInEveryBatch) {
   const int columns = 160'000, rows = 33;
   const auto k = static_cast<std::size_t>(columns);
   const Stored m = random_matrix(Format::kQ4_1, rows, columns, 11);
-  const std::vector<float> x = random_floats(5 * k, 12);
+  const std::vector<float> x = random_floats(9 * k, 12);
   for (const Isa isa : available_isas()) {
     const Packed packed = pack_matrix(m.source(SumPlan::whole(columns)), isa);
-    const Input all = make_input(packed.weight.input, x.data(), k, 5, columns);
+    const Input all = make_input(packed.weight.input, x.data(), k, 9, columns);
     const std::vector<float> expected = multiply(isa, packed, all.activation);
-    for (int t = 0; t < 5; ++t) {
+    for (int t = 0; t < 9; ++t) {
       const Input one = make_input(packed.weight.input, x.data() + static_cast<std::size_t>(t) * k,
                                    k, 1, columns);
       const std::vector<float> got = multiply(isa, packed, one.activation);

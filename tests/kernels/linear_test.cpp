@@ -197,7 +197,7 @@ TEST_P(LinearTest, StacksParts) {
   EXPECT_EQ(got, expected);
 }
 
-TEST_P(LinearTest, KeepsTheSizeOfTheFormat) {
+TEST_P(LinearTest, KeepsTheSizeOfTheFormatBesideItsPairSums) {
   const Stored m = random_matrix(GetParam().format, 64, 576, 10);
   const Packed packed = pack_whole(m);
   const bool pairs = cpu::is_nibbles(GetParam().format) && GetParam().isa != Isa::kAvx2 &&

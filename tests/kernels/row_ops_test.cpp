@@ -1,5 +1,6 @@
 // Row-wise ops on every backend against the reference, in every layout, and bit for bit against
 // themselves: a row alone, in a batch, on other threads.
+#include <algorithm>
 #include <cmath>
 
 #include "kernels/cpu/activation.h"
@@ -41,6 +42,44 @@ std::vector<float> run_norm(Device& device, ActivationLayout layout, int columns
   if (device.numerics_id().starts_with("cpu")) out.check_padding();
   for (int r = 0; bytes != nullptr && r < out.get().rows; ++r) bytes->push_back(out.row_bytes(r));
   return out.floats();
+}
+
+// Blocks: of both signs; of which the largest is negative; all negative; equal either way; zero.
+TEST(RowOps, Q8TurnsTheLargestOfEachBlockPositive) {
+  constexpr int kBlocks = 5, kColumns = 32 * kBlocks;
+  std::vector<float> x = random_floats(kColumns, 21);
+  for (int k = 0; k < 32; ++k) {
+    x[static_cast<std::size_t>(64 + k)] = -1.0f - 0.1f * static_cast<float>(k);
+    x[static_cast<std::size_t>(96 + k)] = k % 2 == 0 ? 2.0f : -2.0f;
+    x[static_cast<std::size_t>(128 + k)] = 0.0f;
+  }
+  x[5] = 4.0f;
+  x[40] = -4.0f;
+  for (const std::string& name : cpu_backends()) {
+    const auto device = open_backend(name);
+    Buffer<float> in(*device, x);
+    Buffer<float> weight(*device, std::vector<float>(kColumns, 1.0f));
+    ActivationBuffer out(*device, ActivationLayout::kQ8, 1, kColumns);
+    const std::int32_t row = 0;
+    device->ops().rms_norm(in.data(), &row, 1, kColumns, weight.data(), 1e-5f, out.get());
+    ASSERT_TRUE(device->wait().ok());
+    const cpu::Q8Row q = cpu::q8_row(out.get(), 0);
+    double squares = 0;
+    for (const float value : x) squares += value * value;
+    const double norm = 1 / std::sqrt(squares / kColumns + 1e-5);
+    for (int b = 0; b < kBlocks - 1; ++b) {
+      const float* block = x.data() + 32 * b;
+      const double up = norm * *std::max_element(block, block + 32);
+      const double down = -norm * *std::min_element(block, block + 32);
+      const double scale =
+          std::max(std::max(up, down) / 127, std::min(up, down) / 113) * (up < down ? -1 : 1);
+      EXPECT_NEAR(q.scales[b] / scale, 1, 1e-5) << name << ' ' << b;
+      for (int k = 0; k < 32; ++k) {
+        EXPECT_NEAR(q.values[32 * b + k], norm * block[k] / scale, 0.501) << name << ' ' << b;
+      }
+    }
+    EXPECT_EQ(q.scales[kBlocks - 1], 0.0f);
+  }
 }
 
 std::vector<std::int32_t> rows_in_order(int n) {
