@@ -92,7 +92,7 @@ class HostsServer:
     def complete(self, host, prompts=PROMPTS):
         """Token texts and logprobs of greedy answers, asked for at once from a host."""
         bodies = [{"model": "smollm2", "prompt": prompt, "max_tokens": 24,
-                   "temperature": 0, "logprobs": 0} for prompt in prompts]
+                   "temperature": 0, "logprobs": 0, "ignore_eos": True} for prompt in prompts]
         done = run(*self.hosts.inside(host), sys.executable, "-c", CLIENT, self.http,
                    input=json.dumps(bodies), timeout=120)
         assert done.returncode == 0, done.stderr
