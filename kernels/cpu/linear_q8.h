@@ -7,57 +7,41 @@
 
 #include <cstring>
 
-#include "kernels/cpu/linear_tile.h"
+#include "kernels/cpu/linear_blocks.h"
 
 namespace quire::cpu {
 namespace {
 
 template <class Simd, Format kFormat>
-struct Q8Kernel {
+struct Q8Kernel : Blocks<Simd, kFormat> {
+  using B = Blocks<Simd, kFormat>;
   using V = Simd;
-  using F = typename V::F;
-  using I = typename V::I;
-  static constexpr bool kNibbles = kFormat != Format::kQ8_0;
-  static constexpr bool kMinimum = kFormat == Format::kQ4_1;
-  static constexpr int kOffset = kMinimum ? 0 : kNibbles ? 8 : 128;
+  using typename B::F;
+  using typename B::I;
   static constexpr TileShape kShape = V::kInt8Shape;
-  static constexpr int kLines = kNibbles ? 4 : 8;  // of a block
-  static constexpr std::size_t kFetchesPerUnit = kLines;
-  using Dot = typename V::template Dot<kOffset>;
+  static constexpr std::size_t kFetchesPerUnit = B::kLines;
+  using Dot = typename V::template Dot<B::kOffset>;
   using Sum = typename Dot::Sum;
   static constexpr std::size_t kTokenBytes = 40;  // of a block
   static_assert(kTokenBytes <= kPackedBlockBytes);
 
-  // A token in its tile takes for each block of 32 k its values, its scale and what the block's
-  // offset or minimum needs of it: -kOffset * sum(a) as an integer, or d_a * sum(a) as a float.
   static std::size_t packed_token_bytes(const LinearJob& job) {
     return static_cast<std::size_t>(job.num_blocks) * kTokenBytes;
   }
 
-  // Tokens [token, token + count) as one tile reads them: for each block [count][32] values, then
-  // [count] scales, then [count] corrections. So a tile reads one stream, and from fixed distances.
+  // Of a block: its values, its scale and what its offset or minimum needs of it, -kOffset * sum(a)
+  // as an integer or d_a * sum(a) as a float.
   static void pack_tile(const LinearJob& job, int token, int count, std::byte* out) {
-    const auto n = static_cast<std::size_t>(count);
-    for (std::size_t t = 0; t < n; ++t) {
-      const std::byte* in = job.in + (static_cast<std::size_t>(token) + t) * job.in_stride;
-      std::byte* to = out;
-      for (std::size_t block = 0; block < static_cast<std::size_t>(job.num_blocks); ++block) {
-        float scale;
-        std::int32_t sum;
-        std::memcpy(to + 32 * t, in + 32 * block, 32);
-        std::memcpy(&scale, in + job.in_scales + 4 * block, 4);
-        std::memcpy(&sum, in + job.in_sums + 4 * block, 4);
-        std::memcpy(to + 32 * n + 4 * t, &scale, 4);
-        if constexpr (kMinimum) {
-          const float scaled = scale * static_cast<float>(sum);
-          std::memcpy(to + 36 * n + 4 * t, &scaled, 4);
-        } else {
-          const std::int32_t correction = -kOffset * sum;
-          std::memcpy(to + 36 * n + 4 * t, &correction, 4);
-        }
-        to += kTokenBytes * n;
-      }
-    }
+    B::template pack_tile<kTokenBytes>(job, token, count, out,
+                                       [](const auto& block, std::byte* values, auto number) {
+                                         std::memcpy(values, block.values, 32);
+                                         number(0, block.scale);
+                                         if constexpr (B::kMinimum) {
+                                           number(1, block.scaled_sum());
+                                         } else {
+                                           number(1, -B::kOffset * block.sum);
+                                         }
+                                       });
   }
 
   template <int R, int T>
@@ -69,19 +53,12 @@ struct Q8Kernel {
       const std::byte* a = in_.tokens + static_cast<std::size_t>(begin / 32) * kBlockBytes;
       for (int block = begin / 32; block < end / 32; ++block, a += kBlockBytes) {
         add_block(a, sum);
-        in_.next_unit(kUnit);
+        in_.next_unit(B::kUnit);
       }
     }
 
    private:
-    static constexpr PanelUnit kUnit = panel_unit(kFormat);
     static constexpr std::size_t kBlockBytes = T * kTokenBytes;
-
-    static I broadcast4(const std::byte* p) {
-      std::int32_t x;
-      std::memcpy(&x, p, 4);
-      return V::broadcast(x);
-    }
 
     static const float* scales(const std::byte* a) {
       return reinterpret_cast<const float*>(a + 32 * T);
@@ -92,24 +69,21 @@ struct Q8Kernel {
     }
 
     [[gnu::always_inline]] inline void dot_block(const std::byte* a, Sum (&dot)[R][T]) {
-      const I low_mask = V::broadcast(std::int32_t{0x0f0f0f0f});
 #pragma GCC unroll 8
-      for (int line = 0; line < kLines; ++line) {
+      for (int line = 0; line < B::kLines; ++line) {
         I stored[R];
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) stored[r] = V::load_line(in_.value(r) + line * 64);
 #pragma GCC unroll 2
-        for (int half = 0; half < (kNibbles ? 2 : 1); ++half) {
+        for (int half = 0; half < (B::kNibbles ? 2 : 1); ++half) {
           I w[R];
 #pragma GCC unroll 8
           for (int r = 0; r < R; ++r) {
-            w[r] = stored[r];
-            if (half == 1) w[r] = V::template shift_right<4>(w[r]);
-            if (kNibbles) w[r] = V::bits_and(w[r], low_mask);
+            w[r] = !B::kNibbles ? stored[r] : half == 0 ? B::low(stored[r]) : B::high(stored[r]);
           }
 #pragma GCC unroll 12
           for (int t = 0; t < T; ++t) {
-            const I x = broadcast4(a + t * 32 + half * 16 + line * 4);
+            const I x = B::broadcast4(a + t * 32 + half * 16 + line * 4);
 #pragma GCC unroll 8
             for (int r = 0; r < R; ++r) dot[r][t] = Dot::step(dot[r][t], w[r], x);
           }
@@ -128,19 +102,16 @@ struct Q8Kernel {
       dot_block(a, dot);
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
-        const F d = V::from_half(in_.header(r));
-        if constexpr (kMinimum) {
-          const F m = V::from_half(in_.header(r) + 32);
+        const F d = B::scale(in_.header(r));
+        if constexpr (B::kMinimum) {
+          const F m = B::minimum(in_.header(r));
 #pragma GCC unroll 12
-          for (int t = 0; t < T; ++t) {
-            sum[r][t] = V::fma(m, V::broadcast(scaled_sums(a)[t]), sum[r][t]);
-          }
+          for (int t = 0; t < T; ++t) sum[r][t] = B::add_minimum(sum[r][t], m, scaled_sums(a)[t]);
         }
 #pragma GCC unroll 12
         for (int t = 0; t < T; ++t) {
-          const F scale = V::mul(d, V::broadcast(scales(a)[t]));
-          const F product = V::to_float(Dot::end(dot[r][t], corrections(a) + t));
-          sum[r][t] = V::fma(product, scale, sum[r][t]);
+          const I product = Dot::end(dot[r][t], corrections(a) + t);
+          sum[r][t] = B::add_product(sum[r][t], product, d, scales(a)[t]);
         }
       }
     }

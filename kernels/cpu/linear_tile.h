@@ -76,7 +76,6 @@ struct TileInput {
   void next_unit(const PanelUnit& unit) {
     values += unit.value_bytes;
     headers += unit.header_bytes;
-    pair_sums += kPairSumBytes;
   }
 };
 

@@ -16,6 +16,7 @@
 #include <iterator>
 
 #include "common/format.h"
+#include "kernels/cpu/activation.h"
 
 namespace quire::cpu {
 
@@ -36,9 +37,10 @@ inline constexpr PanelUnit kPanelUnits[] = {
 // multiplied as it is (linear_pairs.h).
 inline constexpr int kPairLines = 3;
 inline constexpr int kPairSumBytes = 32;  // of 16 rows
-// What is added to the second activation of a pair, which makes it unsigned, and to the first.
-inline constexpr int kPairOffset = 113;
-inline constexpr int kPairOtherOffset = -15;
+// What is added to the second activation of a pair, which makes it unsigned, and to the first, to
+// which 15 more can be added then.
+inline constexpr int kPairOffset = -kSmallestQ8;
+inline constexpr int kPairOtherOffset = 127 - 15 - kLargestQ8;
 
 constexpr bool is_nibbles(Format format) {
   return format == Format::kQ4_0 || format == Format::kQ4_1;
