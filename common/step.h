@@ -48,6 +48,14 @@ struct PlanRow {
   std::vector<TokenId> drafts = {};
 };
 
+// Picks of one step, at most: all choices of a request may pick from one row's logits, and drafts
+// have a pick each.
+constexpr int max_picks(int max_num_seqs) {
+  constexpr int kLeast = 256;
+  static_assert(kLeast >= kMaxChoices);
+  return max_num_seqs > kLeast ? max_num_seqs : kLeast;
+}
+
 // One block, in every layer, between the device and the offload store of each rank.
 struct BlockSwap {
   BlockId block = 0;

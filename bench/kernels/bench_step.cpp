@@ -1,9 +1,10 @@
 // One rank's step through a whole model, without coordinator and clients: `rows` sequences of
 // `context` tokens, each with its next token, and how long that takes.
 //   bench_step --model FILE [--rows 64] [--context 320] [--drafts 0] [--prompt 0] [--steps 40]
-//              [--threads 2] [--kv-cache-dtype auto] [--isa auto]
-// `drafts`: guesses a row brings with its token, all of them wrong or nearly so. `prompt`: tokens
-// of a prompt that are computed in the same step. Prints the median, fastest and slowest step.
+//              [--draft-every 1] [--threads 2] [--kv-cache-dtype auto] [--isa auto]
+// `drafts`: guesses that every so many'th row brings with its token, all of them wrong or nearly
+// so. `prompt`: tokens of a prompt that are computed in the same step. Prints the median, fastest
+// and slowest step.
 #include <unistd.h>
 
 #include <algorithm>
@@ -31,11 +32,20 @@ constexpr int kWarmUp = 4;            // steps
 
 struct Options {
   std::string model;
-  std::map<std::string, int> numbers = {{"--rows", 64},  {"--context", 320}, {"--drafts", 0},
-                                        {"--prompt", 0}, {"--steps", 40},    {"--threads", 2}};
+  std::map<std::string, int> numbers = {{"--rows", 64},       {"--context", 320}, {"--drafts", 0},
+                                        {"--draft-every", 1}, {"--prompt", 0},    {"--steps", 40},
+                                        {"--threads", 2}};
   DeviceOptions device;
 
   int operator[](const std::string& name) const { return numbers.at(name); }
+  int drafts_of(int row) const {
+    return row % (*this)["--draft-every"] == 0 ? (*this)["--drafts"] : 0;
+  }
+  int tokens_per_step() const {
+    int tokens = (*this)["--rows"] + (*this)["--prompt"];
+    for (int row = 0; row < (*this)["--rows"]; ++row) tokens += drafts_of(row);
+    return tokens;
+  }
 };
 
 absl::Status set(const std::string& name, const std::string& value, Options& options) {
@@ -61,8 +71,10 @@ absl::StatusOr<Options> parse(int argc, char** argv) {
       argc, argv,
       [&options](const auto& name, const auto& value) { return set(name, value, options); }));
   if (options.model.empty()) return absl::InvalidArgumentError("--model names no file.");
-  if (options["--rows"] == 0 || options["--context"] < 2 || options["--steps"] == 0) {
-    return absl::InvalidArgumentError("there must be rows of two tokens or more, and steps.");
+  if (options["--rows"] == 0 || options["--context"] < 2 || options["--steps"] == 0 ||
+      options["--draft-every"] == 0) {
+    return absl::InvalidArgumentError(
+        "there must be rows of two tokens or more, and steps; every 0th row is none.");
   }
   options.device.num_threads = options["--threads"];
   return options;
@@ -109,8 +121,9 @@ class Steps {
       length_[prompts_slot] = 0;
     }
     for (int row = 0; row < options_["--rows"]; ++row) {
-      plan.rows.push_back(grant(row, 1 + options_["--drafts"], true));
-      for (int i = 0; i < options_["--drafts"]; ++i) plan.rows.back().drafts.push_back(token());
+      const int drafts = options_.drafts_of(row);
+      plan.rows.push_back(grant(row, 1 + drafts, true));
+      for (int i = 0; i < drafts; ++i) plan.rows.back().drafts.push_back(token());
     }
     if (options_["--prompt"] > 0) {
       plan.admits.push_back(admit(prompts_slot, options_["--prompt"] + 1));
@@ -149,9 +162,7 @@ class Steps {
     return {.num_blocks = num_blocks(),
             .block_size = kBlockSize,
             .max_num_seqs = options_["--rows"] * (1 + options_["--drafts"]) + 1,
-            .max_num_batched_tokens =
-                std::max(kPromptsPerStep,
-                         options_["--rows"] * (1 + options_["--drafts"]) + options_["--prompt"]),
+            .max_num_batched_tokens = std::max(kPromptsPerStep, options_.tokens_per_step()),
             .max_model_len = std::max(longest(), options_["--prompt"] + 1)};
   }
 
@@ -208,7 +219,7 @@ absl::Status run(const Options& options) {
   }
   std::sort(times.begin(), times.end());
   const double median = times[times.size() / 2];
-  const int tokens = options["--rows"] * (1 + options["--drafts"]) + options["--prompt"];
+  const int tokens = options.tokens_per_step();
   std::printf("%d rows at %d, %d tokens a step: %.2f ms (%.2f to %.2f), %.0f tokens/s\n",
               options["--rows"], options["--context"], tokens, median, times.front(), times.back(),
               tokens * 1e3 / median);

@@ -8,11 +8,10 @@
 namespace quire {
 namespace {
 
-// What is hoped for without any experience, and how many judged drafts that is worth.
+// What is hoped for without any experience, and how many judged guesses that is worth.
 constexpr double kHope = 0.6;
 constexpr double kHopeWeight = 2.0;
-constexpr double kFade = 0.95;        // of experience, with every step that had drafts
-constexpr double kIdleFade = 0.99;    // and with every one that had none: hope comes back slowly
+constexpr double kFade = 0.98;        // of experience, with every guess that is judged
 constexpr double kLeastChance = 0.1;  // a draft less likely right is not worth its bookkeeping
 // While costs are not known.
 constexpr int kFewRows = 4;
@@ -20,16 +19,17 @@ constexpr double kGoodChance = 0.25;
 
 }  // namespace
 
-void DraftGain::observe(int drafted, int accepted) {
-  QUIRE_CHECK_GE(accepted, 0);
-  QUIRE_CHECK_LE(accepted, drafted);
-  const double fade = drafted > 0 ? kFade : kIdleFade;
-  judged_ = fade * judged_ + accepted + (accepted < drafted ? 1 : 0);
-  accepted_ = fade * accepted_ + accepted;
+void DraftGain::observe(int guessed, int right) {
+  QUIRE_CHECK_GE(right, 0);
+  QUIRE_CHECK_LE(right, guessed);
+  for (int i = 0; i < std::min(right + 1, guessed); ++i) {
+    judged_ = kFade * judged_ + 1.0;
+    right_ = kFade * right_ + (i < right ? 1.0 : 0.0);
+  }
 }
 
 double DraftGain::acceptance() const {
-  return (accepted_ + kHope * kHopeWeight) / (judged_ + kHopeWeight);
+  return (right_ + kHope * kHopeWeight) / (judged_ + kHopeWeight);
 }
 
 int DraftGain::worthwhile(int max_tokens, int running_rows, double step_us,

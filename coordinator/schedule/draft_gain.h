@@ -4,14 +4,14 @@
 
 namespace quire {
 
-// Call observe() once per step of the sequence, observe(0, 0) where it had no drafts: that is how
-// one that stopped drafting comes to try again now and then.
+// Every guess is judged by the token that comes, whether it went as a draft or not: what drafts
+// would bring is known before any is made.
 class DraftGain {
  public:
-  // `accepted` of `drafted` drafts were right; the ones behind the first wrong one were not judged.
-  void observe(int drafted, int accepted);
+  // `right` of `guessed` were; the ones behind the first wrong one were not judged.
+  void observe(int guessed, int right);
 
-  // Chance that a draft is right if those before it are. Hopeful at first.
+  // Chance that a guess is right if those before it are. Hopeful at first.
   double acceptance() const;
 
   // The number of drafts, up to `max_tokens`, with which a step of `running_rows` rows yields the
@@ -23,7 +23,7 @@ class DraftGain {
 
  private:
   double judged_ = 0.0;  // of late, fading
-  double accepted_ = 0.0;
+  double right_ = 0.0;
 };
 
 }  // namespace quire

@@ -98,9 +98,8 @@ std::int32_t NgramDrafter::find(std::uint32_t tag) const {
   return -1;
 }
 
-std::vector<TokenId> NgramDrafter::draft(absl::Span<const TokenId> tokens, int max_tokens) const {
+std::optional<std::size_t> NgramDrafter::source(absl::Span<const TokenId> tokens) const {
   QUIRE_CHECK_EQ(static_cast<int>(tokens.size()), num_tokens_);
-  if (max_tokens <= 0) return {};
   std::array<std::uint32_t, kMaxN + 1> tags = {};
   const int longest = std::min(max_n_, num_tokens_ - 1);
   std::uint64_t hash = kNoTokens;
@@ -113,14 +112,25 @@ std::vector<TokenId> NgramDrafter::draft(absl::Span<const TokenId> tokens, int m
     if (end < n - 1) continue;
     const auto length = static_cast<std::size_t>(n);
     const std::size_t next = static_cast<std::size_t>(end) + 1;
-    if (tokens.subspan(next - length, length) != tokens.last(length)) continue;
-    std::vector<TokenId> drafts;
-    for (std::size_t i = next; static_cast<int>(drafts.size()) < max_tokens; ++i) {
-      drafts.push_back(i < tokens.size() ? tokens[i] : drafts[i - tokens.size()]);
-    }
-    return drafts;
+    if (tokens.subspan(next - length, length) == tokens.last(length)) return next;
   }
-  return {};
+  return std::nullopt;
+}
+
+TokenId NgramDrafter::next(absl::Span<const TokenId> tokens) const {
+  const std::optional<std::size_t> found = source(tokens);
+  return found.has_value() ? tokens[*found] : -1;
+}
+
+std::vector<TokenId> NgramDrafter::draft(absl::Span<const TokenId> tokens, int max_tokens) const {
+  if (max_tokens <= 0) return {};
+  const std::optional<std::size_t> found = source(tokens);
+  if (!found.has_value()) return {};
+  std::vector<TokenId> drafts;
+  for (std::size_t i = *found; static_cast<int>(drafts.size()) < max_tokens; ++i) {
+    drafts.push_back(i < tokens.size() ? tokens[i] : drafts[i - tokens.size()]);
+  }
+  return drafts;
 }
 
 }  // namespace quire

@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "absl/types/span.h"
@@ -30,6 +31,8 @@ class NgramDrafter {
   // stood, for the largest n that has one. If that place overlaps the end, the period goes on.
   // `tokens`: all that were appended. Empty: nothing was found.
   std::vector<TokenId> draft(absl::Span<const TokenId> tokens, int max_tokens) const;
+  // The first of them; -1: nothing was found.
+  TokenId next(absl::Span<const TokenId> tokens) const;
 
   // What the table is indexed by. Public for tests, which look for collisions.
   static std::uint32_t tag(absl::Span<const TokenId> ngram);
@@ -43,6 +46,8 @@ class NgramDrafter {
   void insert(std::uint32_t tag, std::int32_t end);
   void grow();
   std::int32_t find(std::uint32_t tag) const;
+  // Where the first draft stands.
+  std::optional<std::size_t> source(absl::Span<const TokenId> tokens) const;
 
   const int min_n_;
   const int max_n_;

@@ -244,6 +244,7 @@ void Scheduler::leave_group(Sequence* sequence) {
   sequence->wants_drafts = false;
   sequence->drafts.clear();
   sequence->drafter.reset();
+  sequence->guess = -1;
   ++sequence->life;
 }
 

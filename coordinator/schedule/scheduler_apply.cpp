@@ -129,8 +129,11 @@ void Scheduler::apply_row(const RowInFlight& row, absl::Span<RowResult> picks,
       gain.num_cached_tokens = sequence.request->num_cached_tokens;
     }
     if (sequence.drafter != nullptr) {
+      if (!has_drafts && sequence.guess >= 0 && !gain.tokens.empty()) {
+        sequence.draft_gain.observe(1, gain.tokens[0] == sequence.guess ? 1 : 0);
+      }
       sequence.drafter->extend(gain.tokens);
-      if (!has_drafts) sequence.draft_gain.observe(0, 0);
+      sequence.guess = -1;
     }
   }
   settle_row(row, computed);
@@ -144,7 +147,7 @@ void Scheduler::apply_row(const RowInFlight& row, absl::Span<RowResult> picks,
 }
 
 // Drafts need the newest token. Where none go of themselves, now and then one row has some: nobody
-// would learn otherwise what they cost and how often they are right.
+// would learn otherwise what they cost. How often they are right is known without.
 void Scheduler::want_drafts(Sequence* sequence) {
   sequence->wants_drafts = false;
   const int room = sequence->max_total_tokens - sequence->num_known_tokens() - 1;
@@ -155,12 +158,13 @@ void Scheduler::want_drafts(Sequence* sequence) {
         std::make_unique<NgramDrafter>(config_.prompt_lookup_min, config_.prompt_lookup_max);
     sequence->drafter->extend(sequence->tokens.all());
   }
+  sequence->guess = sequence->drafter->next(sequence->tokens.all());
+  if (sequence->guess < 0) return;
   const DraftGain& gain = sequence->draft_gain;
   const DraftPrice price = draft_price(*sequence);
   const int count = gain.worthwhile(std::min(room, config_.num_speculative_tokens), num_running(),
                                     price.step_us, price.draft_us);
-  if (count == 0 && !try_is_due()) return;
-  sequence->wants_drafts = !sequence->drafter->draft(sequence->tokens.all(), 1).empty();
+  sequence->wants_drafts = count > 0 || try_is_due();
   sequence->net_draft_tokens =
       static_cast<float>(gain.net_tokens(count, num_running(), price.step_us, price.draft_us));
 }

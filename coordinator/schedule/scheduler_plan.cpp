@@ -27,7 +27,7 @@ StepPlan Scheduler::plan() {
   QUIRE_CHECK(can_plan());
   Draft draft;
   draft.budget_tokens = config_.max_num_batched_tokens;
-  draft.budget_picks = std::max(config_.max_num_seqs, kMaxChoices);
+  draft.budget_picks = max_picks(config_.max_num_seqs);
   draft.grants.reserve(running_.size());
   draft.may_draft = may_draft_ && !prompts_are_due() && drafts_outweigh_waiting();
   if (awaits_drafts(draft.may_draft) || !make_way(&draft)) return StepPlan();

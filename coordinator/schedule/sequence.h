@@ -94,6 +94,7 @@ struct Sequence {
   SequenceId id = 0;  // grows with arrival
   RequestId request_id = 0;
   std::vector<TokenId> drafts;            // in flight
+  TokenId guess = -1;                     // what is next, by the drafter; -1: it does not know
   std::unique_ptr<NgramDrafter> drafter;  // once it may have drafts
   BlockTable table;
   TokenList tokens;  // prompt, then every token applied

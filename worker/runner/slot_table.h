@@ -25,9 +25,7 @@ struct StepLimits {
   int max_num_batched_tokens = 0;
   int max_model_len = 0;
 
-  // Of one step: all choices of a request may pick from one row's logits, and drafts have a pick
-  // each.
-  int max_picks() const { return std::max(max_num_seqs, kMaxChoices); }
+  int max_picks() const { return quire::max_picks(max_num_seqs); }
 };
 
 // Stands for a token that a step in flight picks.

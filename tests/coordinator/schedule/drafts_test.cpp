@@ -127,6 +127,37 @@ TEST_F(DraftsTest, TriesGoOutThoughDraftsDoNotPay) {
   EXPECT_LT(scheduler_->counts().drafts, tried + 60);
 }
 
+// Where many rows run a draft has to be right more often than is hoped for at first. Every guess is
+// judged, drafted or not: so rows that repeat themselves draft without having been tried one by
+// one.
+TEST_F(DraftsTest, GuessesThatComeTrueBecomeDrafts) {
+  config_.max_num_seqs = 16;
+  for (const int period : {3, 0}) {
+    SCOPED_TRACE(period);
+    model_.period = period;
+    scheduler_ = nullptr;
+    start(800);
+    for (int i = 0; i < 16; ++i) add(20 + i, 300);
+    int plans = 0;
+    for (; plans < 60; ++plans) {
+      const StepPlan next = plan();
+      StepResult result = run(next);
+      int tokens = 0;
+      for (const PlanRow& row : next.rows) tokens += row.num_tokens;
+      const auto rows = static_cast<int>(next.rows.size());
+      result.busy_us = 30 * rows + 80 * tokens;  // a draft takes 0.73 of what a row does
+      apply(std::move(result));
+    }
+    const SchedulerCounts counts = scheduler_->counts();
+    if (period == 0) {
+      EXPECT_LT(counts.draft_tokens, 30u) << "only what is tried";
+    } else {
+      EXPECT_GT(counts.draft_tokens, 200u);
+      EXPECT_GT(counts.accepted_draft_tokens, counts.draft_tokens * 8 / 10);
+    }
+  }
+}
+
 TEST_F(DraftsTest, NoneAreMadeWhileAPromptIsComputed) {
   config_.max_num_batched_tokens = 8;
   start(100);
