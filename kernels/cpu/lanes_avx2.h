@@ -16,6 +16,7 @@ struct Lanes256 {
   };
   static constexpr int kRows = 6;
   static constexpr int kColumns = 1;
+  static constexpr bool kFourBlocks = false;  // see lanes_avx512.h
 
   static F zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
   static F set(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }

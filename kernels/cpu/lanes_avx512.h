@@ -141,6 +141,10 @@ struct Lanes512 {
   static F fill_before(F x, int n, float fill) {
     return _mm512_mask_mov_ps(x, first(n), _mm512_set1_ps(fill));
   }
+  static F with_sign_of(F a, F sign) {
+    return _mm512_or_ps(_mm512_abs_ps(a), _mm512_and_ps(sign, _mm512_set1_ps(-0.0f)));
+  }
+  static std::uint32_t mask_lt(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
   static std::uint32_t mask_ge(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
   static std::uint32_t mask_eq(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
 
@@ -159,6 +163,44 @@ struct Lanes512 {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(qa));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 16), _mm512_cvtsepi32_epi8(qb));
     return _mm512_reduce_add_epi32(_mm512_add_epi32(qa, qb));
+  }
+
+  // Four vectors, a reduction each, side by side: all lanes of the j-th four have vector j's.
+  static constexpr bool kFourBlocks = true;
+  static F four_largest(F a, F b, F c, F d) {
+    const F ab = max(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+    const F cd = max(_mm512_shuffle_f32x4(c, d, 0x44), _mm512_shuffle_f32x4(c, d, 0xee));
+    const F fours = max(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+    const F twos = max(fours, _mm512_permute_ps(fours, 0x4e));
+    return max(twos, _mm512_permute_ps(twos, 0xb1));
+  }
+  template <int kFour>
+  static F lanes_of(F x) {
+    return _mm512_shuffle_f32x4(x, x, 0x55 * kFour);
+  }
+  static void store_four(float* p, F x) {
+    _mm_storeu_ps(p, _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, x)));
+  }
+  // 64 numbers in [-128, 127], rounded to whole ones, to bytes; returns the sums of fours, in
+  // order.
+  static __m512i store_64_int8(std::int8_t* p, F a, F b, F c, F d) {
+    const __m512i ab = _mm512_packs_epi32(_mm512_cvtps_epi32(a), _mm512_cvtps_epi32(b));
+    const __m512i cd = _mm512_packs_epi32(_mm512_cvtps_epi32(c), _mm512_cvtps_epi32(d));
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    const __m512i bytes = _mm512_permutexvar_epi32(order, _mm512_packs_epi16(ab, cd));
+    _mm512_storeu_si512(p, bytes);
+    return _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi8(1), bytes);
+  }
+  // Sums of four times 32 bytes, from those of two store_64_int8().
+  static void store_four_sums(std::int32_t* p, __m512i low, __m512i high) {
+    const __m512i fours = _mm512_add_epi32(_mm512_shuffle_i32x4(low, high, 0x88),
+                                           _mm512_shuffle_i32x4(low, high, 0xdd));
+    const __m512i twos =
+        _mm512_add_epi32(fours, _mm512_shuffle_epi32(fours, static_cast<_MM_PERM_ENUM>(0x4e)));
+    const __m512i sums =
+        _mm512_add_epi32(twos, _mm512_shuffle_epi32(twos, static_cast<_MM_PERM_ENUM>(0xb1)));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
+                     _mm512_castsi512_si128(_mm512_maskz_compress_epi32(0x1111, sums)));
   }
 
   // 8 pairs (a, b) turned by 8 angles (cos, sin): (a cos - b sin, b cos + a sin).

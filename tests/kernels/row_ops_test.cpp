@@ -82,6 +82,35 @@ TEST(RowOps, Q8TurnsTheLargestOfEachBlockPositive) {
   }
 }
 
+// Where four blocks are reduced side by side and where one is after the other, numbers, scales and
+// sums are the same bytes; also with blocks among the four that are zero or nearly so.
+TEST(RowOps, Q8BlocksAreTheSameBytesOnAllInstructionSets) {
+  for (const int columns : {32, 96, 128, 160, 576, 1536, 1540}) {
+    const int rows = columns / 32 + 1;  // row r has a zero block r
+    std::vector<float> x = random_floats(static_cast<std::size_t>(rows * columns), 22);
+    std::vector<std::int32_t> all;
+    for (int r = 0; r < rows; ++r) {
+      all.push_back(r);
+      const std::size_t row = static_cast<std::size_t>(r * columns);
+      for (int i = 0; i < columns; ++i) {
+        float& value = x[row + static_cast<std::size_t>(i)];
+        const int block = i / 32;
+        if (block % 7 == 3) value = -std::fabs(value);
+        if (block % 5 == r % 5) value *= std::ldexp(1.0f, 10 * (r % 9) - 40);
+        if (block == r) value = r % 3 == 0 ? 0x1p-140f * value : 0.0f;
+      }
+    }
+    std::vector<std::vector<std::byte>> first;
+    for (const std::string& name : cpu_backends()) {
+      const auto device = open_backend(name);
+      std::vector<std::vector<std::byte>> bytes;
+      run_norm(*device, ActivationLayout::kQ8, columns, x, all, &bytes);
+      if (first.empty()) first = bytes;
+      EXPECT_EQ(bytes, first) << name << ", " << columns << " columns";
+    }
+  }
+}
+
 std::vector<std::int32_t> rows_in_order(int n) {
   std::vector<std::int32_t> rows(static_cast<std::size_t>(n));
   for (int i = 0; i < n; ++i) rows[static_cast<std::size_t>(i)] = i;
