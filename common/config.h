@@ -49,7 +49,7 @@ struct EngineConfig {
   int max_num_queued_reqs = 8192;  // 0 = no limit
   std::int64_t max_num_queued_tokens = 0;   // of prompts; 0 = no limit
   std::string speculative_method = "auto";  // auto, none, ngram
-  int num_speculative_tokens = 8;           // guesses per row and step, at most
+  int num_speculative_tokens = 16;          // guesses per row and step, at most
   int prompt_lookup_max = 4;                // tokens that must repeat, at most
   int prompt_lookup_min = 2;
   // serving

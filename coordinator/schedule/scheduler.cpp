@@ -241,7 +241,7 @@ void Scheduler::leave_group(Sequence* sequence) {
   sequence->slot = -1;
   sequence->num_computed_tokens = 0;
   sequence->num_applied_tokens = 0;
-  sequence->wants_drafts = false;
+  sequence->wanted_drafts = 0;
   sequence->drafts.clear();
   sequence->drafter.reset();
   sequence->guess = -1;

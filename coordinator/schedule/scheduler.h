@@ -245,6 +245,7 @@ class Scheduler {
     std::vector<AdmitRow> admits;
     bool preempted = false;
     bool may_draft = false;
+    int drafts_each = 0;  // of one row, at most
   };
   // Of a step of everything that runs, and of a draft more in it. step_us 0: not known yet.
   struct DraftPrice {
@@ -271,6 +272,7 @@ class Scheduler {
   bool prompts_are_due() const;
   bool drafts_outweigh_waiting() const;
   bool awaits_drafts(bool may_draft) const;
+  int drafts_each(const Draft& draft) const;
   bool make_way(Draft* draft);
   bool may_run(const Sequence& sequence) const;
   void grant_decodes(Draft* draft);

@@ -149,7 +149,7 @@ void Scheduler::apply_row(const RowInFlight& row, absl::Span<RowResult> picks,
 // Drafts need the newest token. Where none go of themselves, now and then one row has some: nobody
 // would learn otherwise what they cost. How often they are right is known without.
 void Scheduler::want_drafts(Sequence* sequence) {
-  sequence->wants_drafts = false;
+  sequence->wanted_drafts = 0;
   const int room = sequence->max_total_tokens - sequence->num_known_tokens() - 1;
   if (!may_draft_ || room <= 0 || sequence->is_beam) return;
   if (sequence->drafter == nullptr) {
@@ -164,7 +164,7 @@ void Scheduler::want_drafts(Sequence* sequence) {
   const DraftPrice price = draft_price(*sequence);
   const int count = gain.worthwhile(std::min(room, config_.num_speculative_tokens), num_running(),
                                     price.step_us, price.draft_us);
-  sequence->wants_drafts = count > 0 || try_is_due();
+  sequence->wanted_drafts = count > 0 ? count : try_is_due() ? 1 : 0;
   sequence->net_draft_tokens =
       static_cast<float>(gain.net_tokens(count, num_running(), price.step_us, price.draft_us));
 }

@@ -31,6 +31,7 @@ StepPlan Scheduler::plan() {
   draft.grants.reserve(running_.size());
   draft.may_draft = may_draft_ && !prompts_are_due() && drafts_outweigh_waiting();
   if (awaits_drafts(draft.may_draft) || !make_way(&draft)) return StepPlan();
+  if (draft.may_draft) draft.drafts_each = drafts_each(draft);
   grant_decodes(&draft);
   PrefillShare share = prefill_share(draft);
   grant_prefills(&share, &draft);
@@ -52,7 +53,7 @@ bool Scheduler::prompts_are_due() const {
 bool Scheduler::drafts_outweigh_waiting() const {
   double net_tokens = 0;
   for (const Sequence* sequence : running_) {
-    if (!sequence->wants_drafts) continue;
+    if (sequence->wanted_drafts == 0) continue;
     if (try_is_due()) return true;
     net_tokens += sequence->net_draft_tokens;
   }
@@ -66,7 +67,7 @@ bool Scheduler::awaits_drafts(bool may_draft) const {
   return may_draft_ && !in_flight_.empty() &&
          absl::c_any_of(running_, [may_draft](const Sequence* sequence) {
            return sequence->num_rows_in_flight > 0 &&
-                  (!sequence->drafts.empty() || (may_draft && sequence->wants_drafts));
+                  (!sequence->drafts.empty() || (may_draft && sequence->wanted_drafts > 0));
          });
 }
 
@@ -115,18 +116,32 @@ void Scheduler::grant_decodes(Draft* draft) {
     if (sequence->granted || !policy::is_decode(*sequence)) continue;
     if (sequence->is_beam && sequence->num_rows_in_flight > 0) continue;
     if (draft->budget_picks == 0 || !make_room(sequence, draft)) continue;
-    if (draft->may_draft && sequence->wants_drafts) {
+    if (draft->may_draft && sequence->wanted_drafts > 0) {
       add_drafts(sequence, static_cast<int>(running_.size() - i) - 1, draft);
     }
     grant(sequence, 1, draft);
   }
 }
 
+// How many a row may have so that all rows' fit beside a token each. The first ones of a row are
+// the likeliest to be right: all rows have some before any has more.
+int Scheduler::drafts_each(const Draft& draft) const {
+  const int room = std::min(draft.budget_tokens, draft.budget_picks) - num_running();
+  int each = config_.num_speculative_tokens;
+  const auto wanted = [this](int most) {
+    int all = 0;
+    for (const Sequence* sequence : running_) all += std::min(sequence->wanted_drafts, most);
+    return all;
+  };
+  while (each > 1 && wanted(each) > room) --each;
+  return each;
+}
+
 // As many as pay and fit, beside a token for each of the `behind` rows after this one: nobody gives
 // way for drafts. One row tries some in a plan, if any.
 void Scheduler::add_drafts(Sequence* sequence, int behind, Draft* draft) {
-  sequence->wants_drafts = false;
-  const int room = std::min({config_.num_speculative_tokens, draft->budget_tokens - 1 - behind,
+  sequence->wanted_drafts = 0;
+  const int room = std::min({draft->drafts_each, draft->budget_tokens - 1 - behind,
                              draft->budget_picks - 1 - behind,
                              sequence->max_total_tokens - sequence->num_tokens() - 1});
   const DraftPrice price = draft_price(*sequence);

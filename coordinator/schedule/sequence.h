@@ -74,10 +74,9 @@ enum class SequenceState : std::uint8_t {
 struct Sequence {
   SequenceState state = SequenceState::kWaiting;
   bool is_beam = false;
-  bool granted = false;       // in the plan that is being made
-  bool preempted = false;     // has given way since it last ran
-  bool recovers = false;      // had tokens already when the epoch began
-  bool wants_drafts = false;  // has some that may follow its results
+  bool granted = false;    // in the plan that is being made
+  bool preempted = false;  // has given way since it last ran
+  bool recovers = false;   // had tokens already when the epoch began
   bool returns_logprobs = false;
   bool ends_on_token = false;   // an eos or a stop token may end it
   SlotId slot = -1;             // while running
@@ -88,7 +87,8 @@ struct Sequence {
   int num_prompt_tokens = 0;
   int max_total_tokens = 0;    // see ScheduledRequest
   std::uint32_t life = 0;      // grows whenever the slot is given up
-  float net_draft_tokens = 0;  // what those it wants bring, see DraftGain
+  int wanted_drafts = 0;       // that may follow its results
+  float net_draft_tokens = 0;  // what they bring, see DraftGain
   int tenant = 0;
   int choice = 0;     // which of the request's n
   SequenceId id = 0;  // grows with arrival

@@ -89,6 +89,34 @@ TEST_F(DraftsTest, EveryRowHasItsTokenBeforeAnyHasDrafts) {
   EXPECT_TRUE(drafted);
 }
 
+// A plan of few tokens: the first ones of every row go before the later ones of any.
+TEST_F(DraftsTest, AllRowsHaveSomeBeforeAnyHasMore) {
+  config_.num_speculative_tokens = 16;
+  config_.max_num_batched_tokens = 48;
+  start(200);
+  for (int i = 0; i < 8; ++i) add(6, 200);
+  int full = 0;
+  for (int i = 0; i < 80; ++i) {
+    const StepPlan next = plan();
+    int tokens = 0, drafting = 0, most = 0;
+    for (const PlanRow& row : next.rows) {
+      const int drafts = static_cast<int>(row.drafts.size());
+      tokens += row.num_tokens;
+      drafting += drafts > 0 ? 1 : 0;
+      most = std::max(most, drafts);
+    }
+    EXPECT_LE(tokens, 48);
+    if (drafting >= 4 && tokens > 40) {
+      ++full;
+      EXPECT_LT(most, 16);
+    }
+    StepResult result = run(next);
+    result.busy_us = 10'000 + 10 * tokens;  // drafts are cheap
+    apply(std::move(result));
+  }
+  EXPECT_GT(full, 5);
+}
+
 TEST_F(DraftsTest, OneThatWaitsForRoomDoesNotStopThem) {
   config_.max_num_seqs = 2;
   start(12);  // blocks of 16 positions
