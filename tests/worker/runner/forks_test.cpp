@@ -119,15 +119,19 @@ TEST_P(Forks, GoOnFromTheMiddle) {
 
 // With few slots the limit is the 64 choices that a request may have.
 TEST_P(Forks, RefusesMorePicksThanThereIsRoomFor) {
+  GroupOptions options = GetParam().options;
+  options.limits.max_num_batched_tokens = 300;
+  auto group = RankGroup::open(scratch_ / "tiny.gguf", options);
+  ASSERT_TRUE(group.ok()) << group.status();
   const Prompt prompt = greedy(random_ids(kSeed, 5), 1, -1);
-  Conductor conductor(*group_);
+  Conductor conductor(**group);
   conductor.admit(0, prompt);
   conductor.grant(0, 5);
   ASSERT_TRUE(conductor.run().ok());
-  conductor.guess(0, random_ids(kSeed + 4, 64));
+  conductor.guess(0, random_ids(kSeed + 4, 256));
   const absl::Status status = conductor.run();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_NE(status.message().find("64 picks"), std::string::npos) << status;
+  EXPECT_NE(status.message().find("256 picks"), std::string::npos) << status;
 }
 
 INSTANTIATE_TEST_SUITE_P(Groups, Forks, testing::ValuesIn(plan_cases()), name_of_case);

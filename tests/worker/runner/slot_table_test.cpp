@@ -147,9 +147,9 @@ const Case kCases[] = {
      [](StepPlan& p) {
        p.admits = {admit(0, 1)};
        p.rows = {row(0, 0, 64, true, {0, 1, 2, 4})};
-       p.rows[0].drafts.assign(64, 7);
+       p.rows[0].drafts.assign(256, 7);
      },
-     {"slot 0", "samples", "64 picks"}},
+     {"slot 0", "samples", "256 picks"}},
     {"keeps_more_than_it_has",
      [](StepPlan& p) {
        p.admits = {admit(0, 2)};
