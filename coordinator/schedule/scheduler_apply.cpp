@@ -133,7 +133,6 @@ void Scheduler::apply_row(const RowInFlight& row, absl::Span<RowResult> picks,
         sequence.draft_gain.observe(1, gain.tokens[0] == sequence.guess ? 1 : 0);
       }
       sequence.drafter->extend(gain.tokens);
-      sequence.guess = -1;
     }
   }
   settle_row(row, computed);
@@ -150,6 +149,7 @@ void Scheduler::apply_row(const RowInFlight& row, absl::Span<RowResult> picks,
 // would learn otherwise what they cost. How often they are right is known without.
 void Scheduler::want_drafts(Sequence* sequence) {
   sequence->wanted_drafts = 0;
+  sequence->guess = -1;
   const int room = sequence->max_total_tokens - sequence->num_known_tokens() - 1;
   if (!may_draft_ || room <= 0 || sequence->is_beam) return;
   if (sequence->drafter == nullptr) {

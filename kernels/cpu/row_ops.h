@@ -42,10 +42,11 @@ float q8_scale(float up, float down) {
   return __builtin_copysignf(scale, up - down);
 }
 
+constexpr float kSmallestNormal = 0x1p-126f;  // a block of a smaller scale is zero
+
 template <class V>
 [[gnu::always_inline]] inline void put_q8(const RowTarget& out, std::byte* row, int i,
                                           Block32<V> x) {
-  constexpr float kSmallestNormal = 0x1p-126f;
   auto* values = reinterpret_cast<std::int8_t*>(row) + i;
   const auto negative = [](typename V::F y) { return V::sub(V::zero(), y); };
   const float scale =
@@ -65,8 +66,9 @@ template <class V>
   reinterpret_cast<std::int32_t*>(row + out.sums_offset)[i / 32] = sum;
 }
 
-// Four neighbouring blocks, where the instruction set has words to reduce them side by side: the
-// same numbers as one after the other. False, and nothing written, if one of them is zero.
+// put_q8 and q8_scale for four neighbouring blocks, where the instruction set has words to reduce
+// them side by side: the same numbers as one after the other. False, and nothing written, if one of
+// them is zero.
 template <class V>
 [[gnu::always_inline]] inline bool put_four_q8(const RowTarget& out, std::byte* row, int i,
                                                const Block32<V> (&x)[4]) {
@@ -79,7 +81,7 @@ template <class V>
   const F scale = V::with_sign_of(V::max(V::mul(V::max(up, down), V::set(1.0f / kLargestQ8)),
                                          V::mul(V::min(up, down), V::set(-1.0f / kSmallestQ8))),
                                   V::sub(up, down));
-  if (V::mask_lt(V::abs(scale), V::set(0x1p-126f)) != 0) return false;
+  if (V::mask_lt(V::abs(scale), V::set(kSmallestNormal)) != 0) return false;
   const F inverse = V::div(V::set(1.0f), scale);
   const auto number = [](F y, F by) { return V::max(V::mul(y, by), V::set(kSmallestQ8)); };
   auto* values = reinterpret_cast<std::int8_t*>(row) + i;

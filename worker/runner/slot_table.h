@@ -7,7 +7,6 @@
 // flight are tokens counted as computed that may turn out not to be: such a slot gets no row.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <vector>
 

@@ -16,6 +16,12 @@ class DraftsTest : public SchedulerTest {
     config_.num_speculative_tokens = 4;
     model_.period = 3;  // what it says repeats itself
   }
+
+  static int tokens_of(const StepPlan& plan) {
+    int tokens = 0;
+    for (const PlanRow& row : plan.rows) tokens += row.num_tokens;
+    return tokens;
+  }
 };
 
 TEST_F(DraftsTest, DraftsThatComeTrueSaveSteps) {
@@ -98,10 +104,10 @@ TEST_F(DraftsTest, AllRowsHaveSomeBeforeAnyHasMore) {
   int full = 0;
   for (int i = 0; i < 80; ++i) {
     const StepPlan next = plan();
-    int tokens = 0, drafting = 0, most = 0;
+    const int tokens = tokens_of(next);
+    int drafting = 0, most = 0;
     for (const PlanRow& row : next.rows) {
       const int drafts = static_cast<int>(row.drafts.size());
-      tokens += row.num_tokens;
       drafting += drafts > 0 ? 1 : 0;
       most = std::max(most, drafts);
     }
@@ -142,10 +148,8 @@ TEST_F(DraftsTest, TriesGoOutThoughDraftsDoNotPay) {
     while (scheduler_->can_plan()) {
       StepPlan next = plan();
       if (next.rows.empty()) break;
-      int tokens = 0;
-      for (const PlanRow& row : next.rows) tokens += row.num_tokens;
       results.push_back(run(next));
-      results.back().busy_us = 100 * tokens;  // each costs its share
+      results.back().busy_us = 100 * tokens_of(next);  // each costs its share
     }
     apply(std::move(results.front()));
     results.pop_front();
@@ -166,14 +170,11 @@ TEST_F(DraftsTest, GuessesThatComeTrueBecomeDrafts) {
     scheduler_ = nullptr;
     start(800);
     for (int i = 0; i < 16; ++i) add(20 + i, 300);
-    int plans = 0;
-    for (; plans < 60; ++plans) {
+    for (int plans = 0; plans < 60; ++plans) {
       const StepPlan next = plan();
       StepResult result = run(next);
-      int tokens = 0;
-      for (const PlanRow& row : next.rows) tokens += row.num_tokens;
       const auto rows = static_cast<int>(next.rows.size());
-      result.busy_us = 30 * rows + 80 * tokens;  // a draft takes 0.73 of what a row does
+      result.busy_us = 30 * rows + 80 * tokens_of(next);  // a draft takes 0.73 of what a row does
       apply(std::move(result));
     }
     const SchedulerCounts counts = scheduler_->counts();

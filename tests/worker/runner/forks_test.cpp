@@ -117,7 +117,7 @@ TEST_P(Forks, GoOnFromTheMiddle) {
   expect_same(conductor.output(2), child);
 }
 
-// With few slots the limit is the 64 choices that a request may have.
+// With few slots the limit is what drafts may have.
 TEST_P(Forks, RefusesMorePicksThanThereIsRoomFor) {
   GroupOptions options = GetParam().options;
   options.limits.max_num_batched_tokens = 300;
